@@ -1,0 +1,1 @@
+//! Hugging Face directories: safetensors shards and JSON files, in and out.

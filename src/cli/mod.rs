@@ -1,0 +1,67 @@
+//! The command line: one file per verb; the only module that prints.
+//!
+//! Add a verb: one file with its `Args` and `run`, one line in [`Verb`] and one in [`run`].
+mod context;
+mod progress;
+
+pub use context::{Context, Outcome};
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+/// Makes language models small enough for phones, cars and speakers, and proves what that cost.
+#[derive(Debug, Parser)]
+#[command(name = "milm-compress", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Flags of every verb.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Global {
+    /// Show no progress and no notes; errors and results only
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    /// Log more (-v: what is done, -vv: in detail) to stderr
+    #[arg(long, short, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    verbose: u8,
+    /// Threads to use [default: all processors]
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<std::num::NonZeroUsize>,
+    /// Seed of everything random; same seed, same bytes
+    #[arg(long, global = true, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Replace an output that exists
+    #[arg(long, global = true)]
+    force: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page (roff)
+    #[command(hide = true)]
+    Man,
+}
+
+/// Parses nothing, runs everything: the program after its arguments are read.
+pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
+    let _context = Context::new(&cli.global)?;
+    match cli.verb {
+        Verb::Completions { shell } => {
+            let mut command = Cli::command();
+            clap_complete::generate(shell, &mut command, "milm-compress", &mut std::io::stdout());
+            Ok(Outcome::Done)
+        }
+        Verb::Man => {
+            clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout())?;
+            Ok(Outcome::Done)
+        }
+    }
+}

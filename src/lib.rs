@@ -1,0 +1,21 @@
+//! Makes language models small enough for phones, cars and speakers, and proves what that cost.
+//!
+//! ```text
+//! checkpoint → calibrate → prune → transform → quantize → package → runtime / eval → report
+//! ```
+//! Modules are listed in the order data flows; a module uses only modules above it.
+pub mod progress;
+pub mod tensor;
+pub mod linalg;
+pub mod scheme;
+pub mod model;
+pub mod text;
+pub mod checkpoint;
+pub mod forward;
+pub mod quantize;
+pub mod package;
+pub mod runtime;
+pub mod eval;
+pub mod report;
+pub mod recipe;
+pub mod cli;

@@ -1,0 +1,190 @@
+//! Loops over rows: norms, softmax, activations. Written as plain loops over 16 lanes and
+//! compiled once per instruction set (`pulp`), chosen at run time; the arithmetic and its order
+//! are the same in each, so the bits are too.
+use pulp::Arch;
+
+const LANES: usize = 16;
+
+/// eˣ to about 2 units in the last place on [-87, 88]; clamped outside, so that -∞ gives 0.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    // Cephes: x = n·ln 2 + r, |r| ≤ ln 2 / 2, and a polynomial of degree 6 for eʳ.
+    const ROUND: f32 = 12_582_912.0; // 1.5 · 2^23: adding it leaves the nearest integer
+    let x = x.clamp(-104.0, 88.0);
+    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let r = (x - n * 0.693_359_4) - n * -2.121_944_4e-4;
+    let p = 1.987_569_1e-4;
+    let p = p * r + 1.398_199_9e-3;
+    let p = p * r + 8.333_452e-3;
+    let p = p * r + 4.166_579_6e-2;
+    let p = p * r + 1.666_666_5e-1;
+    let p = p * r + 0.5;
+    let e = (p * r * r + r) + 1.0;
+    // 2ⁿ in two steps, since n may lie below -126.
+    let half = (n * 0.5).floor();
+    let pow2 = |n: f32| f32::from_bits(((n as i32 + 127) << 23) as u32);
+    e * pow2(half) * pow2(n - half)
+}
+
+#[inline(always)]
+fn lanes_sum(lanes: [f32; LANES]) -> f32 {
+    let mut sum = lanes;
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            sum[i] += sum[i + width];
+        }
+        width /= 2;
+    }
+    sum[0]
+}
+
+/// Folds `f` over `x` in 16 lanes, then over the lanes.
+#[inline(always)]
+fn fold(
+    x: &[f32],
+    start: f32,
+    f: impl Fn(f32, f32) -> f32,
+    join: impl Fn([f32; LANES]) -> f32,
+) -> f32 {
+    let (chunks, tail) = x.as_chunks::<LANES>();
+    let mut lanes = [start; LANES];
+    for chunk in chunks {
+        for i in 0..LANES {
+            lanes[i] = f(lanes[i], chunk[i]);
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(tail) {
+        *lane = f(*lane, *x);
+    }
+    join(lanes)
+}
+
+#[inline(always)]
+fn max(x: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    fold(x, f32::NEG_INFINITY, larger, |lanes| lanes.into_iter().fold(f32::NEG_INFINITY, larger))
+}
+
+/// `y ← x / √(mean(x²) + eps) · gain` (`RMSNorm`, arXiv 1910.07467); float32 throughout.
+pub fn rms_norm(x: &[f32], gain: &[f32], eps: f32, y: &mut [f32]) {
+    Arch::new().dispatch(|| {
+        let squares = fold(x, 0.0, |sum, x| sum + x * x, lanes_sum);
+        let scale = 1.0 / (squares / x.len() as f32 + eps).sqrt();
+        for ((y, x), g) in y.iter_mut().zip(x).zip(gain) {
+            *y = x * scale * g;
+        }
+    });
+}
+
+/// `x ← softmax(x)` in place; entries of -∞ become 0.
+pub fn softmax(x: &mut [f32]) {
+    Arch::new().dispatch(|| {
+        let max = max(x);
+        for x in x.iter_mut() {
+            *x = exp(*x - max);
+        }
+        let scale = 1.0 / fold(x, 0.0, |sum, x| sum + x, lanes_sum);
+        for x in x.iter_mut() {
+            *x *= scale;
+        }
+    });
+}
+
+/// `log Σ exp(x)`: each 1024 terms are summed in float32, the parts in float64.
+pub fn log_sum_exp(x: &[f32]) -> f64 {
+    Arch::new().dispatch(|| {
+        let max = max(x);
+        let sum: f64 = x
+            .chunks(1024)
+            .map(|part| f64::from(fold(part, 0.0, |sum, x| sum + exp(x - max), lanes_sum)))
+            .sum();
+        f64::from(max) + sum.ln()
+    })
+}
+
+/// `gate ← SiLU(gate) · up` (SwiGLU, arXiv 2002.05202), where SiLU(x) = x / (1 + e⁻ˣ).
+pub fn silu_mul(gate: &mut [f32], up: &[f32]) {
+    Arch::new().dispatch(|| {
+        for (g, u) in gate.iter_mut().zip(up) {
+            *g = *g / (1.0 + exp(-*g)) * u;
+        }
+    });
+}
+
+/// `x ← x + scale · y`.
+pub fn add_assign(x: &mut [f32], y: &[f32], scale: f32) {
+    Arch::new().dispatch(|| {
+        for (x, y) in x.iter_mut().zip(y) {
+            *x += scale * y;
+        }
+    });
+}
+
+/// `Σ x·y` over the shorter length, float32 in 16 lanes.
+pub fn dot(x: &[f32], y: &[f32]) -> f32 {
+    Arch::new().dispatch(|| {
+        let ((xs, x_tail), (ys, y_tail)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+        let mut lanes = [0.0; LANES];
+        for (x, y) in xs.iter().zip(ys) {
+            for i in 0..LANES {
+                lanes[i] += x[i] * y[i];
+            }
+        }
+        for ((lane, x), y) in lanes.iter_mut().zip(x_tail).zip(y_tail) {
+            *lane += x * y;
+        }
+        lanes_sum(lanes)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_within_three_units_in_the_last_place() {
+        for i in -8600..8700 {
+            let x = i as f32 * 0.01;
+            let want = f64::from(x).exp();
+            let got = f64::from(exp(x));
+            // 3 units of 2^-23 relative
+            assert!((got - want).abs() <= want * 3.0 / 8_388_608.0, "{x}: {got} {want}");
+        }
+        assert!(exp(f32::NEG_INFINITY) < 1e-44);
+    }
+
+    #[test]
+    fn softmax_of_hand_computed_logits() {
+        let mut x = [0.0, 2.0_f32.ln(), 5.0_f32.ln(), f32::NEG_INFINITY];
+        softmax(&mut x);
+        for (got, want) in x.iter().zip([0.125, 0.25, 0.625, 0.0]) {
+            assert!((got - want).abs() < 4.0 * f32::EPSILON, "{got} {want}");
+        }
+        let lse = log_sum_exp(&[0.0, 2.0_f32.ln(), 5.0_f32.ln()]);
+        assert!((lse - 8.0_f64.ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn rms_norm_of_a_constant_row_is_the_gain() {
+        let (x, gain) = ([3.0; 37], [2.0; 37]);
+        let mut y = [0.0; 37];
+        rms_norm(&x, &gain, 0.0, &mut y);
+        assert!(y.iter().all(|y| (y - 2.0).abs() < 4.0 * f32::EPSILON), "{y:?}");
+    }
+
+    #[test]
+    fn silu_and_dot_follow_their_definitions() {
+        let mut gate: Vec<f32> = (0..35).map(|i| i as f32 * 0.5 - 8.0).collect();
+        let up: Vec<f32> = (0..35).map(|i| 1.0 + i as f32).collect();
+        let want: Vec<f32> =
+            gate.iter().zip(&up).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
+        assert!(
+            (dot(&gate, &up) - gate.iter().zip(&up).map(|(g, u)| g * u).sum::<f32>()).abs() < 1e-2
+        );
+        silu_mul(&mut gate, &up);
+        for (got, want) in gate.iter().zip(&want) {
+            assert!((got - want).abs() <= want.abs() * 1e-6, "{got} {want}");
+        }
+    }
+}

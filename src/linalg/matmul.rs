@@ -1,0 +1,95 @@
+//! Matrix products in float32 through the `gemm` crate; accumulation in float32, fused
+//! multiply-add, in an order that depends on the shapes alone.
+#![expect(unsafe_code, reason = "the gemm crate's pointer interface; shapes are checked here")]
+use super::Team;
+use ndarray::{ArrayView2, ArrayViewMut2, Axis};
+
+/// Output columns that one task computes. Fixed, so that the result does not depend on threads.
+const PANEL: usize = 96;
+
+/// `C ← A·B` on the calling thread: `a` is `[m, k]`, `b` is `[k, n]`, `c` is `[m, n]`.
+///
+/// # Panics
+/// When the shapes do not fit.
+pub fn matmul(a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, mut c: ArrayViewMut2<'_, f32>) {
+    let ((m, k), n) = (a.dim(), b.ncols());
+    assert!(b.nrows() == k && c.dim() == (m, n), "matmul shapes {a:?} {b:?} {c:?}");
+    if m == 0 || n == 0 {
+        return;
+    }
+    let strides = |s: &[isize]| (s[1], s[0]);
+    let ((c_cs, c_rs), (a_cs, a_rs), (b_cs, b_rs)) =
+        (strides(c.strides()), strides(a.strides()), strides(b.strides()));
+    // SAFETY: pointers and strides come from views of the asserted shapes; `c` is borrowed
+    // mutably, so it overlaps neither input.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.as_mut_ptr(),
+            c_cs,
+            c_rs,
+            false,
+            a.as_ptr(),
+            a_cs,
+            a_rs,
+            b.as_ptr(),
+            b_cs,
+            b_rs,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+/// `Y ← X·Wᵀ`, the product of a linear layer: `x` is `[tokens, in]`, `w` is `[out, in]`,
+/// `y` is `[tokens, out]`. Same bits at any number of threads.
+///
+/// # Panics
+/// When the shapes do not fit.
+pub fn matmul_transposed(
+    x: ArrayView2<'_, f32>,
+    w: ArrayView2<'_, f32>,
+    mut y: ArrayViewMut2<'_, f32>,
+    team: &Team,
+) {
+    assert_eq!(y.dim(), (x.nrows(), w.nrows()), "output of a linear layer");
+    let panels = y.axis_chunks_iter_mut(Axis(1), PANEL).zip(w.axis_chunks_iter(Axis(0), PANEL));
+    team.each(panels.collect(), |_, (y, w)| matmul(x, w.t(), y));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::Array2;
+
+    #[test]
+    fn agrees_with_the_definition_in_any_layout() {
+        let a = Array2::from_shape_fn((5, 7), |(i, j)| (i * 7 + j) as f32 * 0.25 - 3.0);
+        let w = Array2::from_shape_fn((211, 7), |(i, j)| ((i * 13 + j * 5) % 17) as f32 - 8.0);
+        let mut y = Array2::zeros((5, 211));
+        matmul_transposed(a.view(), w.view(), y.view_mut(), &Team::new(2));
+        for ((i, j), got) in y.indexed_iter() {
+            let want: f32 = (0..7).map(|k| a[[i, k]] * w[[j, k]]).sum();
+            assert!((got - want).abs() <= 0.0, "all values are small multiples of 1/4: exact");
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_does_not_change_a_bit() {
+        let x = Array2::from_shape_fn((33, 130), |(i, j)| ((i * 31 + j * 7) as f32).sin());
+        let w = Array2::from_shape_fn((300, 130), |(i, j)| ((i * 3 + j * 11) as f32).cos());
+        let run = |threads| {
+            let mut y = Array2::zeros((33, 300));
+            matmul_transposed(x.view(), w.view(), y.view_mut(), &Team::new(threads));
+            y
+        };
+        assert_eq!(run(1), run(2));
+        assert_eq!(run(1), run(5));
+    }
+}

@@ -1,0 +1,12 @@
+//! Dense float32 linear algebra and the threads that share it; pure functions without a model.
+//!
+//! Add a factorization or transform: one file here, behind a non-generic function, so that
+//! monomorphised library code is compiled once.
+
+mod elementwise;
+mod matmul;
+mod team;
+
+pub use elementwise::{add_assign, dot, log_sum_exp, rms_norm, silu_mul, softmax};
+pub use matmul::{matmul, matmul_transposed};
+pub use team::Team;

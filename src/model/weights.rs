@@ -1,0 +1,158 @@
+//! The weights of a model by name: as a file holds them, or rewritten in memory.
+use crate::scheme::{Activations, DecodeError, PartKind, QTensor, TensorScheme};
+use crate::tensor::RawTensor;
+use std::collections::BTreeMap;
+
+/// One weight, ready to compute with.
+#[derive(Clone, Debug)]
+pub enum Weight {
+    /// Full precision: F32, F16 or BF16.
+    Dense(RawTensor),
+    /// On an integer grid.
+    Quantized {
+        /// Codes and parameters.
+        tensor: QTensor,
+        /// How its product sees the input.
+        activations: Activations,
+    },
+}
+
+/// Tensors by name, and the schemes of those weights that are quantized.
+///
+/// A quantized weight `a.b.weight` is stored as the parts of its scheme: `a.b.weight_packed`,
+/// `a.b.weight_scale` and so on.
+#[derive(Clone, Debug, Default)]
+pub struct WeightStore {
+    /// Every stored tensor, parts of quantized weights among them.
+    pub raw: BTreeMap<String, RawTensor>,
+    /// Quantized weights by the name of the weight they stand for, with their shapes `[out, in]`.
+    pub quantized: BTreeMap<String, (TensorScheme, [usize; 2])>,
+}
+
+/// A weight cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightError {
+    /// No tensor of this name.
+    #[error(
+        "tensor `{name}` is missing\nhint: the checkpoint does not fit its config.json, or a shard is missing"
+    )]
+    Missing {
+        /// Its name.
+        name: String,
+    },
+    /// A type that is not computed with.
+    #[error("tensor `{name}`: expected F32, F16 or BF16, found {found:?}")]
+    Type {
+        /// Its name.
+        name: String,
+        /// Its type.
+        found: safetensors::Dtype,
+    },
+    /// The stored parts are not a weight of the declared shape.
+    #[error("quantized tensor `{name}`: {source}")]
+    Decode {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        source: DecodeError,
+    },
+}
+
+impl WeightStore {
+    /// Shape of a weight, whether dense or quantized.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.quantized
+            .get(name)
+            .map(|(_, shape)| shape.as_slice())
+            .or_else(|| self.raw.get(name).map(|raw| raw.shape.as_slice()))
+    }
+
+    /// A weight by name. A quantized one is decoded: one byte a code.
+    pub fn get(&self, name: &str) -> Result<Weight, WeightError> {
+        if let Some((scheme, shape)) = self.quantized.get(name) {
+            let tensor = scheme
+                .weights
+                .decode(*shape, scheme.scale_type, |kind| self.part(name, *scheme, *shape, kind))
+                .map_err(|source| WeightError::Decode { name: name.to_owned(), source })?;
+            return Ok(Weight::Quantized { tensor, activations: scheme.activations });
+        }
+        let missing = || WeightError::Missing { name: name.to_owned() };
+        let raw = self.raw.get(name).ok_or_else(missing)?;
+        match raw.float_type() {
+            Some(_) => Ok(Weight::Dense(raw.clone())),
+            None => Err(WeightError::Type { name: name.to_owned(), found: raw.dtype }),
+        }
+    }
+
+    /// Names of the stored tensors that a weight consists of.
+    pub fn part_names(&self, name: &str) -> Vec<String> {
+        match self.quantized.get(name) {
+            Some((scheme, shape)) => scheme
+                .weights
+                .parts(*shape, scheme.scale_type)
+                .unwrap_or_default()
+                .iter()
+                .map(|part| part_name(name, part.suffix))
+                .collect(),
+            None => vec![name.to_owned()],
+        }
+    }
+
+    /// Lets the mapped pages of a weight leave memory.
+    pub fn release(&self, name: &str) {
+        for part in self.part_names(name) {
+            if let Some(raw) = self.raw.get(&part) {
+                raw.bytes.release();
+            }
+        }
+    }
+
+    fn part(&self, name: &str, scheme: TensorScheme, shape: [usize; 2], kind: PartKind) -> &[u8] {
+        scheme
+            .weights
+            .parts(shape, scheme.scale_type)
+            .unwrap_or_default()
+            .iter()
+            .find(|part| part.kind == kind)
+            .and_then(|part| self.raw.get(&part_name(name, part.suffix)))
+            .map_or(&[], |raw| &raw.bytes)
+    }
+}
+
+/// The stored name of a part: `a.b.weight` and `weight_scale` give `a.b.weight_scale`.
+pub fn part_name(weight: &str, suffix: &str) -> String {
+    match weight.strip_suffix("weight") {
+        Some(module) => format!("{module}{suffix}"),
+        None => format!("{weight}.{suffix}"),
+    }
+}
+
+impl Weight {
+    /// Shape, `[out, in]` for matrices.
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            Self::Dense(raw) => &raw.shape,
+            Self::Quantized { tensor, .. } => &tensor.shape,
+        }
+    }
+
+    /// All values, row-major.
+    pub fn to_f32(&self) -> Vec<f32> {
+        match self {
+            Self::Dense(raw) => raw.to_f32().expect("dense weights are float"),
+            Self::Quantized { tensor, .. } => tensor.dequantize(),
+        }
+    }
+
+    /// Values of one row of a matrix, `[in]`.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        match self {
+            Self::Dense(raw) => {
+                let float = raw.float_type().expect("dense weights are float");
+                let stride = out.len() * float.size();
+                float.decode(&raw.bytes[row * stride..(row + 1) * stride], out);
+            }
+            Self::Quantized { tensor, .. } => tensor.dequantize_row(row, out),
+        }
+    }
+}

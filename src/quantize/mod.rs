@@ -1,0 +1,1 @@
+//! Chooses integer codes for weights.

@@ -1,0 +1,1 @@
+//! Recipes: TOML files with the steps of a compression.

@@ -1,0 +1,1 @@
+//! Integer matrix products, one instruction set per file, chosen at run time.

@@ -1,0 +1,3 @@
+//! Runs checkpoints and packages on the processor, in their integers.
+
+pub mod kernel;

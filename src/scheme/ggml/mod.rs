@@ -1,0 +1,1 @@
+//! Block formats of ggml (the tensor types of GGUF files).

@@ -1,0 +1,13 @@
+//! What a quantized weight is, and its bytes.
+//!
+//! [`IntScheme`] is the integer grid of compressed-tensors packages, [`ggml`] the blocks of GGUF
+//! files. Add a scheme: one file here and one line in its registry.
+
+pub mod ggml;
+mod int;
+mod pack;
+mod preset;
+
+pub use int::{Granularity, IntScheme, QTensor, Qparams};
+pub use pack::{DecodeError, Part, PartKind};
+pub use preset::{Activations, PRESETS, Preset, TensorScheme, find_preset};

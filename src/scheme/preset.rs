@@ -1,0 +1,70 @@
+//! Named schemes: what `--scheme` takes.
+use super::IntScheme;
+use crate::tensor::FloatType;
+
+/// How a linear layer sees its input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activations {
+    /// As it is: float32 in the reference runtime.
+    Float,
+    /// int8, symmetric, one scale per token, computed at run time (`max|x| / 127`).
+    Int8PerToken,
+}
+
+/// How one weight is stored and multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct TensorScheme {
+    /// The weight's grid.
+    pub weights: IntScheme,
+    /// Type of the stored scales.
+    pub scale_type: FloatType,
+    /// The input of its product.
+    pub activations: Activations,
+}
+
+/// A name for bits of weights and activations.
+#[derive(Clone, Copy, Debug)]
+pub struct Preset {
+    /// `w4a16` and its like.
+    pub name: &'static str,
+    /// Bits of a weight.
+    pub weight_bits: u32,
+    /// The input of each product.
+    pub activations: Activations,
+    /// One line for `--help`.
+    pub about: &'static str,
+}
+
+/// Every preset, in the order of `--help`.
+pub const PRESETS: &[Preset] = &[
+    Preset {
+        name: "w8a16",
+        weight_bits: 8,
+        activations: Activations::Float,
+        about: "int8 weights, float activations",
+    },
+    Preset {
+        name: "w8a8",
+        weight_bits: 8,
+        activations: Activations::Int8PerToken,
+        about: "int8 weights, int8 activations (dynamic, per token)",
+    },
+    Preset {
+        name: "w4a16",
+        weight_bits: 4,
+        activations: Activations::Float,
+        about: "int4 weights, float activations",
+    },
+    Preset {
+        name: "w4a8",
+        weight_bits: 4,
+        activations: Activations::Int8PerToken,
+        about: "int4 weights, int8 activations (dynamic, per token)",
+    },
+];
+
+/// The preset with this name, in any case (`W4A16`, `w4a16`).
+pub fn find_preset(name: &str) -> Option<&'static Preset> {
+    PRESETS.iter().find(|p| p.name.eq_ignore_ascii_case(name))
+}
