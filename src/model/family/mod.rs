@@ -1,0 +1,327 @@
+//! Model families as data. Add one: one file here and one line in [`FAMILIES`].
+use super::{
+    config::{Config, ConfigError, unfit},
+    rope::Rope,
+    space::{Axis, Expert, Space},
+    spec::{Block, Mlp, ModelSpec, Part, Role, TensorSpec},
+};
+use serde_json::Value;
+
+mod llama;
+mod mimo;
+mod mistral;
+mod mixtral;
+mod qwen2;
+mod qwen2_moe;
+mod qwen3;
+mod qwen3_moe;
+
+/// What sets a family apart.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// Short name, e.g. `llama`.
+    pub name: &'static str,
+    /// `architectures[0]` in `config.json`.
+    pub architecture: &'static str,
+    /// `model_type` in `config.json`.
+    pub model_type: &'static str,
+    /// Biases of the query, key and value projections.
+    qkv_bias: Switch,
+    /// Bias of the output projection of attention.
+    o_bias: Switch,
+    /// Biases of the MLP.
+    mlp_bias: Switch,
+    /// Queries and keys are normalized per head.
+    qk_norm: bool,
+    /// Which blocks see a window only.
+    window: WindowRule,
+    /// Names and rules of a mixture of experts.
+    experts: Option<ExpertRule>,
+}
+
+/// A property that a family has, has not, or leaves to `config.json`.
+#[derive(Clone, Copy, Debug)]
+enum Switch {
+    Never,
+    Always,
+    /// A key and its default.
+    Key(&'static str, bool),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum WindowRule {
+    /// `sliding_window` is ignored.
+    Never,
+    /// `sliding_window` holds for every block.
+    EveryBlock,
+    /// As `EveryBlock`, if `use_sliding_window`.
+    EveryBlockIfUsed,
+    /// If `use_sliding_window`: blocks that `layer_types` names, else from `max_window_layers` on.
+    UpperBlocksIfUsed,
+}
+
+/// How a family names and runs its experts.
+#[derive(Clone, Copy, Debug)]
+struct ExpertRule {
+    router: &'static str,
+    /// `{}` stands for the number of the expert.
+    gate: &'static str,
+    up: &'static str,
+    down: &'static str,
+    /// Key of the experts' width.
+    width: &'static str,
+    /// The module of a shared expert and of its gate.
+    shared: Option<(&'static str, &'static str)>,
+    normalize: Switch,
+}
+
+/// Every family.
+pub const FAMILIES: &[Family] = &[
+    llama::FAMILY,
+    mistral::FAMILY,
+    qwen2::FAMILY,
+    qwen3::FAMILY,
+    mimo::FAMILY,
+    mixtral::FAMILY,
+    qwen2_moe::FAMILY,
+    qwen3_moe::FAMILY,
+];
+
+/// Bounds on what a `config.json` from a stranger may make this program list.
+const MAX_BLOCKS: usize = 1024;
+const MAX_EXPERTS: usize = 1024;
+
+/// Names of the supported architectures.
+pub fn supported() -> Vec<&'static str> {
+    FAMILIES.iter().map(|f| f.architecture).collect()
+}
+
+impl Switch {
+    fn read(self, config: Config<'_>) -> Result<bool, ConfigError> {
+        match self {
+            Self::Never => Ok(false),
+            Self::Always => Ok(true),
+            Self::Key(key, default) => config.flag(key, default),
+        }
+    }
+}
+
+impl ModelSpec {
+    /// The architecture that a `config.json` describes.
+    pub fn from_config(config: &Value) -> Result<Self, ConfigError> {
+        if !config.is_object() {
+            return Err(ConfigError::NotAnObject);
+        }
+        let config = Config(config);
+        let found = config.architecture().ok_or(ConfigError::Missing { key: "architectures" })?;
+        FAMILIES
+            .iter()
+            .find(|f| f.architecture == found || f.model_type == found)
+            .ok_or_else(|| ConfigError::Architecture { found: found.to_owned() })?
+            .spec(config)
+    }
+}
+
+impl Family {
+    fn spec(&self, config: Config<'_>) -> Result<ModelSpec, ConfigError> {
+        if let Some(act) =
+            config.get("hidden_act").filter(|a| !matches!(a.as_str(), Some("silu" | "swish")))
+        {
+            return Err(unfit("hidden_act", "`silu`", act));
+        }
+        let layers = config.size("num_hidden_layers")?;
+        if layers > MAX_BLOCKS {
+            return Err(unfit(
+                "num_hidden_layers",
+                format!("at most {MAX_BLOCKS}"),
+                &layers.into(),
+            ));
+        }
+        let sizes: Vec<Block> =
+            (0..layers).map(|b| self.block(config, b)).collect::<Result<_, _>>()?;
+        let rope = Rope::parse(config, sizes[0].head_dim)?;
+        let mut spec = ModelSpec::empty(self.name, sizes, rope);
+        spec.hidden = config.size("hidden_size")?;
+        spec.vocab = config.size("vocab_size")?;
+        spec.tied = config.flag("tie_word_embeddings", false)?;
+        spec.norm_eps = config.number("rms_norm_eps", 1e-6)? as f32;
+        spec.max_positions = spec.rope.max_positions;
+        let tensors = self.tensors(config, &spec)?;
+        Ok(spec.with_tensors(tensors))
+    }
+
+    fn block(&self, config: Config<'_>, b: usize) -> Result<Block, ConfigError> {
+        let heads = config.size("num_attention_heads")?;
+        let kv_heads = config.size_or("num_key_value_heads", Some(heads))?.unwrap_or(heads);
+        if !heads.is_multiple_of(kv_heads) {
+            let expected = format!("a divisor of num_attention_heads = {heads}");
+            return Err(unfit("num_key_value_heads", expected, &kv_heads.into()));
+        }
+        let even = config.size("hidden_size")? / heads;
+        let head_dim = config.size_or("head_dim", Some(even.max(1)))?.unwrap_or(even);
+        if !head_dim.is_multiple_of(2) {
+            return Err(unfit("head_dim", "an even number", &head_dim.into()));
+        }
+        Ok(Block {
+            heads,
+            kv_heads,
+            head_dim,
+            qk_norm: self.qk_norm,
+            window: self.window.read(config, b)?,
+            mlp: self.mlp(config, b)?,
+        })
+    }
+
+    fn mlp(&self, config: Config<'_>, b: usize) -> Result<Mlp, ConfigError> {
+        let dense = || Ok(Mlp::Dense { width: config.size("intermediate_size")? });
+        let Some(rule) = self.experts else { return dense() };
+        let only = config.get("mlp_only_layers").and_then(Value::as_array);
+        let listed = only.is_some_and(|l| l.iter().any(|i| i.as_u64() == Some(b as u64)));
+        let step = config.size_or("decoder_sparse_step", Some(1))?.unwrap_or(1);
+        if listed || !(b + 1).is_multiple_of(step) {
+            return dense();
+        }
+        let count = match config.size_or("num_experts", None)? {
+            Some(count) => count,
+            None => config.size("num_local_experts")?,
+        };
+        if count > MAX_EXPERTS {
+            return Err(unfit("num_experts", format!("at most {MAX_EXPERTS}"), &count.into()));
+        }
+        let per_token = config.size("num_experts_per_tok")?;
+        if per_token > count {
+            let expected = format!("at most the {count} experts");
+            return Err(unfit("num_experts_per_tok", expected, &per_token.into()));
+        }
+        let shared = match rule.shared {
+            Some(_) => Some(config.size("shared_expert_intermediate_size")?),
+            None => None,
+        };
+        let (width, normalize) = (config.size(rule.width)?, rule.normalize.read(config)?);
+        Ok(Mlp::Experts { count, per_token, width, shared, normalize })
+    }
+
+    fn tensors(
+        &self,
+        config: Config<'_>,
+        spec: &ModelSpec,
+    ) -> Result<Vec<TensorSpec>, ConfigError> {
+        let [qkv, o, mlp] =
+            [self.qkv_bias.read(config)?, self.o_bias.read(config)?, self.mlp_bias.read(config)?];
+        let residual = Axis::of(Space::Residual);
+        let vocab = Axis::of(Space::Vocab);
+        let mut list = List::default();
+        list.linear("model.embed_tokens", Role::Embed, vocab, residual, false);
+        for (b, block) in spec.blocks.iter().enumerate() {
+            list.block = Some(b);
+            let all = |space| Axis { space, repeat: block.kv_repeat() };
+            let (qk, v) = (Space::AttnQk(b), Space::AttnV(b));
+            let at = |name: &str| format!("model.layers.{b}.{name}");
+            list.gain(&at("input_layernorm"), Role::AttnNorm, residual);
+            list.linear(&at("self_attn.q_proj"), Role::Q, all(qk), residual, qkv);
+            list.linear(&at("self_attn.k_proj"), Role::K, Axis::of(qk), residual, qkv);
+            list.linear(&at("self_attn.v_proj"), Role::V, Axis::of(v), residual, qkv);
+            if block.qk_norm {
+                let head = Axis::of(Space::QkHead(b));
+                list.gain(&at("self_attn.q_norm"), Role::QNorm, head);
+                list.gain(&at("self_attn.k_norm"), Role::KNorm, head);
+            }
+            list.linear(&at("self_attn.o_proj"), Role::O, residual, all(v), o);
+            list.gain(&at("post_attention_layernorm"), Role::MlpNorm, residual);
+            match (&block.mlp, self.experts) {
+                (Mlp::Experts { count, shared, .. }, Some(rule)) => {
+                    list.experts(&rule, b, *count, shared.is_some());
+                }
+                _ => list
+                    .gated([&at("mlp.gate_proj"), &at("mlp.up_proj"), &at("mlp.down_proj")], mlp),
+            }
+        }
+        list.block = None;
+        list.gain("model.norm", Role::FinalNorm, residual);
+        if !spec.tied {
+            list.linear("lm_head", Role::Head, vocab, residual, false);
+        }
+        Ok(list.tensors)
+    }
+}
+
+/// Tensors in the making.
+#[derive(Default)]
+struct List {
+    tensors: Vec<TensorSpec>,
+    block: Option<usize>,
+    expert: Option<Expert>,
+}
+
+impl List {
+    fn push(&mut self, name: String, role: Role, part: Part, output: Axis, input: Option<Axis>) {
+        let reads = match role {
+            Role::Q | Role::K | Role::V => Some(Role::AttnNorm),
+            Role::Gate | Role::Up | Role::Router | Role::SharedGate => Some(Role::MlpNorm),
+            Role::Head => Some(Role::FinalNorm),
+            _ => None,
+        };
+        let (block, expert) = (self.block, self.expert);
+        self.tensors.push(TensorSpec { name, role, part, block, expert, output, input, reads });
+    }
+
+    fn linear(&mut self, module: &str, role: Role, output: Axis, input: Axis, bias: bool) {
+        self.push(format!("{module}.weight"), role, Part::Weight, output, Some(input));
+        if bias {
+            self.push(format!("{module}.bias"), role, Part::Bias, output, None);
+        }
+    }
+
+    fn gain(&mut self, module: &str, role: Role, output: Axis) {
+        self.push(format!("{module}.weight"), role, Part::Weight, output, None);
+    }
+
+    fn gated(&mut self, [gate, up, down]: [&str; 3], bias: bool) {
+        let residual = Axis::of(Space::Residual);
+        let hidden = Axis::of(Space::Mlp(self.block.unwrap_or(0), self.expert));
+        self.linear(gate, Role::Gate, hidden, residual, bias);
+        self.linear(up, Role::Up, hidden, residual, bias);
+        self.linear(down, Role::Down, residual, hidden, bias);
+    }
+
+    fn experts(&mut self, rule: &ExpertRule, b: usize, count: usize, shared: bool) {
+        let residual = Axis::of(Space::Residual);
+        let at = |name: &str| format!("model.layers.{b}.{name}");
+        self.linear(&at(rule.router), Role::Router, Axis::of(Space::Experts(b)), residual, false);
+        for e in 0..count {
+            self.expert = Some(Expert::Routed(e));
+            let name = |form: &str| at(&form.replace("{}", &e.to_string()));
+            self.gated([&name(rule.gate), &name(rule.up), &name(rule.down)], false);
+        }
+        if let (true, Some((module, gate))) = (shared, rule.shared) {
+            self.expert = Some(Expert::Shared);
+            let name = |leaf: &str| at(&format!("{module}.{leaf}"));
+            self.gated([&name("gate_proj"), &name("up_proj"), &name("down_proj")], false);
+            self.expert = None;
+            self.linear(&at(gate), Role::SharedGate, Axis::of(Space::One), residual, false);
+        }
+        self.expert = None;
+    }
+}
+
+impl WindowRule {
+    fn read(self, config: Config<'_>, b: usize) -> Result<Option<usize>, ConfigError> {
+        // Qwen2-MoE writes 0 for none.
+        let zero = config.get("sliding_window").is_some_and(|w| w.as_u64() == Some(0));
+        let window = if zero { None } else { config.size_or("sliding_window", None)? };
+        let used = config.flag("use_sliding_window", false)?;
+        Ok(match self {
+            Self::Never => None,
+            Self::EveryBlock => window,
+            Self::EveryBlockIfUsed => window.filter(|_| used),
+            Self::UpperBlocksIfUsed => {
+                let named = config.get("layer_types").and_then(|list| list.get(b)?.as_str());
+                let upper = match named {
+                    Some(kind) => kind == "sliding_attention",
+                    None => config.number("max_window_layers", 28.0)? <= b as f64,
+                };
+                window.filter(|_| used && upper)
+            }
+        })
+    }
+}

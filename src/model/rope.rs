@@ -1,0 +1,215 @@
+//! Rotary position embedding (`RoPE`, arXiv 2104.09864) and the ways to stretch it.
+use super::config::{Config, ConfigError, unfit};
+use std::f64::consts::PI;
+
+/// Frequencies of the rotary pairs of a head.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rope {
+    /// Base of the frequencies.
+    pub theta: f64,
+    /// Positions of the model (`max_position_embeddings`).
+    pub max_positions: usize,
+    /// How the frequencies are stretched.
+    pub scaling: RopeScaling,
+}
+
+/// The `rope_type` of a config.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RopeScaling {
+    /// None.
+    Default,
+    /// Position interpolation (arXiv 2306.15595): every frequency is divided by the factor.
+    Linear {
+        /// At least 1.
+        factor: f64,
+    },
+    /// The base grows once the sequence is longer than the model's positions.
+    Dynamic {
+        /// At least 1.
+        factor: f64,
+    },
+    /// Llama 3.1: low frequencies are divided, high ones kept, the middle blended.
+    Llama3 {
+        /// Divisor of low frequencies.
+        factor: f64,
+        /// Wavelengths above `original / low` are low frequencies.
+        low: f64,
+        /// Wavelengths below `original / high` are high frequencies.
+        high: f64,
+        /// Positions of the model before stretching.
+        original: f64,
+    },
+    /// `YaRN` (arXiv 2309.00071).
+    Yarn {
+        /// Divisor of low frequencies.
+        factor: f64,
+        /// First and last pair of the ramp.
+        ramp: (f64, f64),
+        /// Cosines and sines are multiplied by this.
+        attention: f64,
+    },
+    /// `LongRoPE` (arXiv 2402.13753): a divisor per pair.
+    LongRope {
+        /// Up to `original` positions.
+        short: Vec<f64>,
+        /// Beyond.
+        long: Vec<f64>,
+        /// Border between the two.
+        original: usize,
+        /// Cosines and sines are multiplied by this.
+        attention: f64,
+    },
+}
+
+impl Rope {
+    /// Reads `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling`.
+    pub(super) fn parse(config: Config<'_>, head_dim: usize) -> Result<Self, ConfigError> {
+        let max_positions = config.size_or("max_position_embeddings", Some(2048))?.unwrap_or(2048);
+        let nested = config.get("rope_parameters").or_else(|| config.get("rope_scaling"));
+        let nested = Config(nested.unwrap_or(&serde_json::Value::Null));
+        let theta = config.number("rope_theta", 10_000.0)?;
+        let theta = nested.number("rope_theta", theta)?;
+        if theta.is_nan() || theta <= 1.0 {
+            return Err(unfit("rope_theta", "a number above 1", &theta.into()));
+        }
+        for whole in [config, nested] {
+            let share = whole.number("partial_rotary_factor", 1.0)?;
+            if (share - 1.0).abs() > f64::EPSILON {
+                return Err(unfit("partial_rotary_factor", "1 (whole heads)", &share.into()));
+            }
+        }
+        let kind = nested.get("rope_type").or_else(|| nested.get("type"));
+        let scaling = match kind.map(|kind| kind.as_str().unwrap_or("")) {
+            None | Some("default") => RopeScaling::Default,
+            Some("linear") => RopeScaling::Linear { factor: factor(nested)? },
+            Some("dynamic") => RopeScaling::Dynamic { factor: factor(nested)? },
+            Some("llama3") => llama3(nested, max_positions)?,
+            Some("yarn") => yarn(nested, theta, head_dim, max_positions)?,
+            Some("longrope" | "su") => longrope(config, nested, head_dim, max_positions)?,
+            Some(_) => {
+                let known = "default, linear, dynamic, llama3, yarn or longrope";
+                return Err(unfit("rope_type", known, kind.unwrap_or(&serde_json::Value::Null)));
+            }
+        };
+        Ok(Self { theta, max_positions, scaling })
+    }
+
+    /// Angle per position of each pair, `[head_dim / 2]`, for a sequence of `tokens` positions.
+    pub fn frequencies(&self, head_dim: usize, tokens: usize) -> Vec<f64> {
+        let dim = head_dim as f64;
+        let plain = |theta: f64| (0..head_dim / 2).map(move |i| theta.powf(-2.0 * i as f64 / dim));
+        match &self.scaling {
+            RopeScaling::Default => plain(self.theta).collect(),
+            RopeScaling::Linear { factor } => plain(self.theta).map(|f| f / factor).collect(),
+            RopeScaling::Dynamic { factor } => {
+                let longer = tokens.max(self.max_positions) as f64 / self.max_positions as f64;
+                let growth = (factor * longer - (factor - 1.0)).powf(dim / (dim - 2.0));
+                plain(self.theta * growth).collect()
+            }
+            RopeScaling::Llama3 { factor, low, high, original } => plain(self.theta)
+                .map(|f| {
+                    let turns = original * f / (2.0 * PI);
+                    let smooth = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+                    (1.0 - smooth) * f / factor + smooth * f
+                })
+                .collect(),
+            RopeScaling::Yarn { factor, ramp: (from, to), .. } => plain(self.theta)
+                .enumerate()
+                .map(|(i, f)| {
+                    let slow = ((i as f64 - from) / (to - from)).clamp(0.0, 1.0);
+                    f / factor * slow + f * (1.0 - slow)
+                })
+                .collect(),
+            RopeScaling::LongRope { short, long, original, .. } => {
+                let divisors = if tokens > *original { long } else { short };
+                plain(self.theta).zip(divisors).map(|(f, d)| f / d).collect()
+            }
+        }
+    }
+
+    /// Whether the frequencies depend on the length of the sequence.
+    pub fn depends_on_length(&self) -> bool {
+        matches!(self.scaling, RopeScaling::Dynamic { .. } | RopeScaling::LongRope { .. })
+    }
+
+    /// Multiplier of cosines and sines.
+    pub fn attention_factor(&self) -> f64 {
+        match self.scaling {
+            RopeScaling::Yarn { attention, .. } | RopeScaling::LongRope { attention, .. } => {
+                attention
+            }
+            _ => 1.0,
+        }
+    }
+}
+
+fn factor(config: Config<'_>) -> Result<f64, ConfigError> {
+    let factor = config.number("factor", f64::NAN)?;
+    if factor >= 1.0 {
+        Ok(factor)
+    } else {
+        Err(unfit("rope factor", "a number of at least 1", &factor.into()))
+    }
+}
+
+fn original(config: Config<'_>, max_positions: usize) -> Result<f64, ConfigError> {
+    let key = "original_max_position_embeddings";
+    Ok(config.size_or(key, Some(max_positions))?.unwrap_or(max_positions) as f64)
+}
+
+fn llama3(config: Config<'_>, max_positions: usize) -> Result<RopeScaling, ConfigError> {
+    let (low, high) =
+        (config.number("low_freq_factor", 1.0)?, config.number("high_freq_factor", 4.0)?);
+    if high <= low {
+        return Err(unfit("high_freq_factor", format!("a number above {low}"), &high.into()));
+    }
+    let original = original(config, max_positions)?;
+    Ok(RopeScaling::Llama3 { factor: factor(config)?, low, high, original })
+}
+
+fn yarn(
+    config: Config<'_>,
+    theta: f64,
+    head_dim: usize,
+    max_positions: usize,
+) -> Result<RopeScaling, ConfigError> {
+    let (factor, original) = (factor(config)?, original(config, max_positions)?);
+    let magnitude = |weight: f64| 1.0 + 0.1 * weight * factor.max(1.0).ln();
+    let (one, all) = (config.number("mscale", 0.0)?, config.number("mscale_all_dim", 0.0)?);
+    let ratio = if one * all == 0.0 { magnitude(1.0) } else { magnitude(one) / magnitude(all) };
+    let attention = config.number("attention_factor", ratio)?;
+    // The pair that turns `turns` times over the original positions.
+    let dim = head_dim as f64;
+    let pair = |turns: f64| dim * (original / (turns * 2.0 * PI)).ln() / (2.0 * theta.ln());
+    let (from, to) =
+        (pair(config.number("beta_fast", 32.0)?), pair(config.number("beta_slow", 1.0)?));
+    let whole = config.flag("truncate", true)?;
+    let (from, to) = if whole { (from.floor(), to.ceil()) } else { (from, to) };
+    let (from, to) = (from.max(0.0), to.min(dim - 1.0));
+    let to = if (to - from).abs() < f64::EPSILON { to + 0.001 } else { to };
+    Ok(RopeScaling::Yarn { factor, ramp: (from, to), attention })
+}
+
+fn longrope(
+    config: Config<'_>,
+    nested: Config<'_>,
+    head_dim: usize,
+    max_positions: usize,
+) -> Result<RopeScaling, ConfigError> {
+    let divisors = |key| {
+        let list = nested.numbers(key)?;
+        let fits = list.len() == head_dim / 2 && list.iter().all(|d| *d > 0.0);
+        let expected = || format!("{} positive numbers", head_dim / 2);
+        if fits { Ok(list) } else { Err(unfit(key, expected(), &list.len().into())) }
+    };
+    let (short, long) = (divisors("short_factor")?, divisors("long_factor")?);
+    // Phi-3 writes the original positions beside `rope_scaling`.
+    let key = "original_max_position_embeddings";
+    let outer = config.size_or(key, Some(max_positions))?;
+    let original = nested.size_or(key, outer)?.unwrap_or(max_positions);
+    let factor = nested.number("factor", max_positions as f64 / original as f64)?;
+    let stretch =
+        if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (original as f64).ln()).sqrt() };
+    let attention = nested.number("attention_factor", stretch)?;
+    Ok(RopeScaling::LongRope { short, long, original, attention })
+}

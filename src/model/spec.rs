@@ -1,0 +1,226 @@
+//! The architecture of a model, without weights.
+use super::{
+    rope::Rope,
+    space::{Axis, Expert, Side, Space},
+};
+use std::collections::BTreeMap;
+
+/// What a tensor does. The forward pass and the exporters speak roles, not names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "standard names")]
+pub enum Role {
+    Embed,
+    AttnNorm,
+    Q,
+    K,
+    V,
+    QNorm,
+    KNorm,
+    O,
+    MlpNorm,
+    Router,
+    Gate,
+    Up,
+    Down,
+    SharedGate,
+    FinalNorm,
+    Head,
+}
+
+impl Role {
+    /// Whether this is the matrix of a linear layer inside a block that quantization and pruning
+    /// work on (routers and expert gates stay as they are).
+    pub fn is_block_linear(self) -> bool {
+        matches!(self, Self::Q | Self::K | Self::V | Self::O | Self::Gate | Self::Up | Self::Down)
+    }
+}
+
+/// Weight or bias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "standard names")]
+pub enum Part {
+    Weight,
+    Bias,
+}
+
+/// One tensor of a model.
+#[derive(Clone, Debug)]
+pub struct TensorSpec {
+    /// Checkpoint name.
+    pub name: String,
+    /// What it does.
+    pub role: Role,
+    /// Weight or bias.
+    pub part: Part,
+    /// Block index, if inside a block.
+    pub block: Option<usize>,
+    /// Expert, if inside one.
+    pub expert: Option<Expert>,
+    /// Rows.
+    pub output: Axis,
+    /// Columns; `None` for gains and biases.
+    pub input: Option<Axis>,
+    /// The norm whose output this tensor reads, if any.
+    pub reads: Option<Role>,
+}
+
+/// Sizes of one block; per block, so that pruned blocks may differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// Queries and keys are normalized per head before RoPE (Qwen3).
+    pub qk_norm: bool,
+    /// Tokens a query sees, itself included; `None` for all.
+    pub window: Option<usize>,
+    /// The feed-forward part.
+    pub mlp: Mlp,
+}
+
+impl Block {
+    /// Query heads per key/value head.
+    pub fn kv_repeat(&self) -> usize {
+        self.heads / self.kv_heads.max(1)
+    }
+}
+
+/// The feed-forward part of a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mlp {
+    /// One gated MLP.
+    Dense {
+        /// Hidden units.
+        width: usize,
+    },
+    /// A mixture of experts.
+    Experts {
+        /// Routed experts.
+        count: usize,
+        /// Experts that see a token.
+        per_token: usize,
+        /// Hidden units of each.
+        width: usize,
+        /// Hidden units of the shared expert.
+        shared: Option<usize>,
+        /// Router weights of the chosen experts are scaled to sum to 1.
+        normalize: bool,
+    },
+}
+
+/// Architecture of a model.
+#[derive(Clone, Debug)]
+pub struct ModelSpec {
+    /// Registry name of the family, e.g. `llama`.
+    pub family: &'static str,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Vocabulary size.
+    pub vocab: usize,
+    /// The head multiplies by the embedding.
+    pub tied: bool,
+    /// Added to the mean square in every norm.
+    pub norm_eps: f32,
+    /// Rotary position embedding.
+    pub rope: Rope,
+    /// Positions that the model was made for.
+    pub max_positions: usize,
+    /// Blocks, first to last.
+    pub blocks: Vec<Block>,
+    /// Every tensor, in forward order.
+    pub tensors: Vec<TensorSpec>,
+    index: BTreeMap<Slot, usize>,
+}
+
+type Slot = (Option<usize>, Role, Option<Expert>, Part);
+
+impl ModelSpec {
+    /// Sets the tensors and their index.
+    pub(super) fn with_tensors(mut self, tensors: Vec<TensorSpec>) -> Self {
+        let slots = tensors.iter().enumerate();
+        self.index = slots.map(|(i, t)| ((t.block, t.role, t.expert, t.part), i)).collect();
+        self.tensors = tensors;
+        self
+    }
+
+    /// The tensor in a place, e.g. the bias of the queries of block 3.
+    pub fn find(
+        &self,
+        block: Option<usize>,
+        role: Role,
+        expert: Option<Expert>,
+        part: Part,
+    ) -> Option<&TensorSpec> {
+        self.index.get(&(block, role, expert, part)).map(|i| &self.tensors[*i])
+    }
+
+    /// The matrix that the head multiplies by: its own, or the embedding when tied.
+    pub fn head(&self) -> Option<&TensorSpec> {
+        let role = if self.tied { Role::Embed } else { Role::Head };
+        self.find(None, role, None, Part::Weight)
+    }
+
+    /// Every tensor wired to `space`, with the side and the head repeat.
+    pub fn touching(&self, space: Space) -> impl Iterator<Item = (&TensorSpec, Side, usize)> {
+        self.tensors.iter().flat_map(move |t| {
+            let out = (t.output.space == space).then_some((t, Side::Output, t.output.repeat));
+            let inp = t.input.filter(|a| a.space == space).map(|a| (t, Side::Input, a.repeat));
+            out.into_iter().chain(inp)
+        })
+    }
+
+    /// Width of a space, before head repetition.
+    pub fn dim(&self, space: Space) -> usize {
+        match space {
+            Space::Vocab => self.vocab,
+            Space::Residual => self.hidden,
+            Space::AttnQk(b) | Space::AttnV(b) => self.blocks[b].kv_heads * self.blocks[b].head_dim,
+            Space::QkHead(b) => self.blocks[b].head_dim,
+            Space::Mlp(b, expert) => match (&self.blocks[b].mlp, expert) {
+                (Mlp::Experts { shared, .. }, Some(Expert::Shared)) => shared.unwrap_or(0),
+                (Mlp::Dense { width } | Mlp::Experts { width, .. }, _) => *width,
+            },
+            Space::Experts(b) => match &self.blocks[b].mlp {
+                Mlp::Dense { .. } => 0,
+                Mlp::Experts { count, .. } => *count,
+            },
+            Space::One => 1,
+        }
+    }
+
+    /// Shape of a tensor: `[out, in]`, or `[out]` for gains and biases.
+    pub fn shape(&self, tensor: &TensorSpec) -> Vec<usize> {
+        let width = |axis: Axis| self.dim(axis.space) * axis.repeat;
+        std::iter::once(width(tensor.output)).chain(tensor.input.map(width)).collect()
+    }
+
+    /// Number of parameters.
+    pub fn parameters(&self) -> u64 {
+        self.tensors.iter().map(|t| self.shape(t).iter().map(|d| *d as u64).product::<u64>()).sum()
+    }
+
+    /// Bytes of keys and values per token at `bytes_per_value`.
+    pub fn kv_bytes_per_token(&self, bytes_per_value: usize) -> usize {
+        self.blocks.iter().map(|b| 2 * b.kv_heads * b.head_dim * bytes_per_value).sum()
+    }
+
+    /// An architecture without tensors yet.
+    pub(super) fn empty(family: &'static str, blocks: Vec<Block>, rope: Rope) -> Self {
+        Self {
+            family,
+            hidden: 0,
+            vocab: 0,
+            tied: false,
+            norm_eps: 0.0,
+            rope,
+            max_positions: 0,
+            blocks,
+            tensors: Vec::new(),
+            index: BTreeMap::new(),
+        }
+    }
+}
