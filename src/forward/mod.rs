@@ -1,5 +1,23 @@
-//! The forward pass over a declared model, in float32.
-
+//! The forward pass over a declared model, in float32: products accumulate in float32 (fused
+//! multiply-add), rotary angles are computed in float64.
+//!
+//! One interpreter serves every family: [`BlockWeights`] reads the switches of a
+//! [`Block`](crate::model::Block), and a [`Backend`] decides how weights are held and multiplied.
+mod attention;
+mod block;
+mod ends;
+mod kv_cache;
 mod linear;
+mod mlp;
+mod projection;
+mod rotary;
+mod scratch;
+mod walk;
 
+pub use block::BlockWeights;
+pub use ends::{Embedding, ForwardError, Head};
+pub use kv_cache::KvCache;
 pub use linear::{Backend, Dense, Linear, Reference, SideBySide};
+pub use rotary::Rotary;
+pub use scratch::Scratch;
+pub use walk::{each_logits, logits, walk};

@@ -1,0 +1,173 @@
+//! Causal attention with grouped heads, a window, and a cache.
+use super::{
+    kv_cache::KvCache,
+    projection::{Loader, Projection, each_row},
+    rotary::Rotary,
+    scratch::Scratch,
+};
+use crate::linalg::{Team, add_assign, dot, matmul, rms_norm, softmax};
+use crate::model::{Block, Role, WeightError};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
+
+/// Queries that one task takes.
+const QUERIES: usize = 64;
+
+/// Attention of one block.
+pub(super) struct Attention {
+    qkv: Projection,
+    o: Projection,
+    /// Gains of queries and keys, where they are normalized per head.
+    qk_gains: Option<[Vec<f32>; 2]>,
+    sizes: Block,
+    eps: f32,
+}
+
+impl Attention {
+    pub(super) fn load(loader: &Loader<'_>, sizes: &Block) -> Result<Self, WeightError> {
+        let gains = || Ok([loader.gain(Role::QNorm)?, loader.gain(Role::KNorm)?]);
+        Ok(Self {
+            qkv: loader.projection(&[Role::Q, Role::K, Role::V])?,
+            o: loader.projection(&[Role::O])?,
+            qk_gains: sizes.qk_norm.then(gains).transpose()?,
+            sizes: sizes.clone(),
+            eps: loader.model.spec.norm_eps,
+        })
+    }
+
+    /// `y ← O(attention(x))`: `x` is the normed `[tokens, hidden]`, `y` alike. Appends the tokens
+    /// to the cache; row `t` of `rotary` belongs to token `t` of `x`.
+    pub(super) fn forward(
+        &self,
+        x: ArrayView2<'_, f32>,
+        y: ArrayViewMut2<'_, f32>,
+        (cache, rotary): (&mut KvCache, &Rotary),
+        (team, scratch): (&Team, &mut Scratch),
+    ) {
+        let tokens = x.nrows();
+        let (heads, width) = (self.sizes.heads, self.sizes.head_dim);
+        let mut qkv = scratch.qkv.take(tokens, self.qkv.out_features());
+        self.qkv.forward(x, qkv.view_mut(), team);
+        each_row(qkv.view_mut(), team, |t, row| self.turn(t, row, rotary));
+        let past = self.remember(qkv.view(), cache);
+        let mut mixed = scratch.mixed.take(tokens, heads * width);
+        let queries = qkv.slice(s![.., ..heads * width]);
+        let tasks = tiles(mixed.view_mut(), QUERIES, self.sizes.kv_repeat() * width);
+        team.each(tasks, |_, (first, kv_head, out)| {
+            let columns = kv_head * out.ncols()..(kv_head + 1) * out.ncols();
+            let queries = queries.slice(s![first..first + out.nrows(), columns]);
+            self.group(queries, cache, (kv_head, past + first), out);
+        });
+        self.o.forward(mixed.view(), y, team);
+    }
+
+    /// Norm and rotation of the query and key heads of one token.
+    fn turn(&self, token: usize, row: &mut [f32], rotary: &Rotary) {
+        let Block { heads, kv_heads, head_dim, .. } = self.sizes;
+        let turned = &mut row[..(heads + kv_heads) * head_dim];
+        for (index, head) in turned.chunks_mut(head_dim).enumerate() {
+            if let Some([q, k]) = &self.qk_gains {
+                let plain = head.to_vec();
+                rms_norm(&plain, if index < heads { q } else { k }, self.eps, head);
+            }
+            rotary.turn(token, head);
+        }
+    }
+
+    /// Stores keys and values; returns the number of tokens before them.
+    fn remember(&self, qkv: ArrayView2<'_, f32>, cache: &mut KvCache) -> usize {
+        let Block { heads, kv_heads, head_dim, .. } = self.sizes;
+        let past = cache.extend(qkv.nrows());
+        for (t, row) in qkv.outer_iter().enumerate() {
+            let row = row.to_slice().expect("rows are contiguous");
+            let (keys, values) = row[heads * head_dim..].split_at(kv_heads * head_dim);
+            let pairs = keys.chunks(head_dim).zip(values.chunks(head_dim));
+            for (head, (key, value)) in pairs.enumerate() {
+                cache.put(head, past + t, key, value);
+            }
+        }
+        past
+    }
+
+    /// The query heads of one key/value head for a run of tokens from position `first` on.
+    fn group(
+        &self,
+        queries: ArrayView2<'_, f32>,
+        cache: &KvCache,
+        (kv_head, first): (usize, usize),
+        mut out: ArrayViewMut2<'_, f32>,
+    ) {
+        let (tokens, width) = (queries.nrows(), self.sizes.head_dim);
+        let seen = first + tokens;
+        let start = self.sizes.window.map_or(0, |w| (first + 1).saturating_sub(w));
+        let (keys, values) = (cache.keys(kv_head, seen), cache.values(kv_head, seen));
+        let (keys, values) = (keys.slice(s![start.., ..]), values.slice(s![start.., ..]));
+        let scale = 1.0 / (width as f32).sqrt();
+        let mut scores = Array2::zeros((tokens, seen - start));
+        let heads = queries.axis_chunks_iter(Axis(1), width);
+        for (queries, mut out) in heads.zip(out.axis_chunks_iter_mut(Axis(1), width)) {
+            if tokens == 1 {
+                one_query(queries, (keys, values), &mut scores, scale, out);
+                continue;
+            }
+            matmul(queries, keys.t(), scores.view_mut());
+            for (t, mut row) in scores.outer_iter_mut().enumerate() {
+                let row = row.as_slice_mut().expect("rows are contiguous");
+                let last = first + t - start;
+                let from = self.sizes.window.map_or(0, |w| (last + 1).saturating_sub(w));
+                for x in row.iter_mut() {
+                    *x *= scale;
+                }
+                row[..from].fill(f32::NEG_INFINITY);
+                row[last + 1..].fill(f32::NEG_INFINITY);
+                softmax(row);
+            }
+            matmul(scores.view(), values, out.view_mut());
+        }
+    }
+}
+
+/// Attention of a single query, without the set-up of a matrix product.
+fn one_query(
+    query: ArrayView2<'_, f32>,
+    (keys, values): (ArrayView2<'_, f32>, ArrayView2<'_, f32>),
+    scores: &mut Array2<f32>,
+    scale: f32,
+    mut out: ArrayViewMut2<'_, f32>,
+) {
+    let slice = "rows are contiguous";
+    let query = query.row(0);
+    let query = query.to_slice().expect(slice);
+    let scores = scores.as_slice_mut().expect(slice);
+    for (score, key) in scores.iter_mut().zip(keys.outer_iter()) {
+        *score = dot(query, key.to_slice().expect(slice)) * scale;
+    }
+    softmax(scores);
+    let mut out = out.row_mut(0);
+    let out = out.as_slice_mut().expect(slice);
+    out.fill(0.0);
+    for (score, value) in scores.iter().zip(values.outer_iter()) {
+        add_assign(out, value.to_slice().expect(slice), *score);
+    }
+}
+
+/// Splits a matrix into tiles of `rows` × `columns`: first row, index of the column tile, tile.
+fn tiles(
+    mut whole: ArrayViewMut2<'_, f32>,
+    rows: usize,
+    columns: usize,
+) -> Vec<(usize, usize, ArrayViewMut2<'_, f32>)> {
+    let mut tiles = Vec::new();
+    let mut first = 0;
+    while whole.nrows() > 0 {
+        let height = rows.min(whole.nrows());
+        let (mut band, rest) = whole.split_at(Axis(0), height);
+        for column in 0..band.ncols() / columns {
+            let (tile, right) = band.split_at(Axis(1), columns);
+            tiles.push((first, column, tile));
+            band = right;
+        }
+        first += height;
+        whole = rest;
+    }
+    tiles
+}

@@ -1,0 +1,85 @@
+//! Where tokens enter and logits leave.
+use super::{linear::Backend, linear::Linear, projection::each_row};
+use crate::linalg::{Team, rms_norm};
+use crate::model::{Model, Part, Role, Weight, WeightError};
+use ndarray::{Array2, ArrayView2};
+
+/// A forward pass cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    /// A weight cannot be had.
+    #[error(transparent)]
+    Weight(#[from] WeightError),
+    /// A token outside of the vocabulary.
+    #[error(
+        "token {id} is outside of the vocabulary of {vocab}\nhint: is the tokenizer that of another model?"
+    )]
+    Token {
+        /// The token.
+        id: u32,
+        /// Size of the vocabulary.
+        vocab: usize,
+    },
+    /// Nothing to run over.
+    #[error("no tokens to run over")]
+    NoTokens,
+}
+
+/// The embedding, `[vocab, hidden]`.
+pub struct Embedding(Weight);
+
+impl Embedding {
+    /// Takes the embedding of a model.
+    pub fn load(model: &Model) -> Result<Self, WeightError> {
+        weight(model, Role::Embed).map(Self)
+    }
+
+    /// The rows of the tokens, `[tokens, hidden]`.
+    pub fn rows(&self, ids: &[u32]) -> Result<Array2<f32>, ForwardError> {
+        let &[vocab, hidden] = self.0.shape() else { return Err(ForwardError::NoTokens) };
+        let mut rows = Array2::zeros((ids.len(), hidden));
+        for (id, mut row) in ids.iter().zip(rows.outer_iter_mut()) {
+            if *id as usize >= vocab {
+                return Err(ForwardError::Token { id: *id, vocab });
+            }
+            self.0.row(*id as usize, row.as_slice_mut().expect("rows are contiguous"));
+        }
+        Ok(rows)
+    }
+}
+
+/// The last norm and the head.
+pub struct Head {
+    gain: Vec<f32>,
+    linear: Box<dyn Linear>,
+    eps: f32,
+}
+
+impl Head {
+    /// Takes the last norm and the head of a model; a tied head is the embedding.
+    pub fn load(model: &Model, backend: &dyn Backend) -> Result<Self, WeightError> {
+        let role = if model.spec.tied { Role::Embed } else { Role::Head };
+        Ok(Self {
+            gain: weight(model, Role::FinalNorm)?.to_f32(),
+            linear: backend.linear(vec![weight(model, role)?]),
+            eps: model.spec.norm_eps,
+        })
+    }
+
+    /// Logits `[tokens, vocab]` of the residual stream `x`, `[tokens, hidden]`.
+    pub fn logits(&self, x: ArrayView2<'_, f32>, team: &Team) -> Array2<f32> {
+        let mut normed = Array2::zeros(x.dim());
+        each_row(normed.view_mut(), team, |t, y| {
+            rms_norm(x.row(t).to_slice().expect("rows are contiguous"), &self.gain, self.eps, y);
+        });
+        let mut logits = Array2::zeros((x.nrows(), self.linear.out_features()));
+        self.linear.forward(normed.view(), logits.view_mut(), team);
+        logits
+    }
+}
+
+fn weight(model: &Model, role: Role) -> Result<Weight, WeightError> {
+    let missing = || WeightError::Missing { name: format!("{role:?}").to_lowercase() };
+    let spec = model.spec.find(None, role, None, Part::Weight).ok_or_else(missing)?;
+    model.weights.get(&spec.name)
+}

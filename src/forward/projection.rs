@@ -1,0 +1,89 @@
+//! Loading of weights into layers, with their biases.
+use super::linear::{Backend, Linear};
+use crate::linalg::{Team, add_assign};
+use crate::model::{Expert, Model, Part, Role, Weight, WeightError};
+use ndarray::{ArrayView2, ArrayViewMut2, Axis};
+
+/// Tokens that one task of a row-wise loop takes.
+pub(super) const ROWS: usize = 16;
+
+/// A linear layer with its bias.
+pub(super) struct Projection {
+    linear: Box<dyn Linear>,
+    bias: Option<Vec<f32>>,
+}
+
+/// Takes the weights of one place in a model.
+pub(super) struct Loader<'a> {
+    pub(super) model: &'a Model,
+    pub(super) backend: &'a dyn Backend,
+    pub(super) block: Option<usize>,
+    pub(super) expert: Option<Expert>,
+}
+
+impl Loader<'_> {
+    fn get(&self, role: Role, part: Part) -> Result<Option<Weight>, WeightError> {
+        let Some(spec) = self.model.spec.find(self.block, role, self.expert, part) else {
+            return Ok(None);
+        };
+        self.model.weights.get(&spec.name).map(Some)
+    }
+
+    /// A norm gain.
+    pub(super) fn gain(&self, role: Role) -> Result<Vec<f32>, WeightError> {
+        Ok(self.get(role, Part::Weight)?.map_or_else(Vec::new, |w| w.to_f32()))
+    }
+
+    /// Layers that see the same input, stacked along the outputs.
+    pub(super) fn projection(&self, roles: &[Role]) -> Result<Projection, WeightError> {
+        let (mut weights, mut bias, mut biased) = (Vec::new(), Vec::new(), false);
+        for role in roles {
+            let missing = || WeightError::Missing { name: format!("{role:?}").to_lowercase() };
+            let weight = self.get(*role, Part::Weight)?.ok_or_else(missing)?;
+            match self.get(*role, Part::Bias)? {
+                Some(part) => {
+                    biased = true;
+                    bias.extend(part.to_f32());
+                }
+                None => bias.resize(bias.len() + weight.shape()[0], 0.0),
+            }
+            weights.push(weight);
+        }
+        let linear = self.backend.linear(weights);
+        Ok(Projection { linear, bias: biased.then_some(bias) })
+    }
+}
+
+impl Projection {
+    /// Rows of the weight.
+    pub(super) fn out_features(&self) -> usize {
+        self.linear.out_features()
+    }
+
+    /// `y ← x·Wᵀ + b`.
+    pub(super) fn forward(
+        &self,
+        x: ArrayView2<'_, f32>,
+        mut y: ArrayViewMut2<'_, f32>,
+        team: &Team,
+    ) {
+        self.linear.forward(x, y.view_mut(), team);
+        if let Some(bias) = &self.bias {
+            each_row(y, team, |_, row| add_assign(row, bias, 1.0));
+        }
+    }
+}
+
+/// Calls `f(token, row)` for each row, in parallel over runs of tokens.
+pub(super) fn each_row(
+    mut x: ArrayViewMut2<'_, f32>,
+    team: &Team,
+    f: impl Fn(usize, &mut [f32]) + Sync,
+) {
+    let parts = x.axis_chunks_iter_mut(Axis(0), ROWS).collect();
+    team.each(parts, |part, mut rows| {
+        for (i, mut row) in rows.outer_iter_mut().enumerate() {
+            f(part * ROWS + i, row.as_slice_mut().expect("rows are contiguous"));
+        }
+    });
+}

@@ -1,0 +1,28 @@
+//! Buffers that live from block to block.
+use ndarray::{ArrayViewMut2, ShapeBuilder};
+
+/// Intermediate results of a block. Kept, so that no block allocates them anew.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    pub(super) norm: Buffer,
+    pub(super) qkv: Buffer,
+    pub(super) mixed: Buffer,
+    pub(super) gate_up: Buffer,
+    pub(super) out: Buffer,
+}
+
+/// A matrix that keeps its memory.
+#[derive(Debug, Default)]
+pub(super) struct Buffer(Vec<f32>);
+
+impl Buffer {
+    /// A `[rows, columns]` matrix with any content.
+    pub(super) fn take(&mut self, rows: usize, columns: usize) -> ArrayViewMut2<'_, f32> {
+        let len = rows * columns;
+        if self.0.len() < len {
+            self.0.resize(len, 0.0);
+        }
+        let shape = (rows, columns).strides((columns, 1));
+        ArrayViewMut2::from_shape(shape, &mut self.0[..len]).expect("rows × columns values")
+    }
+}

@@ -1,0 +1,102 @@
+//! A loaded model with a memory of the tokens it has seen.
+use crate::forward::{
+    Backend, BlockWeights, Embedding, ForwardError, Head, KvCache, Rotary, Scratch,
+};
+use crate::linalg::Team;
+use crate::model::{Block, Model, Rope};
+use crate::progress::{Progress, Unit};
+
+/// Tokens of a prompt that pass through a block at a time.
+const BATCH: usize = 512;
+
+/// All blocks of a model in memory, and the keys and values of one sequence.
+pub struct Engine<'a> {
+    embedding: Embedding,
+    blocks: Vec<BlockWeights>,
+    head: Head,
+    caches: Vec<KvCache>,
+    sizes: Vec<Block>,
+    rope: Rope,
+    scratch: Scratch,
+    logits: Vec<f32>,
+    team: &'a Team,
+}
+
+impl<'a> Engine<'a> {
+    /// Loads a model.
+    pub fn load(
+        model: &Model,
+        backend: &dyn Backend,
+        team: &'a Team,
+        progress: &dyn Progress,
+    ) -> Result<Self, ForwardError> {
+        let sizes = model.spec.blocks.clone();
+        progress.start("load", sizes.len() as u64, Unit::Items);
+        let blocks = (0..sizes.len())
+            .map(|b| {
+                progress.advance(1);
+                BlockWeights::load(model, b, backend)
+            })
+            .collect::<Result<_, _>>()?;
+        progress.finish();
+        let caches = sizes.iter().map(|b| KvCache::new(b.kv_heads, b.head_dim, BATCH)).collect();
+        Ok(Self {
+            embedding: Embedding::load(model)?,
+            blocks,
+            head: Head::load(model, backend)?,
+            caches,
+            sizes,
+            rope: model.spec.rope.clone(),
+            scratch: Scratch::default(),
+            logits: Vec::new(),
+            team,
+        })
+    }
+
+    /// Tokens seen so far.
+    pub fn len(&self) -> usize {
+        self.caches.first().map_or(0, KvCache::len)
+    }
+
+    /// Whether no token has been seen.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Positions that the model was made for.
+    pub fn max_positions(&self) -> usize {
+        self.rope.max_positions
+    }
+
+    /// Forgets all tokens but the first `len`.
+    pub fn truncate(&mut self, len: usize) {
+        for cache in &mut self.caches {
+            cache.truncate(len);
+        }
+    }
+
+    /// Reads tokens after those seen; returns the logits `[vocab]` of what follows the last.
+    pub fn feed(&mut self, ids: &[u32]) -> Result<&[f32], ForwardError> {
+        let end = self.len() + ids.len();
+        for batch in ids.chunks(BATCH) {
+            let mut x = self.embedding.rows(batch)?;
+            let start = self.len();
+            let mut table: Option<(usize, Rotary)> = None;
+            for ((block, cache), sizes) in self.blocks.iter().zip(&mut self.caches).zip(&self.sizes)
+            {
+                let width = sizes.head_dim;
+                let fits = table.take().filter(|(of, _)| *of == width);
+                let (_, rotary) = table.insert(fits.unwrap_or_else(|| {
+                    let positions = start..start + batch.len();
+                    (width, Rotary::new(&self.rope, width, positions, end))
+                }));
+                block.forward(x.view_mut(), (cache, rotary), self.team, &mut self.scratch);
+            }
+            if self.len() == end {
+                let last = x.slice(ndarray::s![x.nrows() - 1.., ..]);
+                self.logits = self.head.logits(last, self.team).into_raw_vec_and_offset().0;
+            }
+        }
+        if ids.is_empty() { Err(ForwardError::NoTokens) } else { Ok(&self.logits) }
+    }
+}
