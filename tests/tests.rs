@@ -1,5 +1,12 @@
 //! Integration tests: one binary, one module per subject.
-#![allow(missing_docs, clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "tests"
+)]
+mod checkpoint;
 mod engine;
 mod golden;
 mod tidy;

@@ -1,1 +1,25 @@
 //! Hugging Face directories: safetensors shards and JSON files, in and out.
+//!
+//! In: a [`Folder`] gives files and memory-mapped tensors. Out: an [`OutputDir`] appears under its
+//! name only when it is complete, and a [`ShardWriter`] streams tensors into it.
+//! Add a carried demonstration model: a folder under `builtin/` and one line in `builtin.rs`.
+
+mod builtin;
+mod error;
+mod finite;
+mod folder;
+mod header;
+mod output;
+mod shards;
+mod writer;
+
+pub use builtin::{BUILTIN_PREFIX, BUILTINS, Builtin};
+pub use error::{CheckpointError, HeaderError};
+pub use finite::{NonFinite, find_nonfinite};
+pub use folder::Folder;
+pub use header::parse as parse_safetensors;
+pub use output::{FileRecord, OutputDir, remove_unfinished, write_file};
+pub use shards::{INDEX_FILE, Tensors, WEIGHTS_FILE};
+pub use writer::{
+    DEFAULT_SHARD_BYTES, ShardWriter, TensorPlan, TensorRecord, Written, hex, sha256,
+};

@@ -1,0 +1,232 @@
+//! A folder of files: on the disk, or carried by the binary.
+use super::{BUILTIN_PREFIX, BUILTINS, Builtin, CheckpointError};
+use crate::tensor::Bytes;
+use std::path::{Component, Path, PathBuf};
+
+/// A checkpoint's files.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    name: String,
+    source: Source,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    /// The canonical path.
+    Disk(PathBuf),
+    Carried(&'static Builtin),
+}
+
+/// Endings of files that hold weights or caches, which a copy of a checkpoint leaves behind.
+const NOT_CARRIED: &[&str] = &[
+    ".safetensors",
+    ".safetensors.index.json",
+    ".bin",
+    ".bin.index.json",
+    ".pt",
+    ".pth",
+    ".gguf",
+    ".onnx",
+    ".h5",
+    ".msgpack",
+    ".npz",
+];
+/// Files that an output writes anew.
+const REWRITTEN: &[&str] = &["config.json", "milm.json"];
+/// The largest file that is carried over.
+const MAX_CARRIED: u64 = 256 << 20;
+
+impl Folder {
+    /// A folder by its path, or `builtin:NAME`.
+    pub fn open(name: &str) -> Result<Self, CheckpointError> {
+        if let Some(carried) = name.strip_prefix(BUILTIN_PREFIX) {
+            let builtin = BUILTINS.iter().find(|builtin| builtin.name == carried);
+            let unknown = || CheckpointError::UnknownBuiltin { name: name.to_owned() };
+            let source = Source::Carried(builtin.ok_or_else(unknown)?);
+            return Ok(Self { name: name.to_owned(), source });
+        }
+        let path = Path::new(name);
+        if !path.is_dir() {
+            return Err(CheckpointError::NotAFolder { name: name.to_owned() });
+        }
+        let root = path.canonicalize().map_err(|source| read_error(path, source))?;
+        Ok(Self { name: name.to_owned(), source: Source::Disk(root) })
+    }
+
+    /// The name that it was opened by.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The canonical path; `None` for a carried one.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.source {
+            Source::Disk(root) => Some(root),
+            Source::Carried(_) => None,
+        }
+    }
+
+    /// Name of a file of this folder in messages.
+    pub fn file_name(&self, file: &str) -> String {
+        match &self.source {
+            Source::Disk(_) => Path::new(&self.name).join(file).display().to_string(),
+            Source::Carried(_) => format!("{}/{file}", self.name),
+        }
+    }
+
+    /// Names of all entries, sorted; subfolders end in `/` and are not descended into. Names that
+    /// are not UTF-8 are shown with replacement characters.
+    pub fn list(&self) -> Result<Vec<String>, CheckpointError> {
+        let root = match &self.source {
+            Source::Carried(builtin) => {
+                return Ok(builtin.files.iter().map(|(name, _)| (*name).to_owned()).collect());
+            }
+            Source::Disk(root) => root,
+        };
+        let failed = |source| read_error(Path::new(&self.name), source);
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(root).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let mut name = entry.file_name().to_string_lossy().into_owned();
+            if entry.path().is_dir() {
+                name.push('/');
+            }
+            names.push(name);
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// The bytes of a file, mapped; `None` when it does not exist. `file` is relative and stays
+    /// inside the folder.
+    pub fn read(&self, file: &str) -> Result<Option<Bytes>, CheckpointError> {
+        self.read_named_by(file, "the program")
+    }
+
+    /// [`Folder::read`] of a file that another file names: `by` is told in errors.
+    pub fn read_named_by(&self, file: &str, by: &str) -> Result<Option<Bytes>, CheckpointError> {
+        let outside = || CheckpointError::Outside { file: file.to_owned(), by: by.to_owned() };
+        let plain = Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
+        if file.is_empty() || !plain || file.contains(['\\', '\0']) {
+            return Err(outside());
+        }
+        let root = match &self.source {
+            Source::Carried(builtin) => {
+                let found = builtin.files.iter().find(|(name, _)| *name == file);
+                return Ok(found.map(|(_, bytes)| Bytes::fixed(bytes)));
+            }
+            Source::Disk(root) => root,
+        };
+        let path = root.join(file);
+        let target = match path.canonicalize() {
+            Ok(target) => target,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(read_error(&path, source)),
+        };
+        if !target.starts_with(root) && !hub_blobs(root).is_some_and(|it| target.starts_with(it)) {
+            return Err(outside());
+        }
+        Ok(Some(Bytes::map(&target)?))
+    }
+
+    /// A text file; `None` when it does not exist.
+    pub fn text(&self, file: &str) -> Result<Option<String>, CheckpointError> {
+        let Some(bytes) = self.read(file)? else { return Ok(None) };
+        String::from_utf8(bytes.to_vec()).map(Some).map_err(|error| CheckpointError::NotUtf8 {
+            file: self.file_name(file),
+            at: error.utf8_error().valid_up_to(),
+        })
+    }
+
+    /// A JSON file; `None` when it does not exist.
+    pub fn json(&self, file: &str) -> Result<Option<serde_json::Value>, CheckpointError> {
+        let Some(text) = self.text(file)? else { return Ok(None) };
+        let failed = |source| CheckpointError::Json { file: self.file_name(file), source };
+        serde_json::from_str(&text).map(Some).map_err(failed)
+    }
+
+    /// The parsed `config.json`.
+    pub fn config(&self) -> Result<serde_json::Value, CheckpointError> {
+        self.json("config.json")?.ok_or_else(|| CheckpointError::NoFile {
+            folder: self.name.clone(),
+            file: "config.json".into(),
+            hint: "a checkpoint is a Hugging Face folder; a GGUF file becomes one by `import`",
+        })
+    }
+
+    /// Files that belong to the model beside its weights (tokenizer, templates, licence), to be
+    /// copied into what is made of it. Hidden files, weights and files over 256 MiB are not.
+    pub fn side_files(&self) -> Result<Vec<String>, CheckpointError> {
+        let mut names = self.list()?;
+        names.retain(|name| {
+            let weights = NOT_CARRIED.iter().any(|ending| name.ends_with(ending));
+            let other = name.ends_with('/') || name.starts_with('.') || name.contains('\u{fffd}');
+            !weights && !other && !REWRITTEN.contains(&&**name)
+        });
+        let mut kept = Vec::new();
+        for name in names {
+            let large = |bytes: &Bytes| bytes.len() as u64 > MAX_CARRIED;
+            match self.read(&name)? {
+                Some(bytes) if !large(&bytes) => kept.push(name),
+                _ => tracing::warn!("`{}` is not carried over", self.file_name(&name)),
+            }
+        }
+        Ok(kept)
+    }
+}
+
+fn read_error(path: &Path, source: std::io::Error) -> CheckpointError {
+    CheckpointError::Read { path: path.to_owned(), source }
+}
+
+/// Where the files of a `snapshots/<revision>` folder of the Hugging Face cache really lie.
+fn hub_blobs(root: &Path) -> Option<PathBuf> {
+    let snapshots = root.parent().filter(|parent| parent.ends_with("snapshots"))?;
+    Some(snapshots.parent()?.join("blobs"))
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests make folders")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_inside_the_folder() {
+        let top = tempfile::tempdir().unwrap();
+        let root = top.path().join("model");
+        std::fs::create_dir(&root).unwrap();
+        std::fs::write(top.path().join("secret"), "x").unwrap();
+        std::fs::write(root.join("a.json"), "{}").unwrap();
+        std::os::unix::fs::symlink("../secret", root.join("link")).unwrap();
+        std::os::unix::fs::symlink("a.json", root.join("inner")).unwrap();
+        let folder = Folder::open(root.to_str().unwrap()).unwrap();
+        for bad in ["../secret", "/etc/passwd", "link", "", "./a.json", "x/../a.json"] {
+            let error = folder.read_named_by(bad, "index").unwrap_err().to_string();
+            assert!(error.contains("outside the folder"), "{bad}: {error}");
+        }
+        assert_eq!(folder.read("inner").unwrap().unwrap().len(), 2, "a link inside is followed");
+        assert!(folder.read("absent").unwrap().is_none());
+        assert_eq!(folder.list().unwrap(), ["a.json", "inner", "link"]);
+    }
+
+    #[test]
+    fn links_of_the_hub_cache_are_followed() {
+        let top = tempfile::tempdir().unwrap();
+        let (root, blobs) = (top.path().join("snapshots/1"), top.path().join("blobs"));
+        std::fs::create_dir_all(&root).unwrap();
+        std::fs::create_dir(&blobs).unwrap();
+        std::fs::write(blobs.join("77"), "{}").unwrap();
+        std::os::unix::fs::symlink("../../blobs/77", root.join("config.json")).unwrap();
+        let folder = Folder::open(root.to_str().unwrap()).unwrap();
+        assert!(folder.config().unwrap().is_object());
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_is_an_error_with_its_place() {
+        let top = tempfile::tempdir().unwrap();
+        std::fs::write(top.path().join("config.json"), b"{\"a\": \"\xff\"}").unwrap();
+        let folder = Folder::open(top.path().to_str().unwrap()).unwrap();
+        let error = folder.config().unwrap_err().to_string();
+        assert!(error.contains("not UTF-8: the byte at 7"), "{error}");
+    }
+}
