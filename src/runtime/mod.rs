@@ -1,6 +1,8 @@
 //! Runs checkpoints and packages on the processor, in their integers.
 
+mod bench;
 mod engine;
 pub mod kernel;
 
+pub use bench::{BenchReport, BenchSettings, Spread, measure, read_rate, weight_bytes_per_token};
 pub use engine::Engine;
