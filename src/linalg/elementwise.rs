@@ -21,7 +21,7 @@ fn exp(x: f32) -> f32 {
     let p = p * r + 0.5;
     let e = (p * r * r + r) + 1.0;
     // 2ⁿ in two steps, since n may lie below -126.
-    let half = (n * 0.5).floor();
+    let half = (n * 0.5 + ROUND) - ROUND;
     let pow2 = |n: f32| f32::from_bits(((n as i32 + 127) << 23) as u32);
     e * pow2(half) * pow2(n - half)
 }

@@ -213,3 +213,64 @@ fn longrope(
     let attention = nested.number("attention_factor", stretch)?;
     Ok(RopeScaling::LongRope { short, long, original, attention })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn rope(config: serde_json::Value) -> Result<Rope, ConfigError> {
+        Rope::parse(Config(&config), 8)
+    }
+
+    #[test]
+    fn both_forms_of_a_config_say_the_same() {
+        let old = json!({"rope_theta": 500.0, "max_position_embeddings": 64,
+            "rope_scaling": {"type": "linear", "factor": 2.0}});
+        let new = json!({"max_position_embeddings": 64,
+            "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0}});
+        assert_eq!(rope(old).unwrap(), rope(new).unwrap());
+    }
+
+    #[test]
+    fn dynamic_scaling_starts_beyond_the_models_positions() {
+        let base = json!({"rope_theta": 10_000.0, "max_position_embeddings": 64});
+        let mut stretched = base.clone();
+        stretched["rope_scaling"] = json!({"rope_type": "dynamic", "factor": 2.0});
+        let (plain, dynamic) = (rope(base).unwrap(), rope(stretched).unwrap());
+        assert_eq!(plain.frequencies(8, 64), dynamic.frequencies(8, 64));
+        // At twice the positions: base · (2·2 − 1)^(8/6), so pair 1 turns at that to the -2/8.
+        let want = (10_000.0 * 3.0_f64.powf(8.0 / 6.0)).powf(-0.25);
+        assert!((dynamic.frequencies(8, 128)[1] - want).abs() < 1e-12);
+    }
+
+    #[test]
+    fn longrope_changes_its_divisors_beyond_the_original_positions() {
+        let config = json!({"max_position_embeddings": 128, "rope_scaling": {
+            "rope_type": "longrope", "short_factor": [1.0, 1.0, 1.0, 1.0],
+            "long_factor": [2.0, 2.0, 2.0, 4.0], "original_max_position_embeddings": 64}});
+        let rope = rope(config).unwrap();
+        let (short, long) = (rope.frequencies(8, 64), rope.frequencies(8, 65));
+        assert!((short[3] / long[3] - 4.0).abs() < 1e-12);
+        // factor 2 over 64 positions: √(1 + ln 2 / ln 64) = √(7/6)
+        assert!((rope.attention_factor() - (7.0_f64 / 6.0).sqrt()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn unusable_settings_name_their_key() {
+        for (config, key) in [
+            (json!({"rope_theta": -1.0}), "rope_theta"),
+            (json!({"rope_scaling": {"rope_type": "spiral"}}), "rope_type"),
+            (json!({"rope_scaling": {"rope_type": "linear"}}), "factor"),
+            (json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor"),
+            (
+                json!({"rope_scaling": {"rope_type": "longrope", "short_factor": [1.0],
+                "long_factor": [1.0]}}),
+                "short_factor",
+            ),
+        ] {
+            let error = rope(config).unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        }
+    }
+}
