@@ -1,4 +1,14 @@
 //! What devices load: directories in compressed-tensors form, GGUF.
+//!
+//! A package is a Hugging Face directory with a [`Manifest`] `milm.json`: what was done, the
+//! scheme of each weight, the hash of every tensor and file.
 
 pub mod compressed_tensors;
 pub mod gguf;
+mod error;
+mod manifest;
+mod open;
+
+pub use error::PackageError;
+pub use manifest::{MANIFEST_FILE, Manifest, QuantizedTensor, SCHEMA, Source, Tool};
+pub use open::{Kind, Opened, open};

@@ -1,1 +1,11 @@
 //! Hugging Face directories in compressed-tensors form.
+//!
+//! Source of names and rules: compressed-tensors 0.19, `quantization/{quant_config, quant_args,
+//! quant_scheme}` and `compressors/`.
+
+mod read;
+
+pub(super) use read::read_schemes;
+
+/// `quant_method` of the packages that are read and written.
+pub const METHOD: &str = "compressed-tensors";

@@ -1,0 +1,147 @@
+//! Which weights of a package are quantized and how, from its `config.json` alone.
+use super::{super::PackageError, METHOD};
+use crate::{
+    model::part_name,
+    scheme::{Activations, Granularity, IntScheme, TensorScheme},
+    tensor::{Bytes, Dtype, RawTensor},
+};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+type Schemes = BTreeMap<String, (TensorScheme, [usize; 2])>;
+
+/// One of `config_groups`.
+struct Group {
+    targets: Vec<String>,
+    weights: IntScheme,
+    activations: Activations,
+}
+
+/// The quantized weights that `quantization_config` declares; none without one. Eight-bit weights
+/// in 32-bit words are rewritten as bytes in memory.
+pub(crate) fn read_schemes(
+    config: &Value,
+    raw: &mut BTreeMap<String, RawTensor>,
+) -> Result<Schemes, PackageError> {
+    let Some(quantization) = config.get("quantization_config").filter(|it| !it.is_null()) else {
+        return Ok(Schemes::new());
+    };
+    let method = quantization.get("quant_method").unwrap_or(&Value::Null);
+    if method != METHOD {
+        return Err(unsupported("quant_method", method));
+    }
+    let groups = quantization.get("config_groups").and_then(Value::as_object);
+    let groups: Vec<Group> =
+        groups.into_iter().flat_map(|map| map.values()).map(group).collect::<Result<_, _>>()?;
+    let scaled: Vec<String> =
+        raw.keys().filter_map(|name| Some(name.strip_suffix("_scale")?.to_owned())).collect();
+    let mut schemes = Schemes::new();
+    for name in scaled.iter().filter(|name| name.ends_with(".weight")) {
+        let module = name.trim_end_matches(".weight");
+        let no_group = || PackageError::NoGroup { tensor: name.clone() };
+        let group = choose(&groups, module)?.ok_or_else(no_group)?;
+        if group.weights.bits == 8 {
+            unpack_bytes(name, raw);
+        }
+        let missing = |suffix| PackageError::MissingPart { tensor: part_name(name, suffix) };
+        let shape = stored_shape(name, raw).ok_or_else(|| missing("weight_shape"))?;
+        let scale = raw.get(&part_name(name, "weight_scale"));
+        let scale = scale.ok_or_else(|| missing("weight_scale"))?;
+        let Some(scale_type) = scale.float_type() else {
+            return Err(unsupported("scale type", &Value::String(scale.dtype.to_string())));
+        };
+        let scheme =
+            TensorScheme { weights: group.weights, scale_type, activations: group.activations };
+        schemes.insert(name.clone(), (scheme, shape));
+    }
+    Ok(schemes)
+}
+
+fn unsupported(key: &'static str, found: &Value) -> PackageError {
+    let found = found.as_str().map_or_else(|| found.to_string(), str::to_owned);
+    PackageError::Unsupported { key, found }
+}
+
+fn group(value: &Value) -> Result<Group, PackageError> {
+    let absent = Value::Null;
+    let weights = value.get("weights").unwrap_or(&absent);
+    let at = |key| weights.get(key).unwrap_or(&absent);
+    if at("type") != "int" && !at("type").is_null() {
+        return Err(unsupported("type", at("type")));
+    }
+    let bits = match at("num_bits").as_u64() {
+        Some(bits @ (4 | 8)) => bits as u32,
+        _ => return Err(unsupported("num_bits", at("num_bits"))),
+    };
+    if at("actorder").as_str().is_some_and(|order| order == "group") {
+        return Err(unsupported("actorder", at("actorder")));
+    }
+    let size = at("group_size").as_u64().filter(|size| (1..=1 << 24).contains(size));
+    let granularity = match (at("strategy").as_str(), size) {
+        (Some("channel"), _) => Granularity::Channel,
+        (Some("group") | None, Some(size)) => Granularity::Group(size as usize),
+        _ => return Err(unsupported("strategy", at("strategy"))),
+    };
+    let input = value.get("input_activations").unwrap_or(&absent);
+    let activations = match input.get("num_bits").and_then(Value::as_u64) {
+        None => Activations::Float,
+        Some(8) => Activations::Int8PerToken,
+        Some(_) => return Err(unsupported("input_activations", input)),
+    };
+    let targets = value.get("targets").and_then(Value::as_array);
+    let targets = targets.into_iter().flatten().filter_map(|it| it.as_str().map(str::to_owned));
+    let symmetric = at("symmetric").as_bool().unwrap_or(true);
+    let weights = IntScheme { bits, symmetric, granularity };
+    Ok(Group { targets: targets.collect(), weights, activations })
+}
+
+/// The group of a module: one that names it or matches it, else one for its class.
+fn choose<'a>(groups: &'a [Group], module: &str) -> Result<Option<&'a Group>, PackageError> {
+    for group in groups {
+        for target in &group.targets {
+            let named = match target.strip_prefix("re:") {
+                Some(pattern) => regex::Regex::new(&format!("^(?:{pattern})"))
+                    .map_err(|_| unsupported("target", &Value::String(target.clone())))?
+                    .is_match(module),
+                None => target == module,
+            };
+            if named {
+                return Ok(Some(group));
+            }
+        }
+    }
+    let class = |name: &str| groups.iter().find(|group| group.targets.iter().any(|it| it == name));
+    Ok(class("Linear").or_else(|| class("Embedding")))
+}
+
+/// `[out, in]` of a quantized weight, from `weight_shape` or from the codes.
+fn stored_shape(name: &str, raw: &BTreeMap<String, RawTensor>) -> Option<[usize; 2]> {
+    if let Some(shape) = raw.get(&part_name(name, "weight_shape")) {
+        let (numbers, _) = shape.bytes.as_chunks::<8>();
+        let [out, columns] = numbers else { return None };
+        let size = |bytes: &[u8; 8]| usize::try_from(i64::from_le_bytes(*bytes)).ok();
+        return Some([size(out)?, size(columns)?]);
+    }
+    let [out, columns] = *raw.get(name)?.shape.as_slice() else { return None };
+    Some([out, columns])
+}
+
+/// Rewrites eight-bit codes that lie four to a word, offset by 128, as signed bytes.
+fn unpack_bytes(name: &str, raw: &mut BTreeMap<String, RawTensor>) {
+    let Some([out, columns]) = stored_shape(name, raw) else { return };
+    let packed = part_name(name, "weight_packed");
+    let stride = columns.checked_next_multiple_of(4);
+    let Some(words) = raw.get(&packed) else { return };
+    if words.dtype != Dtype::I32
+        || stride.and_then(|n| n.checked_mul(out)) != Some(words.bytes.len())
+    {
+        return;
+    }
+    let rows = words.bytes.chunks(stride.unwrap_or(1).max(1));
+    let codes = rows.flat_map(|row| row[..columns].iter().map(|byte| byte ^ 0x80)).collect();
+    let tensor =
+        RawTensor { dtype: Dtype::I8, shape: vec![out, columns], bytes: Bytes::owned(codes) };
+    raw.remove(&packed);
+    raw.remove(&part_name(name, "weight_shape"));
+    raw.insert(name.to_owned(), tensor);
+}

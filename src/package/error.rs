@@ -1,0 +1,93 @@
+//! What can be wrong with a package.
+use crate::{checkpoint::CheckpointError, model, tensor::Dtype};
+
+/// A package or checkpoint cannot be opened or written.
+#[derive(Debug, thiserror::Error)]
+pub enum PackageError {
+    /// A file is not readable or damaged.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Config and weights do not make a model.
+    #[error("`{name}`: {source}")]
+    Model {
+        /// The folder.
+        name: String,
+        /// What does not fit.
+        source: Box<model::OpenError>,
+    },
+    /// A weight cannot be decoded.
+    #[error(transparent)]
+    Weight(#[from] model::WeightError),
+    /// The manifest cannot be parsed.
+    #[error("`{file}`: {source}\nhint: the manifest is damaged; make the package again")]
+    Manifest {
+        /// The manifest.
+        file: String,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// The manifest comes from another version.
+    #[error(
+        "`{file}`: schema {found}, this program reads {expected}\nhint: use the version that wrote it"
+    )]
+    Schema {
+        /// The manifest.
+        file: String,
+        /// Its schema.
+        found: u64,
+        /// The known schema.
+        expected: u64,
+    },
+    /// The model is quantized in a way that is not read.
+    #[error(
+        "config.json: `quantization_config`: {key} `{found}` is not supported\nhint: supported are compressed-tensors packages with 4 or 8 bit integers"
+    )]
+    Unsupported {
+        /// What is not supported.
+        key: &'static str,
+        /// What was found.
+        found: String,
+    },
+    /// A quantized module that no group of the config covers.
+    #[error(
+        "tensor `{tensor}` is quantized, but no group of `quantization_config` has it as target"
+    )]
+    NoGroup {
+        /// The module's weight.
+        tensor: String,
+    },
+    /// A part of a quantized weight is missing.
+    #[error(
+        "tensor `{tensor}` is missing\nhint: its weight is declared as quantized; is a shard absent?"
+    )]
+    MissingPart {
+        /// The part.
+        tensor: String,
+    },
+    /// A part of a quantized weight has the wrong form.
+    #[error(
+        "tensor `{tensor}`: expected {expected_type} {expected:?}, found {found_type} {found:?}"
+    )]
+    Part {
+        /// The part.
+        tensor: String,
+        /// By its scheme.
+        expected_type: Dtype,
+        /// By its scheme.
+        expected: Vec<usize>,
+        /// In the file.
+        found_type: Dtype,
+        /// In the file.
+        found: Vec<usize>,
+    },
+    /// The group size does not divide the columns.
+    #[error("tensor `{tensor}`: groups of {group} do not divide {columns} columns")]
+    Uneven {
+        /// The weight.
+        tensor: String,
+        /// Group size.
+        group: usize,
+        /// Columns.
+        columns: usize,
+    },
+}

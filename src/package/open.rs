@@ -1,0 +1,96 @@
+//! Opens a model by its name: a checkpoint, a package, a carried one.
+use super::{Manifest, PackageError, compressed_tensors};
+use crate::{
+    checkpoint::Folder,
+    model::{Model, WeightStore, part_name},
+    scheme::TensorScheme,
+    tensor::RawTensor,
+};
+use std::collections::BTreeMap;
+
+/// What a folder is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Float weights.
+    Checkpoint,
+    /// Quantized weights.
+    Package,
+}
+
+/// A model with the folder that it comes from.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// Architecture and weights; weights are mapped, not read.
+    pub model: Model,
+    /// The folder, for tokenizer and other files.
+    pub folder: Folder,
+    /// What it is.
+    pub kind: Kind,
+    /// `milm.json`, if there is one.
+    pub manifest: Option<Manifest>,
+    /// The file of each stored tensor.
+    pub files: BTreeMap<String, String>,
+    /// Tensors in shards that the index does not list.
+    pub unlisted: Vec<String>,
+}
+
+/// Opens a model: the path of a checkpoint or package folder, or `builtin:NAME`.
+pub fn open(name: &str) -> Result<Opened, PackageError> {
+    let folder = Folder::open(name)?;
+    let config = folder.config()?;
+    let mut tensors = folder.tensors()?;
+    let manifest = Manifest::read(&folder)?;
+    let quantized = match &manifest {
+        Some(manifest) => manifest
+            .quantized
+            .iter()
+            .map(|(name, it)| (name.clone(), (it.scheme, it.shape)))
+            .collect(),
+        None => compressed_tensors::read_schemes(&config, &mut tensors.raw)?,
+    };
+    for (name, (scheme, shape)) in &quantized {
+        check_parts(name, *scheme, *shape, &tensors.raw)?;
+    }
+    let kind = if quantized.is_empty() { Kind::Checkpoint } else { Kind::Package };
+    let weights = WeightStore { raw: tensors.raw, quantized };
+    let failed = |source| PackageError::Model { name: name.to_owned(), source: Box::new(source) };
+    let model = Model::new(config, weights).map_err(failed)?;
+    Ok(Opened { model, folder, kind, manifest, files: tensors.files, unlisted: tensors.unlisted })
+}
+
+/// The parts of a quantized weight are there in the types and shapes of its scheme.
+fn check_parts(
+    name: &str,
+    scheme: TensorScheme,
+    shape: [usize; 2],
+    raw: &BTreeMap<String, RawTensor>,
+) -> Result<(), PackageError> {
+    let (weights, columns) = (scheme.weights, shape[1]);
+    if !matches!(weights.bits, 4 | 8) {
+        return Err(PackageError::Unsupported { key: "num_bits", found: weights.bits.to_string() });
+    }
+    // Sizes come from a file: they are multiplied only after this.
+    let limit = 1 << 31;
+    let group = weights.group_size(columns);
+    let uneven = || PackageError::Uneven { tensor: name.to_owned(), group, columns };
+    if shape[0] > limit || columns > limit {
+        return Err(uneven());
+    }
+    for part in weights.parts(shape, scheme.scale_type).ok_or_else(uneven)? {
+        let tensor = part_name(name, part.suffix);
+        let Some(found) = raw.get(&tensor) else {
+            return Err(PackageError::MissingPart { tensor });
+        };
+        if (found.dtype, &found.shape) != (part.dtype, &part.shape) {
+            return Err(PackageError::Part {
+                tensor,
+                expected_type: part.dtype,
+                expected: part.shape,
+                found_type: found.dtype,
+                found: found.shape.clone(),
+            });
+        }
+    }
+    Ok(())
+}
