@@ -1,6 +1,6 @@
 //! What several tests need.
 use milm_compress::{
-    model::{Model, WeightStore},
+    model::Model,
     tensor::{Bytes, RawTensor},
 };
 use std::{
@@ -29,13 +29,5 @@ pub(crate) fn tensors(path: &Path) -> BTreeMap<String, RawTensor> {
 
 /// A checkpoint folder as a model.
 pub(crate) fn open(folder: &Path) -> Model {
-    let config = serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap();
-    let mut weights = WeightStore::default();
-    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
-        let name = entry.file_name().into_string().unwrap();
-        if name.starts_with("model") && name.ends_with(".safetensors") {
-            weights.raw.extend(tensors(&entry.path()));
-        }
-    }
-    Model::new(config, weights).unwrap()
+    milm_compress::package::open(folder.to_str().unwrap()).unwrap().model
 }

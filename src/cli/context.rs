@@ -1,6 +1,6 @@
 //! What every verb is given: threads, seed, progress.
 use super::{Global, progress::Bars};
-use crate::{linalg::Team, progress::Progress};
+use crate::{checkpoint, linalg::Team, progress::Progress};
 use std::io::IsTerminal;
 
 /// How a verb ended.
@@ -39,6 +39,7 @@ impl Context {
             tracing::debug!("thread pool: {error}");
         }
         log(global);
+        leave_nothing_on_interrupt();
         Ok(Self {
             team: Team::new(threads.get()),
             seed: global.seed,
@@ -79,5 +80,17 @@ fn log(global: &Global) {
         .try_init();
     if let Err(error) = started {
         tracing::debug!("log: {error}");
+    }
+}
+
+/// Ctrl-C and termination remove unfinished outputs before the program ends.
+fn leave_nothing_on_interrupt() {
+    #[expect(clippy::exit, reason = "the handler runs on a thread of its own")]
+    let handler = || {
+        checkpoint::remove_unfinished();
+        std::process::exit(130);
+    };
+    if let Err(error) = ctrlc::set_handler(handler) {
+        tracing::warn!("Ctrl-C will leave unfinished outputs behind: {error}");
     }
 }

@@ -1,6 +1,6 @@
 //! `milm-compress logits`: the door for comparing with other tools.
 use super::{Context, Outcome, model::BackendName};
-use crate::{checkpoint, forward, package, tensor::RawTensor, text::Tokenizer};
+use crate::{checkpoint, forward, package, tensor::RawTensor};
 use anyhow::Context as _;
 use safetensors::{Dtype, tensor::TensorView};
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:\n  \
     milm-compress logits builtin:milm-mini --ids 5,9,2 -o logits.safetensors\n  \
     milm-compress logits ./smollm2 --prompt 'Hello world' -o logits.safetensors")]
-pub struct Args {
+pub(super) struct Args {
     /// Checkpoint, package, or builtin:milm-mini
     model: String,
     /// Token ids, separated by commas
@@ -32,7 +32,7 @@ pub struct Args {
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let opened = package::open(&args.model)?;
     let ids = match &args.prompt {
-        Some(prompt) => Tokenizer::open(&opened.folder, opened.model.spec.vocab)?.encode(prompt)?,
+        Some(prompt) => anyhow::bail!("{prompt}"),
         None => args.ids.clone(),
     };
     let backend = args.backend.backend();

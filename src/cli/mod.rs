@@ -1,7 +1,11 @@
 //! The command line: one file per verb; the only module that prints.
 //!
 //! Add a verb: one file with its `Args` and `run`, one line in [`Verb`] and one in [`run`].
+mod bench;
 mod context;
+mod logits;
+mod model;
+mod output;
 mod progress;
 
 pub use context::{Context, Outcome};
@@ -40,6 +44,8 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Bench(bench::Args),
+    Logits(logits::Args),
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -52,8 +58,10 @@ enum Verb {
 
 /// Parses nothing, runs everything: the program after its arguments are read.
 pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
-    let _context = Context::new(&cli.global)?;
+    let context = Context::new(&cli.global)?;
     match cli.verb {
+        Verb::Bench(args) => bench::run(&args, &context),
+        Verb::Logits(args) => logits::run(&args, &context),
         Verb::Completions { shell } => {
             let mut command = Cli::command();
             clap_complete::generate(shell, &mut command, "milm-compress", &mut std::io::stdout());

@@ -10,3 +10,18 @@ pub(super) enum BackendName {
     /// Packed weights and integer products, as `run` does it
     Kernels,
 }
+
+impl BackendName {
+    pub(super) fn backend(self) -> Box<dyn Backend> {
+        match self {
+            Self::Reference | Self::Kernels => Box::new(Reference),
+        }
+    }
+
+    /// The instruction set that it multiplies with.
+    pub(super) fn isa(self) -> &'static str {
+        match self {
+            Self::Reference | Self::Kernels => "float32",
+        }
+    }
+}
