@@ -5,7 +5,7 @@ use super::{
     rotary::Rotary,
     scratch::Scratch,
 };
-use crate::linalg::{Team, add_assign, dot, matmul, rms_norm, softmax};
+use crate::linalg::{Team, matmul, rms_norm, scaled_dots, softmax, weighted_sum};
 use crate::model::{Block, Role, WeightError};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 
@@ -114,12 +114,13 @@ impl Attention {
                 let row = row.as_slice_mut().expect("rows are contiguous");
                 let last = first + t - start;
                 let from = self.sizes.window.map_or(0, |w| (last + 1).saturating_sub(w));
-                for x in row.iter_mut() {
+                let seen = &mut row[from..=last];
+                for x in &mut *seen {
                     *x *= scale;
                 }
-                row[..from].fill(f32::NEG_INFINITY);
-                row[last + 1..].fill(f32::NEG_INFINITY);
-                softmax(row);
+                softmax(seen);
+                row[..from].fill(0.0);
+                row[last + 1..].fill(0.0);
             }
             matmul(scores.view(), values, out.view_mut());
         }
@@ -135,19 +136,12 @@ fn one_query(
     mut out: ArrayViewMut2<'_, f32>,
 ) {
     let slice = "rows are contiguous";
-    let query = query.row(0);
-    let query = query.to_slice().expect(slice);
+    let (query, mut out) = (query.row(0), out.row_mut(0));
+    let (keys, values) = (keys.to_slice().expect(slice), values.to_slice().expect(slice));
     let scores = scores.as_slice_mut().expect(slice);
-    for (score, key) in scores.iter_mut().zip(keys.outer_iter()) {
-        *score = dot(query, key.to_slice().expect(slice)) * scale;
-    }
+    scaled_dots(query.to_slice().expect(slice), keys, scale, scores);
     softmax(scores);
-    let mut out = out.row_mut(0);
-    let out = out.as_slice_mut().expect(slice);
-    out.fill(0.0);
-    for (score, value) in scores.iter().zip(values.outer_iter()) {
-        add_assign(out, value.to_slice().expect(slice), *score);
-    }
+    weighted_sum(scores, values, out.as_slice_mut().expect(slice));
 }
 
 /// Splits a matrix into tiles of `rows` × `columns`: first row, index of the column tile, tile.

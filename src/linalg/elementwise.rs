@@ -1,9 +1,31 @@
 //! Loops over rows: norms, softmax, activations. Written as plain loops over 16 lanes and
 //! compiled once per instruction set (`pulp`), chosen at run time; the arithmetic and its order
 //! are the same in each, so the bits are too.
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 
 const LANES: usize = 16;
+
+/// A function whose loops are compiled for every instruction set. The body is the method of an
+/// operation, which `pulp` inlines; a closure in its place would not always be.
+macro_rules! vectorized {
+    ($(#[$doc:meta])* pub fn $name:ident<'a>($($arg:ident: $type:ty),+) $(-> $ret:ty)? $body:block) => {
+        $(#[$doc])*
+        pub fn $name<'a>($($arg: $type),+) $(-> $ret)? {
+            struct Op<'a>($($type),+);
+            impl<'a> WithSimd for Op<'a> {
+                type Output = vectorized!(@output $($ret)?);
+                #[inline(always)]
+                fn with_simd<S: Simd>(self, _: S) -> Self::Output {
+                    let Self($($arg),+) = self;
+                    $body
+                }
+            }
+            Arch::new().dispatch(Op($($arg),+))
+        }
+    };
+    (@output) => { () };
+    (@output $ret:ty) => { $ret };
+}
 
 /// eˣ to about 2 units in the last place on [-87, 88]; clamped outside, so that -∞ gives 0.
 #[inline(always)]
@@ -66,20 +88,20 @@ fn max(x: &[f32]) -> f32 {
     fold(x, f32::NEG_INFINITY, larger, |lanes| lanes.into_iter().fold(f32::NEG_INFINITY, larger))
 }
 
-/// `y ← x / √(mean(x²) + eps) · gain` (`RMSNorm`, arXiv 1910.07467); float32 throughout.
-pub fn rms_norm(x: &[f32], gain: &[f32], eps: f32, y: &mut [f32]) {
-    Arch::new().dispatch(|| {
+vectorized! {
+    /// `y ← x / √(mean(x²) + eps) · gain` (`RMSNorm`, arXiv 1910.07467); float32 throughout.
+    pub fn rms_norm<'a>(x: &'a [f32], gain: &'a [f32], eps: f32, y: &'a mut [f32]) {
         let squares = fold(x, 0.0, |sum, x| sum + x * x, lanes_sum);
         let scale = 1.0 / (squares / x.len() as f32 + eps).sqrt();
         for ((y, x), g) in y.iter_mut().zip(x).zip(gain) {
             *y = x * scale * g;
         }
-    });
+    }
 }
 
-/// `x ← softmax(x)` in place; entries of -∞ become 0.
-pub fn softmax(x: &mut [f32]) {
-    Arch::new().dispatch(|| {
+vectorized! {
+    /// `x ← softmax(x)` in place; entries of -∞ become 0.
+    pub fn softmax<'a>(x: &'a mut [f32]) {
         let max = max(x);
         for x in x.iter_mut() {
             *x = exp(*x - max);
@@ -88,54 +110,78 @@ pub fn softmax(x: &mut [f32]) {
         for x in x.iter_mut() {
             *x *= scale;
         }
-    });
+    }
 }
 
-/// `log Σ exp(x)`: each 1024 terms are summed in float32, the parts in float64.
-pub fn log_sum_exp(x: &[f32]) -> f64 {
-    Arch::new().dispatch(|| {
+vectorized! {
+    /// `log Σ exp(x)`: each 1024 terms are summed in float32, the parts in float64.
+    pub fn log_sum_exp<'a>(x: &'a [f32]) -> f64 {
         let max = max(x);
         let sum: f64 = x
             .chunks(1024)
             .map(|part| f64::from(fold(part, 0.0, |sum, x| sum + exp(x - max), lanes_sum)))
             .sum();
         f64::from(max) + sum.ln()
-    })
+    }
 }
 
-/// `gate ← SiLU(gate) · up` (SwiGLU, arXiv 2002.05202), where SiLU(x) = x / (1 + e⁻ˣ).
-pub fn silu_mul(gate: &mut [f32], up: &[f32]) {
-    Arch::new().dispatch(|| {
+vectorized! {
+    /// `gate ← SiLU(gate) · up` (SwiGLU, arXiv 2002.05202), where SiLU(x) = x / (1 + e⁻ˣ).
+    pub fn silu_mul<'a>(gate: &'a mut [f32], up: &'a [f32]) {
         for (g, u) in gate.iter_mut().zip(up) {
             *g = *g / (1.0 + exp(-*g)) * u;
         }
-    });
+    }
 }
 
-/// `x ← x + scale · y`.
-pub fn add_assign(x: &mut [f32], y: &[f32], scale: f32) {
-    Arch::new().dispatch(|| {
+vectorized! {
+    /// `x ← x + scale · y`.
+    pub fn add_assign<'a>(x: &'a mut [f32], y: &'a [f32], scale: f32) {
         for (x, y) in x.iter_mut().zip(y) {
             *x += scale * y;
         }
-    });
+    }
 }
 
-/// `Σ x·y` over the shorter length, float32 in 16 lanes.
-pub fn dot(x: &[f32], y: &[f32]) -> f32 {
-    Arch::new().dispatch(|| {
-        let ((xs, x_tail), (ys, y_tail)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
-        let mut lanes = [0.0; LANES];
-        for (x, y) in xs.iter().zip(ys) {
-            for i in 0..LANES {
-                lanes[i] += x[i] * y[i];
+/// `Σ x·y` of one chunk layout, in 16 lanes.
+#[inline(always)]
+fn dot(x: &[f32], y: &[f32]) -> f32 {
+    let ((xs, x_tail), (ys, y_tail)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+    let mut lanes = [0.0; LANES];
+    for (x, y) in xs.iter().zip(ys) {
+        for i in 0..LANES {
+            lanes[i] += x[i] * y[i];
+        }
+    }
+    for ((lane, x), y) in lanes.iter_mut().zip(x_tail).zip(y_tail) {
+        *lane += x * y;
+    }
+    lanes_sum(lanes)
+}
+
+vectorized! {
+    /// `y[i] ← scale · Σ x·rows[i]`: `rows` is `[y.len(), x.len()]`, row-major.
+    pub fn scaled_dots<'a>(x: &'a [f32], rows: &'a [f32], scale: f32, y: &'a mut [f32]) {
+        for (y, row) in y.iter_mut().zip(rows.chunks_exact(x.len().max(1))) {
+            *y = dot(x, row) * scale;
+        }
+    }
+}
+
+vectorized! {
+    /// `y ← Σ weights[i] · rows[i]`: `rows` is `[weights.len(), y.len()]`, row-major.
+    pub fn weighted_sum<'a>(weights: &'a [f32], rows: &'a [f32], y: &'a mut [f32]) {
+        let width = y.len().max(1);
+        for (column, y) in y.chunks_mut(LANES).enumerate() {
+            let mut lanes = [0.0; LANES];
+            for (weight, row) in weights.iter().zip(rows.chunks_exact(width)) {
+                for (lane, x) in lanes.iter_mut().zip(&row[column * LANES..]) {
+                    *lane += weight * x;
+                }
             }
+            y.copy_from_slice(&lanes[..y.len()]);
         }
-        for ((lane, x), y) in lanes.iter_mut().zip(x_tail).zip(y_tail) {
-            *lane += x * y;
-        }
-        lanes_sum(lanes)
-    })
+    }
 }
 
 #[cfg(test)]
@@ -179,12 +225,28 @@ mod tests {
         let up: Vec<f32> = (0..35).map(|i| 1.0 + i as f32).collect();
         let want: Vec<f32> =
             gate.iter().zip(&up).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
-        assert!(
-            (dot(&gate, &up) - gate.iter().zip(&up).map(|(g, u)| g * u).sum::<f32>()).abs() < 1e-2
-        );
         silu_mul(&mut gate, &up);
         for (got, want) in gate.iter().zip(&want) {
             assert!((got - want).abs() <= want.abs() * 1e-6, "{got} {want}");
+        }
+    }
+
+    #[test]
+    fn one_pass_over_rows_is_the_matrix_product() {
+        // Small integers: float32 sums are exact in any order.
+        let rows: Vec<f32> = (0..5 * 37).map(|i| ((i * 7) % 11) as f32 - 5.0).collect();
+        let x: Vec<f32> = (0..37).map(|i| ((i * 3) % 7) as f32 - 3.0).collect();
+        let mut y = [0.0; 5];
+        scaled_dots(&x, &rows, 0.5, &mut y);
+        for (y, row) in y.iter().zip(rows.chunks(37)) {
+            let want: f32 = row.iter().zip(&x).map(|(r, x)| r * x).sum();
+            assert!((y - 0.5 * want).abs() <= 0.0);
+        }
+        let mut sum = [0.0; 37];
+        weighted_sum(&[1.0, 2.0, 0.0, -1.0, 3.0], &rows, &mut sum);
+        for (i, sum) in sum.iter().enumerate() {
+            let at = |row: usize| rows[row * 37 + i];
+            assert!((sum - (at(0) + 2.0 * at(1) - at(3) + 3.0 * at(4))).abs() <= 0.0);
         }
     }
 }

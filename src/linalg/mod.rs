@@ -7,6 +7,8 @@ mod elementwise;
 mod matmul;
 mod team;
 
-pub use elementwise::{add_assign, dot, log_sum_exp, rms_norm, silu_mul, softmax};
+pub use elementwise::{
+    add_assign, log_sum_exp, rms_norm, scaled_dots, silu_mul, softmax, weighted_sum,
+};
 pub use matmul::{matmul, matmul_transposed};
 pub use team::Team;
