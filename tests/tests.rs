@@ -7,6 +7,7 @@
     reason = "tests"
 )]
 mod checkpoint;
+mod cli;
 mod engine;
 mod golden;
 mod tidy;

@@ -1,0 +1,106 @@
+//! The program as a user runs it: exit codes, streams, messages, nothing half-written.
+use crate::util;
+use assert_cmd::Command;
+use predicates::prelude::*;
+use std::fs;
+
+fn program() -> Command {
+    let mut command = Command::cargo_bin("milm-compress").unwrap();
+    command.env("NO_COLOR", "1");
+    command
+}
+
+#[test]
+fn every_verb_has_help_with_an_example() {
+    let help = program().arg("--help").output().unwrap();
+    let text = String::from_utf8(help.stdout).unwrap();
+    let verbs: Vec<&str> = text
+        .lines()
+        .skip_while(|line| !line.starts_with("Commands:"))
+        .skip(1)
+        .take_while(|line| !line.trim().is_empty())
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|verb| !matches!(*verb, "help" | "completions"))
+        .collect();
+    assert!(verbs.len() >= 2, "{text}");
+    for verb in verbs {
+        let example = format!("milm-compress {verb} ");
+        program()
+            .args([verb, "--help"])
+            .assert()
+            .success()
+            .stdout(predicate::str::contains("Examples:").and(predicate::str::contains(example)));
+    }
+}
+
+#[test]
+fn a_wrong_flag_is_a_usage_error() {
+    program().args(["logits", "--nonsense"]).assert().code(2);
+}
+
+#[test]
+fn a_missing_model_is_named() {
+    let missing = predicate::str::contains("no-such-folder");
+    program().args(["bench", "no-such-folder"]).assert().code(2).stderr(missing);
+}
+
+#[test]
+fn an_unknown_architecture_is_named_with_the_known_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = util::golden().join("llama-mha/config.json");
+    let text = fs::read_to_string(config).unwrap();
+    let text = text.replace("LlamaForCausalLM", "MambaForCausalLM");
+    fs::write(dir.path().join("config.json"), text).unwrap();
+    fs::copy(
+        util::golden().join("llama-mha/model.safetensors"),
+        dir.path().join("model.safetensors"),
+    )
+    .unwrap();
+    program().args(["bench", dir.path().to_str().unwrap()]).assert().code(2).stderr(
+        predicate::str::contains("MambaForCausalLM").and(predicate::str::contains("LlamaFor")),
+    );
+}
+
+#[test]
+fn logits_are_written_as_float32_and_never_over_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("logits.safetensors");
+    let run = |more: &[&str]| {
+        let mut command = program();
+        command.args(["logits", "builtin:milm-mini", "--ids", "5,9,2", "-o"]).arg(&out).args(more);
+        command.assert()
+    };
+    run(&["--threads", "1"]).success();
+    let first = fs::read(&out).unwrap();
+    let logits = &util::tensors(&out)["logits"];
+    assert_eq!((logits.shape.as_slice(), logits.dtype), (&[3, 4096][..], safetensors::Dtype::F32));
+    run(&[]).code(2).stderr(predicate::str::contains("--force"));
+    run(&["--force", "--threads", "3"]).success();
+    assert_eq!(fs::read(&out).unwrap(), first, "same bytes at any number of threads");
+    run(&["--force", "--ids", "4096"]).code(2).stderr(predicate::str::contains("4096"));
+    assert_eq!(fs::read(&out).unwrap(), first, "an error changes nothing");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "and leaves nothing");
+}
+
+#[test]
+fn bench_gives_json_that_a_machine_reads() {
+    let output = program()
+        .args(["bench", "builtin:milm-mini", "--prefill", "8", "--decode", "4"])
+        .args(["--repeats", "2", "--json", "-"])
+        .output()
+        .unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["schema"], 1);
+    for part in ["prefill_tokens_per_second", "decode_tokens_per_second"] {
+        let of = |key: &str| report[part][key].as_f64().unwrap();
+        assert!(0.0 < of("min") && of("min") <= of("median") && of("median") <= of("max"));
+    }
+}
+
+#[test]
+fn completions_and_the_manual_are_printed() {
+    let complete = predicate::str::contains("milm-compress");
+    program().args(["completions", "bash"]).assert().success().stdout(complete.clone());
+    program().arg("man").assert().success().stdout(complete);
+}
