@@ -10,5 +10,7 @@ mod checkpoint;
 mod cli;
 mod engine;
 mod golden;
+mod package;
+mod quantize;
 mod tidy;
 mod util;

@@ -15,7 +15,7 @@ use std::{
 pub const DEFAULT_SHARD_BYTES: u64 = 5_000_000_000;
 
 /// Chunks that may wait for the disk.
-const QUEUE: usize = 4;
+const QUEUE: usize = 32;
 
 /// A tensor that will be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +120,7 @@ fn header(shard: &Shard) -> Vec<u8> {
     bytes
 }
 
-/// Writes tensors one after another, in the order of their names. Hashing and writing run on a
+/// Writes tensors one after another, in the order of their plan. Hashing and writing run on a
 /// thread of their own.
 #[derive(Debug)]
 pub struct ShardWriter {
@@ -131,9 +131,9 @@ pub struct ShardWriter {
 }
 
 impl ShardWriter {
-    /// Plans the files for `tensors`, sorted by name, in shards of at most `limit` bytes.
-    pub fn create(dir: &OutputDir, mut tensors: Vec<TensorPlan>, limit: u64) -> Self {
-        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    /// Plans the files for `tensors`, in their order (by name, usually), in shards of at most
+    /// `limit` bytes.
+    pub fn create(dir: &OutputDir, tensors: Vec<TensorPlan>, limit: u64) -> Self {
         let rest = tensors.iter().rev().map(|it| (it.name.clone(), it.bytes())).collect();
         let mut sink = Sink {
             temp: dir.path().to_owned(),
@@ -148,7 +148,7 @@ impl ShardWriter {
         Self { queue: Some(queue), thread: Some(thread), rest }
     }
 
-    /// Appends bytes to a tensor. Tensors are written in the order of their names, each in full
+    /// Appends bytes to a tensor. Tensors are written in the order of the plan, each in full
     /// before the next.
     pub fn write(&mut self, tensor: &str, bytes: Vec<u8>) -> Result<(), CheckpointError> {
         let got = bytes.len() as u64;

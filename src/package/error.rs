@@ -90,4 +90,22 @@ pub enum PackageError {
         /// Columns.
         columns: usize,
     },
+    /// Settings do not fit the model.
+    #[error(transparent)]
+    Quantize(#[from] crate::quantize::QuantizeError),
+    /// A weight is NaN or infinite.
+    #[error("{0}\nhint: the checkpoint is damaged; --allow-nonfinite goes on all the same")]
+    NonFinite(crate::checkpoint::NonFinite),
+    /// The output would replace the input.
+    #[error("`{}` holds the model that is read\nhint: choose another output", path.display())]
+    OverInput {
+        /// The output.
+        path: std::path::PathBuf,
+    },
+    /// The folder is no package.
+    #[error("`{folder}` has no milm.json\nhint: packages are made by `quantize`")]
+    NoManifest {
+        /// The folder.
+        folder: String,
+    },
 }

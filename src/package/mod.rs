@@ -8,7 +8,12 @@ pub mod gguf;
 mod error;
 mod manifest;
 mod open;
+mod stream;
+mod verify;
+mod write;
 
 pub use error::PackageError;
 pub use manifest::{MANIFEST_FILE, Manifest, QuantizedTensor, SCHEMA, Source, Tool};
 pub use open::{Kind, Opened, open};
+pub use verify::{Problem, Verification, verify};
+pub use write::{Estimate, Job, Summary, set_evaluation};

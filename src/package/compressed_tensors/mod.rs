@@ -3,8 +3,10 @@
 //! Source of names and rules: compressed-tensors 0.19, `quantization/{quant_config, quant_args,
 //! quant_scheme}` and `compressors/`.
 
+mod config;
 mod read;
 
+pub(super) use config::{Description, describe};
 pub(super) use read::read_schemes;
 
 /// `quant_method` of the packages that are read and written.

@@ -1,0 +1,146 @@
+//! `quantization_config` of a package: only keys that the standard knows.
+use super::METHOD;
+use crate::{
+    model::{Model, Part, Role},
+    quantize::{Method, Plan},
+    scheme::{Activations, Granularity, IntScheme},
+};
+use serde_json::{Value, json};
+
+/// Version of the standard that is followed.
+const VERSION: &str = "0.19.0";
+/// The module that transformers makes of a tied head.
+const TIED_HEAD: &str = "lm_head";
+
+/// A package in the words of the standard.
+#[derive(Debug)]
+pub(crate) struct Description {
+    /// `config.json`.
+    pub(crate) config: Value,
+    /// What the standard does not say.
+    pub(crate) beyond: Vec<String>,
+}
+
+/// Weights with one scheme.
+#[derive(Default)]
+struct Group<'a> {
+    /// Matrices of linear layers.
+    linear: Vec<&'a str>,
+    /// Embeddings.
+    embeddings: Vec<&'a str>,
+    /// How many of the linear layers are inside blocks.
+    in_blocks: usize,
+}
+
+/// Grid, and whether the standard can say int8 activations beside it.
+type Key = (IntScheme, bool);
+
+/// The `config.json` of a package. One group has the target `Linear`; weights of other schemes
+/// stand in groups of their own, by name.
+pub(crate) fn describe(model: &Model, plan: &Plan, method: Method) -> Description {
+    let mut config = model.config.clone();
+    let mut groups: Vec<(Key, Group<'_>)> = Vec::new();
+    let mut ignore: Vec<&str> = if model.spec.tied { vec![TIED_HEAD] } else { Vec::new() };
+    let mut beyond = Vec::new();
+    let mut integer_inputs = 0_usize;
+    let matrices =
+        model.spec.tensors.iter().filter(|it| it.part == Part::Weight && it.input.is_some());
+    for tensor in matrices {
+        let module = tensor.name.strip_suffix(".weight").unwrap_or(&tensor.name);
+        let embed = tensor.role == Role::Embed;
+        let Some(scheme) = plan.tensors.get(&tensor.name).and_then(|it| it.scheme) else {
+            if !embed {
+                ignore.push(module);
+            }
+            continue;
+        };
+        let int8 = scheme.activations == Activations::Int8PerToken;
+        let key = (scheme.weights, int8 && scheme.weights.bits == 8 && !embed);
+        integer_inputs += usize::from(int8 && !key.1);
+        if !groups.iter().any(|(it, _)| *it == key) {
+            groups.push((key, Group::default()));
+        }
+        for (_, group) in groups.iter_mut().filter(|(it, _)| *it == key) {
+            if embed { &mut group.embeddings } else { &mut group.linear }.push(module);
+            group.in_blocks += usize::from(tensor.role.is_block_linear());
+        }
+        if embed {
+            beyond.push(format!(
+                "`{module}` is stored as {}: engines that read only linear layers quantized cannot load it (--embeddings float can be loaded)",
+                scheme.weights
+            ));
+        }
+    }
+    if integer_inputs > 0 {
+        beyond.push(format!(
+            "the products of {integer_inputs} weights take int8 activations per token; the standard describes them as float"
+        ));
+    }
+    if !groups.is_empty() {
+        config["quantization_config"] = quantization(groups, &ignore, method);
+    }
+    Description { config, beyond }
+}
+
+fn quantization(mut groups: Vec<(Key, Group<'_>)>, ignore: &[&str], method: Method) -> Value {
+    // The group of most linear layers first: it is the one that `Linear` stands for.
+    groups.sort_by_key(|(_, group)| std::cmp::Reverse(group.in_blocks));
+    let formats: Vec<&str> = groups.iter().map(|((weights, _), _)| format(*weights)).collect();
+    let uniform = formats.iter().all(|it| *it == formats[0]);
+    let entries: serde_json::Map<String, Value> = groups
+        .iter()
+        .enumerate()
+        .map(|(i, (key, group))| {
+            let linear =
+                if i == 0 && group.in_blocks > 0 { vec!["Linear"] } else { group.linear.clone() };
+            let targets = [linear, group.embeddings.clone()].concat();
+            (format!("group_{i}"), entry(*key, json!(targets), method))
+        })
+        .collect();
+    json!({
+        "config_groups": entries,
+        "format": if uniform { formats[0] } else { "mixed-precision" },
+        "global_compression_ratio": null,
+        "ignore": ignore,
+        "kv_cache_scheme": null,
+        "quant_method": METHOD,
+        "quantization_status": "compressed",
+        "sparsity_config": {},
+        "transform_config": {},
+        "version": VERSION,
+    })
+}
+
+fn format(weights: IntScheme) -> &'static str {
+    if weights.bits == 4 { "pack-quantized" } else { "int-quantized" }
+}
+
+fn entry((weights, int8_input): Key, targets: Value, method: Method) -> Value {
+    let IntScheme { bits, symmetric, granularity } = weights;
+    let (strategy, group_size) = match granularity {
+        Granularity::Channel => ("channel", Value::Null),
+        Granularity::Group(size) => ("group", json!(size)),
+    };
+    let observer = match method {
+        Method::Minmax => "memoryless_minmax",
+        Method::Mse => "memoryless_mse",
+    };
+    let input = json!({
+        "num_bits": 8, "type": "int", "symmetric": true, "strategy": "token", "dynamic": true,
+        "group_size": null, "block_structure": null, "actorder": null, "scale_dtype": null,
+        "zp_dtype": null, "observer": null, "observer_kwargs": {},
+    });
+    json!({
+        "targets": targets,
+        "format": format(weights),
+        "input_activations": if int8_input { input } else { Value::Null },
+        "output_activations": null,
+        "weights": {
+            "num_bits": bits, "type": "int", "symmetric": symmetric, "strategy": strategy,
+            "group_size": group_size, "dynamic": false, "block_structure": null,
+            "actorder": null, "scale_dtype": null,
+            "zp_dtype": if symmetric { Value::Null } else { json!("torch.int8") },
+            "observer": observer, "observer_kwargs": {},
+        },
+    })
+}

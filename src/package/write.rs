@@ -1,0 +1,259 @@
+//! Makes a package: plans, streams every tensor, describes, seals.
+use super::{
+    MANIFEST_FILE, Manifest, Opened, PackageError, QuantizedTensor, SCHEMA, Source, Tool,
+    compressed_tensors::{self, Description},
+    stream::{BAND_BYTES, Stream, copied_hash, source_hash},
+};
+use crate::{
+    checkpoint::{FileRecord, Folder, OutputDir, ShardWriter, TensorPlan, Written, write_file},
+    linalg::Team,
+    model::part_name,
+    progress::{Progress, Unit},
+    quantize::{self, Plan, Settings, rtn::Rtn},
+    scheme::TensorScheme,
+    tensor::RawTensor,
+};
+use serde_json::Value;
+use std::{collections::BTreeMap, path::Path, time::Instant};
+
+/// A model to quantize and how.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    /// The float model.
+    pub opened: &'a Opened,
+    /// What is wanted.
+    pub settings: &'a Settings,
+    /// Stored in the manifest: the resolved recipe.
+    pub recipe: &'a Value,
+    /// Threads.
+    pub team: &'a Team,
+    /// Told of the work.
+    pub progress: &'a dyn Progress,
+}
+
+/// A package that was made.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Summary {
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Bytes of the source's tensors.
+    pub source_bytes: u64,
+    /// Bits per weight over all tensors, scales and zero points counted.
+    pub bits_per_weight: f64,
+    /// Bits per weight over the quantized tensors.
+    pub quantized_bits_per_weight: Option<f64>,
+    /// Number of quantized weights.
+    pub quantized: usize,
+    /// Tensors that the architecture does not know, carried through.
+    pub carried: Vec<String>,
+    /// What the compressed-tensors standard does not say.
+    pub beyond_standard: Vec<String>,
+    /// Hash of the source's tensors.
+    pub source_sha256: String,
+}
+
+/// What a job will take.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Estimate {
+    /// Size of the package: tensors and copied files.
+    pub package_bytes: u64,
+    /// Free disk space that is needed while it is written.
+    pub disk_bytes: u64,
+    /// Peak resident memory.
+    pub memory_bytes: u64,
+    /// Time, by a short measurement on this machine and 300 MB/s for the disk.
+    pub seconds: f64,
+}
+
+/// Bytes per second of reading and writing that estimates assume.
+const DISK_RATE: f64 = 300e6;
+/// Weights that the measurement quantizes.
+const PROBE: usize = 1 << 20;
+
+impl Job<'_> {
+    /// What will become of each tensor.
+    pub fn plan(&self) -> Result<Plan, PackageError> {
+        Ok(quantize::plan(&self.opened.model, self.settings)?)
+    }
+
+    /// What the work will take.
+    pub fn estimate(&self, plan: &Plan) -> Result<Estimate, PackageError> {
+        let folder = &self.opened.folder;
+        let mut package_bytes = plan.bytes();
+        for name in folder.side_files()? {
+            package_bytes += folder.read(&name)?.map_or(0, |bytes| bytes.len() as u64);
+        }
+        // Headers, index, manifest: some 600 bytes a tensor.
+        package_bytes += 600 * plan.tensors.len() as u64;
+        let quantized = || plan.tensors.values().filter(|it| it.scheme.is_some());
+        let elements: u64 = quantized().map(quantize::Planned::elements).sum();
+        // Scales of the largest weight are kept until its codes are written.
+        let scales = quantized().map(|it| it.bytes / 4).max().unwrap_or(0);
+        let threads = self.team.threads();
+        let memory_bytes =
+            (60 << 20) + 4 * BAND_BYTES as u64 + (threads as u64 * (4 << 20)) + scales;
+        let most = quantized().max_by_key(|it| it.bytes).and_then(|it| it.scheme);
+        let work = most.map_or(0.0, |it| self.probe(it)) * elements as f64 / threads as f64;
+        let disk = (plan.source_bytes() + package_bytes) as f64 / DISK_RATE;
+        Ok(Estimate {
+            package_bytes,
+            disk_bytes: package_bytes,
+            memory_bytes,
+            seconds: work.max(disk),
+        })
+    }
+
+    /// Seconds per weight on one thread.
+    fn probe(&self, scheme: TensorScheme) -> f64 {
+        let columns = scheme.weights.group_size(4096).next_multiple_of(128);
+        let rows = (PROBE / columns).max(1);
+        let values: Vec<f32> = (0..rows * columns).map(|i| (i as f32 * 0.37).sin()).collect();
+        let rtn = self.rtn(scheme);
+        let start = Instant::now();
+        std::hint::black_box(rtn.tensor(std::hint::black_box(&values), [rows, columns]));
+        start.elapsed().as_secs_f64() / values.len() as f64
+    }
+
+    fn rtn(&self, scheme: TensorScheme) -> Rtn {
+        let (scheme, scale_type) = (scheme.weights, scheme.scale_type);
+        Rtn { scheme, scale_type, method: self.settings.method }
+    }
+
+    /// Makes the package. It appears at `target` when it is complete.
+    pub fn write(&self, target: &Path, force: bool) -> Result<Summary, PackageError> {
+        let plan = self.plan()?;
+        let source = self.opened.folder.path();
+        if let (Some(source), Ok(place)) = (source, target.canonicalize())
+            && source.starts_with(&place)
+        {
+            return Err(PackageError::OverInput { path: target.to_owned() });
+        }
+        let output = OutputDir::create(target, force)?;
+        self.progress.start("quantize", plan.source_bytes(), Unit::Bytes);
+        let written = self.stream(&plan, &output);
+        self.progress.finish();
+        let (written, source) = written?;
+        let description =
+            compressed_tensors::describe(&self.opened.model, &plan, self.settings.method);
+        let manifest = self.describe(&plan, description, &output, (written, source))?;
+        output.write(MANIFEST_FILE, manifest.sealed().as_bytes())?;
+        output.commit()?;
+        Ok(Summary {
+            bytes: manifest.files.values().map(|file| file.bytes).sum::<u64>()
+                + manifest.sealed().len() as u64,
+            source_bytes: plan.source_bytes(),
+            bits_per_weight: plan.bits_per_weight(),
+            quantized_bits_per_weight: plan.quantized_bits_per_weight(),
+            quantized: manifest.quantized.len(),
+            carried: manifest.carried,
+            beyond_standard: manifest.beyond_standard,
+            source_sha256: manifest.source.sha256,
+        })
+    }
+
+    /// Writes every tensor; what was written and the hash of what was read.
+    fn stream(&self, plan: &Plan, output: &OutputDir) -> Result<(Written, String), PackageError> {
+        let raw = &self.opened.model.weights.raw;
+        let parts = plan.tensors.iter().flat_map(|(name, it)| parts(name, &raw[name], it.scheme));
+        let mut writer = ShardWriter::create(output, parts.collect(), self.settings.shard_size.0);
+        let mut stream = Stream {
+            writer: &mut writer,
+            team: self.team,
+            progress: self.progress,
+            allow_nonfinite: self.settings.allow_nonfinite,
+        };
+        let mut hashes: BTreeMap<&str, String> = BTreeMap::new();
+        for (name, planned) in &plan.tensors {
+            match planned.scheme {
+                None => stream.copy(name, &raw[name])?,
+                Some(scheme) => {
+                    let hash = stream.quantize(name, &raw[name], scheme, self.rtn(scheme))?;
+                    hashes.insert(name, hash);
+                }
+            }
+        }
+        let written = writer.finish()?;
+        for name in plan.tensors.keys() {
+            hashes.entry(name).or_insert_with(|| copied_hash(written.tensors.get(name)));
+        }
+        let source = source_hash(raw.iter().map(|(name, it)| (name, it, &*hashes[&**name])));
+        Ok((written, source))
+    }
+
+    /// Writes the files beside the weights and describes everything.
+    fn describe(
+        &self,
+        plan: &Plan,
+        description: Description,
+        output: &OutputDir,
+        (written, source): (Written, String),
+    ) -> Result<Manifest, PackageError> {
+        let mut files = written.files;
+        files.extend(copy_side_files(&self.opened.folder, output)?);
+        let config = format!("{:#}\n", description.config);
+        files.insert("config.json".into(), output.write("config.json", config.as_bytes())?);
+        let quantized = plan.tensors.iter().filter_map(|(name, it)| {
+            let shape = <[usize; 2]>::try_from(it.shape.as_slice()).ok()?;
+            Some((name.clone(), QuantizedTensor { shape, scheme: it.scheme? }))
+        });
+        Ok(Manifest {
+            schema: SCHEMA,
+            tool: Tool::default(),
+            source: Source {
+                sha256: source,
+                bytes: plan.source_bytes(),
+                parameters: self.opened.model.spec.parameters(),
+            },
+            recipe: self.recipe.clone(),
+            quantized: quantized.collect(),
+            beyond_standard: description.beyond,
+            carried: plan.carried(),
+            evaluation: None,
+            files,
+            tensors: written.tensors,
+            sha256: String::new(),
+        })
+    }
+}
+
+/// The stored tensors that one tensor of the checkpoint becomes.
+fn parts(name: &str, raw: &RawTensor, scheme: Option<TensorScheme>) -> Vec<TensorPlan> {
+    let shape = <[usize; 2]>::try_from(raw.shape.as_slice()).ok();
+    let parts = scheme.zip(shape).and_then(|(it, shape)| it.weights.parts(shape, it.scale_type));
+    match parts {
+        Some(parts) => parts
+            .into_iter()
+            .map(|part| TensorPlan {
+                name: part_name(name, part.suffix),
+                dtype: part.dtype,
+                shape: part.shape,
+            })
+            .collect(),
+        None => {
+            vec![TensorPlan { name: name.to_owned(), dtype: raw.dtype, shape: raw.shape.clone() }]
+        }
+    }
+}
+
+fn copy_side_files(
+    folder: &Folder,
+    output: &OutputDir,
+) -> Result<BTreeMap<String, FileRecord>, PackageError> {
+    let mut files = BTreeMap::new();
+    for name in folder.side_files()? {
+        if let Some(bytes) = folder.read(&name)? {
+            files.insert(name.clone(), output.write(&name, &bytes)?);
+        }
+    }
+    Ok(files)
+}
+
+/// Adds what the package cost to its manifest.
+pub fn set_evaluation(package: &str, evaluation: Value) -> Result<(), PackageError> {
+    let folder = Folder::open(package)?;
+    let missing = || PackageError::NoManifest { folder: package.to_owned() };
+    let mut manifest = Manifest::read(&folder)?.ok_or_else(missing)?;
+    manifest.evaluation = Some(evaluation);
+    let path = folder.path().ok_or_else(missing)?.join(MANIFEST_FILE);
+    Ok(write_file(&path, manifest.sealed().as_bytes(), true)?)
+}

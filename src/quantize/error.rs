@@ -1,0 +1,104 @@
+//! Why a model cannot be quantized as wanted.
+
+/// Settings and model do not fit.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum QuantizeError {
+    /// No preset of this name.
+    #[error("unknown scheme `{found}`\nhint: {hint}")]
+    Scheme {
+        /// As it was given.
+        found: String,
+        /// The names.
+        hint: String,
+    },
+    /// A setting that cannot be read.
+    #[error("`{found}` is not {expected}")]
+    Value {
+        /// As it was given.
+        found: String,
+        /// What may stand there.
+        expected: &'static str,
+    },
+    /// A rule's pattern is not a regular expression.
+    #[error("rule `{pattern}`: {reason}\nhint: after `re:` stands a regular expression")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A rule names nothing.
+    #[error("rule `{pattern}` matches no weight of the model\nhint: {hint}")]
+    NoMatch {
+        /// The pattern.
+        pattern: String,
+        /// Near names.
+        hint: String,
+    },
+    /// A rule names something that is not a matrix of the architecture.
+    #[error(
+        "rule `{pattern}` matches `{tensor}`, which is no weight matrix\nhint: norms, biases and unknown tensors are kept as they are"
+    )]
+    NotAMatrix {
+        /// The pattern.
+        pattern: String,
+        /// What it matches.
+        tensor: String,
+    },
+    /// Columns that the group size does not divide.
+    #[error(
+        "tensor `{tensor}` has {columns} columns, which groups of {group} do not divide{}\nhint: {}",
+        more(*others), fits(*columns)
+    )]
+    Uneven {
+        /// The first such weight.
+        tensor: String,
+        /// Its columns.
+        columns: usize,
+        /// The group size.
+        group: usize,
+        /// Other weights with the same trouble.
+        others: usize,
+    },
+    /// The model is quantized already.
+    #[error(
+        "tensor `{tensor}` is quantized already\nhint: quantize the float checkpoint that the package was made from"
+    )]
+    Already {
+        /// The first such weight.
+        tensor: String,
+    },
+    /// A type that is not computed with.
+    #[error("tensor `{tensor}`: expected F32, F16 or BF16, found {found}")]
+    Type {
+        /// Its name.
+        tensor: String,
+        /// Its type.
+        found: String,
+    },
+    /// A quantized part would take the name of another tensor.
+    #[error(
+        "tensor `{tensor}` of the checkpoint has the name of a part of a quantized weight\nhint: keep that weight in float by a rule"
+    )]
+    NameTaken {
+        /// The name.
+        tensor: String,
+    },
+}
+
+fn more(others: usize) -> String {
+    if others == 0 { String::new() } else { format!(" (so do {others} others)") }
+}
+
+fn fits(columns: usize) -> String {
+    let fitting: Vec<String> = super::GroupSize::SIZES
+        .iter()
+        .filter(|size| columns.is_multiple_of(**size))
+        .map(ToString::to_string)
+        .collect();
+    let sizes = match fitting.as_slice() {
+        [] => "no group size fits, --group-size channel does".to_owned(),
+        some => format!("--group-size {} or channel fits", some.join(" or ")),
+    };
+    format!("{sizes}; --group-fallback channel uses channel for such weights only")
+}

@@ -1,0 +1,343 @@
+//! What is wanted of a quantization: flags of `quantize` and keys of a recipe alike.
+use super::QuantizeError;
+use crate::scheme::{PRESETS, Preset, find_preset};
+use std::{fmt, str::FromStr};
+
+/// Settings of `quantize`. Every field is a flag and a recipe key of the same name.
+#[derive(Clone, Debug, PartialEq, clap::Args, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Settings {
+    /// Bits of weights and activations: w8a16, w8a8, w4a16, w4a8
+    #[arg(long, default_value = "w4a16")]
+    pub scheme: String,
+    /// Weights that share a scale: 32, 64, 128 or channel [default: 64 for int4, channel for int8]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group_size: Option<GroupSize>,
+    /// Store a zero point beside each scale
+    #[arg(long)]
+    pub asymmetric: bool,
+    /// How scales are chosen
+    #[arg(long, value_enum, default_value_t)]
+    pub method: Method,
+    /// Bits of embeddings and head, one scale per row; 4 follows the scheme
+    #[arg(long, value_enum, default_value_t)]
+    pub embeddings: Embeddings,
+    /// Another scheme for some weights, e.g. `model.layers.0.self_attn.q_proj=w8a8` or
+    /// `re:.*down_proj=w4a16-g32` or `re:model\.layers\.0\..*=float`; the last match counts
+    #[arg(long = "rule", value_name = "PATTERN=SCHEME")]
+    pub rules: Vec<Rule>,
+    /// What to do with columns that the group size does not divide
+    #[arg(long, value_enum, default_value_t)]
+    pub group_fallback: GroupFallback,
+    /// Go on when weights are NaN or infinite: NaN becomes 0, infinity the row's largest number
+    #[arg(long)]
+    pub allow_nonfinite: bool,
+    /// Largest safetensors file, e.g. 500MB
+    #[arg(long, value_name = "SIZE", default_value_t)]
+    pub shard_size: ShardSize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            scheme: "w4a16".into(),
+            group_size: None,
+            asymmetric: false,
+            method: Method::default(),
+            embeddings: Embeddings::default(),
+            rules: Vec::new(),
+            group_fallback: GroupFallback::default(),
+            allow_nonfinite: false,
+            shard_size: ShardSize::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// The preset that `scheme` names.
+    pub fn preset(&self) -> Result<&'static Preset, QuantizeError> {
+        preset(&self.scheme)
+    }
+
+    /// The group size, or its default for codes of `bits`.
+    pub fn group_size_for(&self, bits: u32) -> GroupSize {
+        self.group_size.unwrap_or(if bits == 4 { GroupSize::Of(64) } else { GroupSize::Channel })
+    }
+}
+
+/// A preset by name, or an error that lists them.
+pub(super) fn preset(name: &str) -> Result<&'static Preset, QuantizeError> {
+    find_preset(name).ok_or_else(|| QuantizeError::Scheme {
+        found: name.to_owned(),
+        hint: {
+            let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
+            format!("known are {}", names.join(", "))
+        },
+    })
+}
+
+/// How scales are chosen.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// The largest magnitude of a group lands on the end of the grid
+    Minmax,
+    /// The scale with the least squared error of those tried
+    #[default]
+    Mse,
+}
+
+/// What becomes of embeddings and head.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+pub enum Embeddings {
+    /// int8, one scale per row
+    #[default]
+    #[value(name = "8")]
+    #[serde(rename = "8")]
+    Eight,
+    /// int4 in the groups of the scheme
+    #[value(name = "4")]
+    #[serde(rename = "4")]
+    Four,
+    /// As in the checkpoint
+    #[value(name = "float")]
+    #[serde(rename = "float")]
+    Float,
+}
+
+/// What to do with a weight whose columns the group size does not divide.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum GroupFallback {
+    /// Stop before any work
+    #[default]
+    Error,
+    /// One scale per row for this weight
+    Channel,
+}
+
+/// Weights that share a scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupSize {
+    /// A row.
+    Channel,
+    /// So many in a row: 32, 64 or 128.
+    Of(usize),
+}
+
+impl GroupSize {
+    /// The group sizes that packages may have.
+    pub const SIZES: [usize; 3] = [32, 64, 128];
+}
+
+impl FromStr for GroupSize {
+    type Err = QuantizeError;
+    fn from_str(text: &str) -> Result<Self, QuantizeError> {
+        let size = text.parse().ok().filter(|size| Self::SIZES.contains(size));
+        match size {
+            Some(size) => Ok(Self::Of(size)),
+            None if text == "channel" => Ok(Self::Channel),
+            None => Err(QuantizeError::Value {
+                found: text.to_owned(),
+                expected: "a group size: 32, 64, 128 or channel",
+            }),
+        }
+    }
+}
+
+impl fmt::Display for GroupSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Channel => f.write_str("channel"),
+            Self::Of(size) => write!(f, "{size}"),
+        }
+    }
+}
+
+impl serde::Serialize for GroupSize {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Channel => serializer.serialize_str("channel"),
+            Self::Of(size) => serializer.serialize_u64(*size as u64),
+        }
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for GroupSize {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Number(u64),
+            Text(String),
+        }
+        let text = match Form::deserialize(deserializer)? {
+            Form::Number(number) => number.to_string(),
+            Form::Text(text) => text,
+        };
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Another scheme for the weights that a pattern matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The exact name of a weight, with or without `.weight`, or `re:` and a regular expression
+    /// that matches from the start of the name.
+    pub pattern: String,
+    /// `float`, or a preset, which `-g32`, `-g64`, `-g128` or `-channel` may follow.
+    pub scheme: String,
+}
+
+impl FromStr for Rule {
+    type Err = QuantizeError;
+    fn from_str(text: &str) -> Result<Self, QuantizeError> {
+        let wrong = || QuantizeError::Value {
+            found: text.to_owned(),
+            expected: "a rule of the form PATTERN=SCHEME",
+        };
+        let (pattern, scheme) = text.rsplit_once('=').ok_or_else(wrong)?;
+        let rule = Self { pattern: pattern.to_owned(), scheme: scheme.to_owned() };
+        rule.target()?;
+        Ok(rule)
+    }
+}
+
+impl Rule {
+    /// Preset and group size, or `None` for float.
+    pub fn target(&self) -> Result<Option<(&'static Preset, Option<GroupSize>)>, QuantizeError> {
+        if self.scheme == "float" {
+            return Ok(None);
+        }
+        let Some((name, group)) = self.scheme.split_once('-') else {
+            return Ok(Some((preset(&self.scheme)?, None)));
+        };
+        let group = group.strip_prefix('g').unwrap_or(group).parse()?;
+        Ok(Some((preset(name)?, Some(group))))
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.pattern, self.scheme)
+    }
+}
+
+/// The largest safetensors file, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardSize(pub u64);
+
+impl Default for ShardSize {
+    fn default() -> Self {
+        Self(crate::checkpoint::DEFAULT_SHARD_BYTES)
+    }
+}
+
+const UNITS: [(&str, u64); 4] = [("GB", 1_000_000_000), ("MB", 1_000_000), ("KB", 1_000), ("", 1)];
+
+impl FromStr for ShardSize {
+    type Err = QuantizeError;
+    fn from_str(text: &str) -> Result<Self, QuantizeError> {
+        let upper = text.trim().to_ascii_uppercase();
+        UNITS
+            .iter()
+            .find_map(|(unit, bytes)| {
+                let number: u64 = upper.strip_suffix(unit)?.trim().parse().ok()?;
+                number.checked_mul(*bytes).filter(|bytes| *bytes > 0).map(Self)
+            })
+            .ok_or_else(|| QuantizeError::Value {
+                found: text.to_owned(),
+                expected: "a size such as 5GB or 500MB",
+            })
+    }
+}
+
+impl fmt::Display for ShardSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (unit, bytes) =
+            UNITS.iter().find(|(_, bytes)| self.0.is_multiple_of(*bytes)).unwrap_or(&UNITS[3]);
+        write!(f, "{}{unit}", self.0 / bytes)
+    }
+}
+
+/// Types that recipes write as their command-line text.
+macro_rules! serde_as_text {
+    ($($type:ty),+) => {$(
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )+};
+}
+serde_as_text!(Rule, ShardSize);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_survive_json_and_refuse_unknown_keys() {
+        let settings = Settings {
+            group_size: Some(GroupSize::Channel),
+            rules: vec!["re:.*=w4a16-g32".parse().unwrap()],
+            shard_size: "500 mb".parse().unwrap(),
+            ..Settings::default()
+        };
+        let json = serde_json::to_value(&settings).unwrap();
+        assert_eq!(json["shard-size"], "500MB");
+        assert_eq!(serde_json::from_value::<Settings>(json).unwrap(), settings);
+        let number = serde_json::json!({ "group-size": 128 });
+        let read: Settings = serde_json::from_value(number).unwrap();
+        assert_eq!(read.group_size, Some(GroupSize::Of(128)));
+        let typo = serde_json::from_value::<Settings>(serde_json::json!({ "groupsize": 64 }));
+        assert!(typo.unwrap_err().to_string().contains("unknown field `groupsize`"));
+    }
+
+    #[test]
+    fn wrong_values_tell_what_is_right() {
+        let told = |error: QuantizeError| error.to_string();
+        assert!(told("48".parse::<GroupSize>().unwrap_err()).contains("32, 64, 128 or channel"));
+        assert!(told("a.b".parse::<Rule>().unwrap_err()).contains("PATTERN=SCHEME"));
+        assert!(told("a=w3a16".parse::<Rule>().unwrap_err()).contains("known are w8a16"));
+        assert!(told("0MB".parse::<ShardSize>().unwrap_err()).contains("a size such as"));
+    }
+}
