@@ -1,0 +1,237 @@
+//! The weights of a model as this processor multiplies them fastest.
+use super::kernel::{Isa, PackedLinear, half};
+use crate::forward::{Backend, Dense, Linear, SideBySide};
+use crate::linalg::Team;
+use crate::model::Weight;
+use crate::scheme::{Activations, IntScheme, QTensor};
+use crate::tensor::{FloatType, RawTensor};
+use ndarray::{ArrayView2, ArrayViewMut2};
+
+/// Integer weights packed for the kernels, 16-bit floats as they are stored, float32 as in the
+/// reference.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernels(Isa);
+
+impl Kernels {
+    /// The kernels of this processor, see [`Isa::active`].
+    pub fn new() -> Self {
+        Self(Isa::active())
+    }
+
+    /// The kernels of one instruction set.
+    pub fn with(isa: Isa) -> Self {
+        Self(isa)
+    }
+}
+
+impl Default for Kernels {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Weights of one form can be stacked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Form {
+    Float(Option<FloatType>),
+    Integer(IntScheme, Activations),
+}
+
+fn form(weight: &Weight) -> Form {
+    match weight {
+        Weight::Dense(raw) => Form::Float(raw.float_type()),
+        Weight::Quantized { tensor, activations } => Form::Integer(tensor.scheme, *activations),
+    }
+}
+
+impl Backend for Kernels {
+    fn linear(&self, parts: Vec<Weight>) -> Box<dyn Linear> {
+        let mut stacks: Vec<Vec<Weight>> = Vec::new();
+        for part in parts {
+            match stacks.last_mut() {
+                Some(stack) if form(&stack[0]) == form(&part) => stack.push(part),
+                _ => stacks.push(vec![part]),
+            }
+        }
+        let mut linears: Vec<_> = stacks.into_iter().map(|stack| stacked(stack, self.0)).collect();
+        match linears.len() {
+            1 => linears.swap_remove(0),
+            _ => Box::new(SideBySide(linears)),
+        }
+    }
+}
+
+/// One layer from weights of one form.
+fn stacked(stack: Vec<Weight>, isa: Isa) -> Box<dyn Linear> {
+    let (mut integers, mut floats): (Vec<QTensor>, Vec<RawTensor>) = Default::default();
+    let form = form(&stack[0]);
+    match form {
+        Form::Float(Some(FloatType::F32) | None) => return Box::new(Dense::new(&stack)),
+        Form::Float(_) | Form::Integer(..) => {}
+    }
+    for weight in stack {
+        match weight {
+            Weight::Dense(raw) => floats.push(raw),
+            Weight::Quantized { tensor, .. } => integers.push(tensor),
+        }
+    }
+    match form {
+        Form::Float(_) => Box::new(HalfLinear(floats)),
+        Form::Integer(_, activations) => {
+            let packed = PackedLinear::new(&integers).expect("weights of one scheme and width");
+            Box::new(IntLinear { packed, activations, isa })
+        }
+    }
+}
+
+/// An integer matrix.
+struct IntLinear {
+    packed: PackedLinear,
+    activations: Activations,
+    isa: Isa,
+}
+
+impl Linear for IntLinear {
+    fn in_features(&self) -> usize {
+        self.packed.columns()
+    }
+
+    fn out_features(&self) -> usize {
+        self.packed.rows()
+    }
+
+    fn forward(&self, x: ArrayView2<'_, f32>, y: ArrayViewMut2<'_, f32>, team: &Team) {
+        match self.activations {
+            Activations::Int8PerToken => self.packed.forward_int8(x, y, team, self.isa),
+            Activations::Float => self.packed.forward_float(x, y, team, self.isa),
+        }
+    }
+}
+
+/// Matrices of 16-bit floats, on top of each other, as they are stored.
+struct HalfLinear(Vec<RawTensor>);
+
+impl Linear for HalfLinear {
+    fn in_features(&self) -> usize {
+        self.0.first().map_or(0, |part| part.shape[1])
+    }
+
+    fn out_features(&self) -> usize {
+        self.0.iter().map(|part| part.shape[0]).sum()
+    }
+
+    fn forward(&self, x: ArrayView2<'_, f32>, mut y: ArrayViewMut2<'_, f32>, team: &Team) {
+        for part in &self.0 {
+            let (left, right) = y.split_at(ndarray::Axis(1), part.shape[0]);
+            let float = part.float_type().expect("float weights");
+            half::forward(&half::HalfRows { float, bytes: &part.bytes }, x, left, team);
+            y = right;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheme::Granularity;
+    use crate::tensor::{Bytes, Dtype};
+    use ndarray::Array2;
+
+    fn random(seed: u64) -> impl FnMut() -> f32 {
+        let mut state = seed;
+        move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_041);
+            ((state >> 40) as f32) / 8_388_608.0 - 1.0
+        }
+    }
+
+    fn dense(rows: usize, columns: usize, float: FloatType, seed: u64) -> Weight {
+        let mut next = random(seed);
+        let values: Vec<f32> = (0..rows * columns).map(|_| next()).collect();
+        let mut bytes = vec![];
+        float.encode(&values, &mut bytes);
+        let dtype: Dtype = float.dtype();
+        Weight::Dense(RawTensor { dtype, shape: vec![rows, columns], bytes: Bytes::owned(bytes) })
+    }
+
+    fn quantized(rows: usize, columns: usize, activations: Activations, seed: u64) -> Weight {
+        let mut next = random(seed);
+        let scheme =
+            IntScheme { bits: 4, symmetric: false, granularity: Granularity::Group(columns / 2) };
+        let mut code = || (next() * 8.0).floor() as i8;
+        let tensor = QTensor {
+            scheme,
+            shape: [rows, columns],
+            codes: (0..rows * columns).map(|_| code()).collect(),
+            zero_points: (0..rows * 2).map(|_| code()).collect(),
+            scales: (0..rows * 2).map(|i| 0.01 + i as f32 * 1e-4).collect(),
+        };
+        Weight::Quantized { tensor, activations }
+    }
+
+    /// `y` and, for each entry, a bound of the rounding errors of any order of summation:
+    /// (columns + 8) · 2^-23 · Σ|w·x|.
+    fn definition(parts: &[Weight], x: &Array2<f32>) -> (Array2<f64>, Array2<f64>) {
+        let rows = parts.iter().map(|part| part.shape()[0]).sum();
+        let values: Vec<f32> = parts.iter().flat_map(Weight::to_f32).collect();
+        let w = Array2::from_shape_vec((rows, x.ncols()), values).unwrap();
+        let (x, w) = (x.mapv(f64::from), w.mapv(f64::from));
+        let bound = x.mapv(f64::abs).dot(&w.mapv(f64::abs).t());
+        let units = (x.ncols() + 8) as f64 / 8_388_608.0;
+        (x.dot(&w.t()), bound.mapv(|sum| sum * units))
+    }
+
+    #[test]
+    fn mixed_weights_lie_side_by_side_and_agree_with_the_definition() {
+        let columns = 52;
+        let parts = vec![
+            quantized(5, columns, Activations::Float, 1),
+            quantized(40, columns, Activations::Float, 2),
+            dense(7, columns, FloatType::Bf16, 3),
+            dense(101, columns, FloatType::F16, 4),
+            dense(3, columns, FloatType::F32, 5),
+        ];
+        for tokens in [1, 3, 17] {
+            let mut next = random(tokens as u64);
+            let x = Array2::from_shape_simple_fn((tokens, columns), &mut next);
+            let (want, bound) = definition(&parts, &x);
+            for (name, isa) in Isa::available() {
+                let linear = Kernels::with(isa).linear(parts.clone());
+                assert_eq!((linear.in_features(), linear.out_features()), (columns, want.ncols()));
+                let run = |threads| {
+                    let mut y = Array2::zeros(want.dim());
+                    linear.forward(x.view(), y.view_mut(), &Team::new(threads));
+                    y
+                };
+                let y = run(1);
+                assert_eq!(y, run(3), "threads change no bit");
+                for ((at, y), want) in y.indexed_iter().zip(&want) {
+                    let error = (f64::from(*y) - want).abs();
+                    assert!(error <= bound[at], "{name} {at:?}: {y} {want}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn int8_activations_err_by_at_most_half_a_step_per_column() {
+        let columns = 48;
+        let parts = vec![quantized(70, columns, Activations::Int8PerToken, 9)];
+        let mut next = random(7);
+        let x = Array2::from_shape_simple_fn((13, columns), &mut next);
+        let (want, rounding) = definition(&parts, &x);
+        let mut y = Array2::zeros(want.dim());
+        Kernels::new().linear(parts.clone()).forward(x.view(), y.view_mut(), &Team::new(2));
+        let w = Array2::from_shape_vec((70, columns), parts[0].to_f32()).unwrap();
+        let mut largest = 0.0_f64;
+        for ((token, row), y) in y.indexed_iter() {
+            let step = x.row(token).iter().fold(0.0_f32, |max, x| max.max(x.abs())) / 127.0;
+            let reach: f32 = w.row(row).iter().map(|w| w.abs()).sum();
+            let bound = f64::from(step) * 0.5 * f64::from(reach) + 2.0 * rounding[(token, row)];
+            let error = (f64::from(*y) - want[(token, row)]).abs();
+            assert!(error <= bound, "{error} {bound}");
+            largest = largest.max(error);
+        }
+        assert!(largest > 1e-4, "8 bits are not exact, or this tests nothing: {largest}");
+    }
+}

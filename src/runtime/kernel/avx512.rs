@@ -1,0 +1,343 @@
+//! AVX-512 with VNNI: one `vpdpbusd` takes 64 products of a unit with a quad of a token.
+use super::activations::Block;
+use super::packed::{Form, Panel, ROWS, STEP, Unit};
+use ndarray::{ArrayViewMut2, s};
+#[expect(clippy::wildcard_imports, reason = "the instructions")]
+use std::arch::x86_64::*;
+
+/// How far ahead of a product with one token its weights are fetched.
+const AHEAD: usize = 2048;
+
+/// 16 rows each.
+type Ints = [__m512i; 2];
+type Floats = [__m512; 2];
+
+/// The two quads of a step.
+///
+/// # Safety
+/// `units` points to a whole step.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn load<const FOUR: bool>(units: *const Unit) -> [Ints; 2] {
+    // SAFETY: a step has two units with four bits, else four.
+    let unit = |i| unsafe { _mm512_load_si512(units.add(i).cast()) };
+    if FOUR {
+        let low = _mm512_set1_epi8(15);
+        let (a, b) = (unit(0), unit(1));
+        let high = |v| _mm512_and_si512(_mm512_srli_epi16::<4>(v), low);
+        [[_mm512_and_si512(a, low), _mm512_and_si512(b, low)], [high(a), high(b)]]
+    } else {
+        [[unit(0), unit(1)], [unit(2), unit(3)]]
+    }
+}
+
+/// `acc += w · a` for `M` tokens.
+///
+/// # Safety
+/// `words` points to `M` words.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn dot<const M: usize>(acc: &mut [Ints; M], w: Ints, words: *const i32) {
+    for m in 0..M {
+        // SAFETY: promised by the caller.
+        let a = _mm512_set1_epi32(unsafe { *words.add(m) });
+        acc[m] = [_mm512_dpbusd_epi32(acc[m][0], w[0], a), _mm512_dpbusd_epi32(acc[m][1], w[1], a)];
+    }
+}
+
+/// `Σ (u - zero) · a` over a group for tokens `[first, first + M)` of a block.
+///
+/// # Safety
+/// Panel and block fit each other, as `super::check` says; the block has these tokens.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn group_sums<const FOUR: bool, const M: usize>(
+    panel: &Panel<'_>,
+    block: Block<'_>,
+    first: usize,
+    group: usize,
+) -> [Ints; M] {
+    let (steps, tokens, per_step) =
+        (panel.form.steps(), block.scales.len(), if FOUR { 2 } else { 4 });
+    let zeros = zeros(panel, group);
+    let mut acc: [Ints; M] = std::array::from_fn(|m| {
+        let sum = _mm512_set1_epi32(-block.sums[group * tokens + first + m]);
+        [_mm512_mullo_epi32(zeros[0], sum), _mm512_mullo_epi32(zeros[1], sum)]
+    });
+    // Few tokens leave the multipliers waiting for their sums: the second quads get their own.
+    let mut second = [[_mm512_setzero_si512(); 2]; M];
+    // SAFETY: the group's steps lie within `units`, its quads within `words` (checked); the
+    // prefetch may point anywhere.
+    unsafe {
+        let mut units = panel.units.as_ptr().add(group * steps * per_step);
+        let mut words = block.words.as_ptr().add(group * steps * 2 * tokens + first);
+        for _ in 0..steps {
+            if M == 1 {
+                for line in 0..per_step {
+                    _mm_prefetch::<_MM_HINT_T0>(units.cast::<i8>().wrapping_add(AHEAD + 64 * line));
+                }
+            }
+            let [a, b] = load::<FOUR>(units);
+            dot(&mut acc, a, words);
+            dot(if M <= 2 { &mut second } else { &mut acc }, b, words.add(tokens));
+            units = units.add(per_step);
+            words = words.add(2 * tokens);
+        }
+    }
+    if M <= 2 {
+        for m in 0..M {
+            for i in 0..2 {
+                acc[m][i] = _mm512_add_epi32(acc[m][i], second[m][i]);
+            }
+        }
+    }
+    acc
+}
+
+/// The unsigned codes of value 0.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn zeros(panel: &Panel<'_>, group: usize) -> Ints {
+    if panel.form.symmetric {
+        return [_mm512_set1_epi32(i32::from(panel.form.middle())); 2];
+    }
+    let (halves, _) = panel.zeros[group * ROWS..][..ROWS].as_chunks::<16>();
+    // SAFETY: 16 bytes each.
+    [0, 1].map(|i| _mm512_cvtepu8_epi32(unsafe { _mm_loadu_si128(halves[i].as_ptr().cast()) }))
+}
+
+/// Two registers from 32 floats.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_floats(from: &[f32; ROWS]) -> Floats {
+    // SAFETY: 32 floats.
+    unsafe { [_mm512_loadu_ps(from.as_ptr()), _mm512_loadu_ps(from.as_ptr().add(16))] }
+}
+
+/// 32 floats from two registers.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store_floats(to: &mut [f32; ROWS], v: Floats) {
+    // SAFETY: 32 floats.
+    unsafe {
+        _mm512_storeu_ps(to.as_mut_ptr(), v[0]);
+        _mm512_storeu_ps(to.as_mut_ptr().add(16), v[1]);
+    }
+}
+
+/// `M` tokens of [`integer`].
+///
+/// # Safety
+/// As [`group_sums`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn rows<const FOUR: bool, const M: usize>(
+    panel: &Panel<'_>,
+    block: Block<'_>,
+    first: usize,
+    mut y: ArrayViewMut2<'_, f32>,
+) {
+    let mut totals = [[0.0; ROWS]; M];
+    for (group, scales) in panel.scales.as_chunks::<ROWS>().0.iter().enumerate() {
+        // SAFETY: promised by the caller.
+        let sums = unsafe { group_sums::<FOUR, M>(panel, block, first, group) };
+        let scales = load_floats(scales);
+        for m in 0..M {
+            let total = load_floats(&totals[m]);
+            let add =
+                |i: usize| _mm512_fmadd_ps(scales[i], _mm512_cvtepi32_ps(sums[m][i]), total[i]);
+            store_floats(&mut totals[m], [add(0), add(1)]);
+        }
+    }
+    for (m, mut y) in y.rows_mut().into_iter().enumerate() {
+        let scale = _mm512_set1_ps(block.scales[first + m]);
+        let total = load_floats(&totals[m]).map(|v| _mm512_mul_ps(v, scale));
+        if let Some(y) = y.as_slice_mut().and_then(|y| y.as_mut_array::<ROWS>()) {
+            store_floats(y, total);
+        } else {
+            let mut all = [0.0; ROWS];
+            store_floats(&mut all, total);
+            y.iter_mut().zip(all).for_each(|(y, total)| *y = total);
+        }
+    }
+}
+
+/// Runs `$call::<FOUR, M>` over a block in runs of at most 12 tokens.
+macro_rules! in_runs {
+    ($tokens:expr, |$first:ident, $M:ident| $call:expr) => {{
+        let mut $first = 0;
+        while $first < $tokens {
+            macro_rules! run {
+                ($n:literal) => {{
+                    const $M: usize = $n;
+                    $call;
+                    $first += $n;
+                }};
+            }
+            match $tokens - $first {
+                12.. => run!(12),
+                8.. => run!(8),
+                4.. => run!(4),
+                2.. => run!(2),
+                _ => run!(1),
+            }
+        }
+    }};
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn integer_of<const FOUR: bool>(
+    panel: &Panel<'_>,
+    block: Block<'_>,
+    mut y: ArrayViewMut2<'_, f32>,
+) {
+    in_runs!(block.scales.len(), |first, M| {
+        let y = y.slice_mut(s![first..first + M, ..]);
+        // SAFETY: promised by the caller.
+        unsafe { rows::<FOUR, M>(panel, block, first, y) }
+    });
+}
+
+/// See `scalar::integer`.
+///
+/// # Safety
+/// The processor has the features; panel and block fit each other (`super::check`).
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) unsafe fn integer(panel: &Panel<'_>, block: Block<'_>, y: ArrayViewMut2<'_, f32>) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        match panel.form.bits {
+            4 => integer_of::<true>(panel, block, y),
+            _ => integer_of::<false>(panel, block, y),
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn sums_of<const FOUR: bool>(
+    panel: &Panel<'_>,
+    block: Block<'_>,
+    out: &mut Vec<[i32; ROWS]>,
+) {
+    for group in 0..panel.form.groups {
+        in_runs!(block.scales.len(), |first, M| {
+            // SAFETY: promised by the caller.
+            for sums in unsafe { group_sums::<FOUR, M>(panel, block, first, group) } {
+                // SAFETY: 64 bytes are 16 integers.
+                out.push(unsafe { std::mem::transmute::<Ints, [i32; ROWS]>(sums) });
+            }
+        });
+    }
+}
+
+/// See `scalar::sums`.
+///
+/// # Safety
+/// As [`integer`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) unsafe fn sums(panel: &Panel<'_>, block: Block<'_>, out: &mut Vec<[i32; ROWS]>) {
+    // SAFETY: promised by the caller.
+    unsafe {
+        match panel.form.bits {
+            4 => sums_of::<true>(panel, block, out),
+            _ => sums_of::<false>(panel, block, out),
+        }
+    }
+}
+
+/// Calls `each(column of the step, values)` with `u - zero` in float32 for the columns of a step.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn values<const FOUR: bool>(units: &[Unit], zeros: Floats, mut each: impl FnMut(usize, Floats)) {
+    let low = _mm512_set1_epi32(if FOUR { 15 } else { 255 });
+    for quad in 0..2 {
+        let at = if FOUR { 0 } else { 2 * quad };
+        // SAFETY: two units.
+        let unit =
+            [0, 1].map(|i| unsafe { _mm512_load_si512(units[at..at + 2].as_ptr().add(i).cast()) });
+        for column in 0..4 {
+            let shift = _mm_cvtsi32_si128((column * 8 + if FOUR { 4 * quad } else { 0 }) as i32);
+            let value = |i: usize| {
+                let code = _mm512_and_si512(_mm512_srl_epi32(unit[i], shift), low);
+                _mm512_sub_ps(_mm512_cvtepi32_ps(code), zeros[i])
+            };
+            each(quad * 4 + column, [value(0), value(1)]);
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn float_of<const FOUR: bool>(panel: &Panel<'_>, x: &[f32], y: &mut [f32; ROWS]) {
+    let Form { groups, .. } = panel.form;
+    let steps = panel.form.steps();
+    let mut total = [_mm512_setzero_ps(); 2];
+    for group in 0..groups {
+        let zeros = zeros(panel, group).map(|v| _mm512_cvtepi32_ps(v));
+        let units = &panel.units[group * steps * panel.form.units()..];
+        let mut sums = [[_mm512_setzero_ps(); 2]; 4];
+        let columns = x[group * steps * STEP..][..steps * STEP].as_chunks::<STEP>().0;
+        for (x, units) in columns.iter().zip(units.chunks_exact(if FOUR { 2 } else { 4 })) {
+            _mm_prefetch::<_MM_HINT_T0>(units.as_ptr().cast::<i8>().wrapping_add(AHEAD));
+            _mm_prefetch::<_MM_HINT_T0>(units.as_ptr().cast::<i8>().wrapping_add(AHEAD + 64));
+            values::<FOUR>(units, zeros, |column, w| {
+                let (x, sum) = (_mm512_set1_ps(x[column]), &mut sums[column % 4]);
+                *sum = [_mm512_fmadd_ps(w[0], x, sum[0]), _mm512_fmadd_ps(w[1], x, sum[1])];
+            });
+        }
+        let scales = &panel.scales[group * ROWS..][..ROWS];
+        let scales = load_floats(scales.as_array().expect("32 scales"));
+        for i in 0..2 {
+            let left = _mm512_add_ps(sums[0][i], sums[1][i]);
+            let sum = _mm512_add_ps(left, _mm512_add_ps(sums[2][i], sums[3][i]));
+            total[i] = _mm512_fmadd_ps(scales[i], sum, total[i]);
+        }
+    }
+    store_floats(y, total);
+}
+
+/// See `scalar::float`.
+///
+/// # Safety
+/// The processor has the features.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) unsafe fn float(panel: &Panel<'_>, x: &[f32], y: &mut [f32; ROWS]) {
+    match panel.form.bits {
+        4 => float_of::<true>(panel, x, y),
+        _ => float_of::<false>(panel, x, y),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn dequantize_of<const FOUR: bool>(panel: &Panel<'_>, out: &mut [f32], stride: usize) {
+    let steps = panel.form.steps();
+    for (group, scales) in panel.scales.as_chunks::<ROWS>().0.iter().enumerate() {
+        let zeros = zeros(panel, group).map(|v| _mm512_cvtepi32_ps(v));
+        let scales = load_floats(scales);
+        let units = &panel.units[group * steps * panel.form.units()..];
+        let span = panel.form.span(group);
+        for (step, units) in units.chunks_exact(panel.form.units()).take(steps).enumerate() {
+            values::<FOUR>(units, zeros, |column, w| {
+                let column = span.start + step * STEP + column;
+                if column < span.end {
+                    let out = out[column * stride..][..ROWS].as_mut_array().expect("32 rows");
+                    store_floats(
+                        out,
+                        [_mm512_mul_ps(w[0], scales[0]), _mm512_mul_ps(w[1], scales[1])],
+                    );
+                }
+            });
+        }
+    }
+}
+
+/// See `scalar::dequantize`.
+///
+/// # Safety
+/// The processor has the features.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) unsafe fn dequantize(panel: &Panel<'_>, out: &mut [f32], stride: usize) {
+    match panel.form.bits {
+        4 => dequantize_of::<true>(panel, out, stride),
+        _ => dequantize_of::<false>(panel, out, stride),
+    }
+}
