@@ -1,5 +1,8 @@
 //! Choices about models that several verbs share.
-use crate::forward::{Backend, Reference};
+use crate::{
+    forward::{Backend, Reference},
+    runtime::{Kernels, kernel::Isa},
+};
 
 /// How weights are held and multiplied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -14,14 +17,19 @@ pub(super) enum BackendName {
 impl BackendName {
     pub(super) fn backend(self) -> Box<dyn Backend> {
         match self {
-            Self::Reference | Self::Kernels => Box::new(Reference),
+            Self::Reference => Box::new(Reference),
+            Self::Kernels => Box::new(Kernels::new()),
         }
     }
 
     /// The instruction set that it multiplies with.
     pub(super) fn isa(self) -> &'static str {
         match self {
-            Self::Reference | Self::Kernels => "float32",
+            Self::Reference => "float32 reference",
+            Self::Kernels => {
+                let all = Isa::available();
+                all.iter().find(|(_, isa)| *isa == Isa::active()).map_or("scalar", |(name, _)| name)
+            }
         }
     }
 }
