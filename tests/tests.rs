@@ -12,5 +12,6 @@ mod engine;
 mod golden;
 mod package;
 mod quantize;
+mod text;
 mod tidy;
 mod util;

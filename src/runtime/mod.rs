@@ -3,8 +3,12 @@
 mod backend;
 mod bench;
 mod engine;
+mod generate;
 pub mod kernel;
+mod sample;
 
 pub use backend::Kernels;
 pub use bench::{BenchReport, BenchSettings, Spread, measure, read_rate, weight_bytes_per_token};
 pub use engine::Engine;
+pub use generate::{GenerateError, GenerateSettings, Generated, NextToken, StopReason, generate};
+pub use sample::{SampleError, Sampler, SamplingSettings};

@@ -1,1 +1,96 @@
-//! Tokenizers and chat templates.
+//! Tokenizers and chat templates: text to token ids and back.
+//!
+//! Everything is made from bytes and strings that the caller has read. A new Python idiom of
+//! templates goes into `python.rs`.
+mod config;
+mod python;
+mod stream;
+mod template;
+mod tokenizer;
+
+pub use config::{GenerationConfig, TokenizerConfig};
+pub use stream::TokenStream;
+pub use template::{ChatTemplate, Message};
+pub use tokenizer::{TextFiles, Tokenizer};
+
+/// What can be wrong with a tokenizer, a chat template or their settings.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// tokenizer.json cannot be read.
+    #[error(
+        "tokenizer.json: not a tokenizer: `{detail}`\nhint: copy the file from the original checkpoint"
+    )]
+    Tokenizer {
+        /// What the reader said.
+        detail: String,
+    },
+    /// A JSON file beside the tokenizer cannot be read.
+    #[error("{file}: malformed: `{detail}`\nhint: copy the file from the original checkpoint")]
+    Config {
+        /// The file's name.
+        file: &'static str,
+        /// What the reader said.
+        detail: String,
+    },
+    /// The tokenizer can give ids the model has no embedding for.
+    #[error(
+        "tokenizer.json: token `{token}` has id {id}, the model's vocabulary ends before: `{vocab}`\n\
+         hint: tokenizer and model belong to different checkpoints; copy the tokenizer of this one"
+    )]
+    LargerThanVocabulary {
+        /// The token with the highest id.
+        token: String,
+        /// Its id.
+        id: u32,
+        /// `vocab_size` of the model.
+        vocab: usize,
+    },
+    /// Text could not be encoded.
+    #[error("text cannot be encoded: `{detail}`\nhint: the tokenizer's rules do not fit this text")]
+    Encode {
+        /// What the tokenizer said.
+        detail: String,
+    },
+    /// Ids could not be decoded.
+    #[error("ids cannot be decoded: `{detail}`\nhint: the tokenizer's decoder does not fit them")]
+    Decode {
+        /// What the tokenizer said.
+        detail: String,
+    },
+    /// The checkpoint has no chat template.
+    #[error(
+        "no chat template in tokenizer_config.json or chat_template.jinja\n\
+         hint: this model was not trained for chat; give it a text to continue with `--prompt`"
+    )]
+    NoTemplate,
+    /// Several templates, none of them the default.
+    #[error(
+        "chat template: no template is named `default`, found: `{found}`\n\
+         hint: name one of them `default` in tokenizer_config.json"
+    )]
+    NoDefaultTemplate {
+        /// The names there are.
+        found: String,
+    },
+    /// A template does not compile or fails while it runs.
+    #[error("chat template: `{detail}`\nhint: check the template against the one of the model")]
+    Template {
+        /// Error and line.
+        detail: String,
+    },
+    /// A template refused the messages (`raise_exception`).
+    #[error("chat template refuses the messages: `{message}`\nhint: change roles or their order")]
+    Refused {
+        /// The template's words.
+        message: String,
+    },
+    /// A template ran too long or wrote too much.
+    #[error(
+        "chat template: stopped after {limit}\n\
+         hint: real templates need a hundredth of that; check where the template comes from"
+    )]
+    TemplateLimit {
+        /// The limit it ran into.
+        limit: &'static str,
+    },
+}

@@ -1,0 +1,164 @@
+//! What chat templates expect of Python: `json.dumps`, clocks, exceptions.
+use minijinja::{Error, ErrorKind, Value, value::Kwargs};
+use serde_json::Value as Json;
+use std::fmt::Write as _;
+
+/// Depth of nested values that `tojson` follows.
+const MAX_DEPTH: usize = 64;
+
+/// The words of `raise_exception`, carried through the template engine's error.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Raised(pub(super) String);
+
+/// `raise_exception(message)`: ends the template with the message.
+pub(super) fn raise_exception(message: String) -> Result<Value, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, message.clone()).with_source(Raised(message)))
+}
+
+/// `strftime_now(format)`: the time at `now`, or the present in the local time zone.
+pub(super) fn strftime(format: &str, now: Option<&jiff::Zoned>) -> Result<String, Error> {
+    let present;
+    let now = match now {
+        Some(now) => now,
+        None => {
+            present = jiff::Zoned::now();
+            &present
+        }
+    };
+    jiff::fmt::strtime::format(format, now)
+        .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
+}
+
+/// How `tojson` writes; the defaults of transformers' filter.
+struct Style {
+    ascii: bool,
+    indent: Option<usize>,
+    sort: bool,
+    /// Between items, between key and value.
+    separators: [String; 2],
+}
+
+/// The `tojson` filter: Python's `json.dumps`, without the HTML escapes of Jinja.
+pub(super) fn to_json(value: &Value, kwargs: Kwargs) -> Result<String, Error> {
+    let indent = kwargs.get::<Option<usize>>("indent")?.map(|indent| indent.min(16));
+    let separators = match kwargs.get::<Option<Vec<String>>>("separators")?.as_deref() {
+        Some([item, key]) => [item.clone(), key.clone()],
+        // With indentation a line break follows each item instead of the blank.
+        _ => [if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()],
+    };
+    let style = Style {
+        ascii: kwargs.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+        indent,
+        sort: kwargs.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
+        separators,
+    };
+    kwargs.assert_all_used()?;
+    if value.is_undefined() {
+        return Err(Error::new(ErrorKind::UndefinedError, "tojson of an undefined value"));
+    }
+    let json = serde_json::to_value(value)
+        .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))?;
+    let mut out = String::new();
+    style.value(&json, 0, &mut out)?;
+    Ok(out)
+}
+
+impl Style {
+    fn value(&self, json: &Json, depth: usize, out: &mut String) -> Result<(), Error> {
+        if depth > MAX_DEPTH {
+            return Err(Error::new(ErrorKind::BadSerialization, "tojson: nested too deeply"));
+        }
+        match json {
+            Json::Null => out.push_str("null"),
+            Json::Bool(it) => out.push_str(if *it { "true" } else { "false" }),
+            Json::Number(it) => out.push_str(&number(it)),
+            Json::String(it) => self.string(it, out),
+            Json::Array(items) => {
+                self.list(['[', ']'], items.iter(), depth, out, |style, item, out| {
+                    style.value(item, depth + 1, out)
+                })?;
+            }
+            Json::Object(map) => {
+                let mut entries: Vec<_> = map.iter().collect();
+                if self.sort {
+                    entries.sort_by_key(|(key, _)| key.as_str());
+                }
+                self.list(['{', '}'], entries.into_iter(), depth, out, |style, (key, it), out| {
+                    style.string(key, out);
+                    out.push_str(&style.separators[1]);
+                    style.value(it, depth + 1, out)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn list<T>(
+        &self,
+        [open, close]: [char; 2],
+        items: impl ExactSizeIterator<Item = T>,
+        depth: usize,
+        out: &mut String,
+        write: impl Fn(&Self, T, &mut String) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        out.push(open);
+        let any = items.len() > 0;
+        for (at, item) in items.enumerate() {
+            if at > 0 {
+                out.push_str(&self.separators[0]);
+            }
+            self.line_break(depth + 1, out);
+            write(self, item, out)?;
+        }
+        if any {
+            self.line_break(depth, out);
+        }
+        out.push(close);
+        Ok(())
+    }
+
+    fn line_break(&self, depth: usize, out: &mut String) {
+        if let Some(indent) = self.indent {
+            out.push('\n');
+            out.extend(std::iter::repeat_n(' ', indent * depth));
+        }
+    }
+
+    fn string(&self, text: &str, out: &mut String) {
+        out.push('"');
+        for c in text.chars() {
+            match c {
+                '"' => out.push_str("\\\""),
+                '\\' => out.push_str("\\\\"),
+                '\n' => out.push_str("\\n"),
+                '\r' => out.push_str("\\r"),
+                '\t' => out.push_str("\\t"),
+                '\u{8}' => out.push_str("\\b"),
+                '\u{c}' => out.push_str("\\f"),
+                c if c < ' ' || (self.ascii && (c as u32) >= 0x7f) => {
+                    // Surrogate pairs for what lies above U+FFFF.
+                    for unit in c.encode_utf16(&mut [0; 2]) {
+                        write!(out, "\\u{unit:04x}").expect("strings take everything");
+                    }
+                }
+                c => out.push(c),
+            }
+        }
+        out.push('"');
+    }
+}
+
+/// A number as Python prints it: floats always with a point or an exponent of two digits.
+fn number(it: &serde_json::Number) -> String {
+    let Some(float) = it.as_f64().filter(|_| it.is_f64()) else { return it.to_string() };
+    let size = float.abs();
+    if size != 0.0 && !(1e-4..1e16).contains(&size) {
+        let text = format!("{float:e}");
+        let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+        let (sign, digits) =
+            exponent.strip_prefix('-').map_or(('+', exponent), |digits| ('-', digits));
+        return format!("{mantissa}e{sign}{digits:0>2}");
+    }
+    format!("{float:?}")
+}
