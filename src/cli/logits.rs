@@ -32,7 +32,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let opened = package::open(&args.model)?;
     let ids = match &args.prompt {
-        Some(prompt) => anyhow::bail!("{prompt}"),
+        Some(prompt) => opened.tokenizer()?.encode(prompt, true)?,
         None => args.ids.clone(),
     };
     let backend = args.backend.backend();

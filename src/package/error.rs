@@ -15,6 +15,22 @@ pub enum PackageError {
         /// What does not fit.
         source: Box<model::OpenError>,
     },
+    /// The folder has no tokenizer.
+    #[error(
+        "`{folder}` has no tokenizer.json\nhint: copy it from the original checkpoint, or give token ids instead of text"
+    )]
+    NoTokenizer {
+        /// The folder.
+        folder: String,
+    },
+    /// The tokenizer or its settings cannot be used.
+    #[error("`{folder}`: {source}")]
+    Text {
+        /// The folder.
+        folder: String,
+        /// What is wrong.
+        source: crate::text::TextError,
+    },
     /// A weight cannot be decoded.
     #[error(transparent)]
     Weight(#[from] model::WeightError),

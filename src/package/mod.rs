@@ -9,6 +9,7 @@ mod error;
 mod manifest;
 mod open;
 mod stream;
+mod tokenizer;
 mod verify;
 mod write;
 
