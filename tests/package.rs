@@ -1,9 +1,14 @@
 //! `verify` finds every change of a package.
 use milm_compress::{
+    checkpoint::{
+        OutputDir,
+        synth::{Shape, Synth},
+    },
     linalg::Team,
     package::{self, Job, Problem, Verification},
     progress::Silent,
     quantize::Settings,
+    tensor::FloatType,
 };
 use std::{fs, path::Path};
 
@@ -64,7 +69,7 @@ fn every_bit_of_a_small_part_of_the_manifest_matters() {
             changed[place] ^= 1 << bit;
             fs::write(&file, &changed).unwrap();
             let (manifest, problems) = (changed, verified(&target).problems);
-            let shown = String::from_utf8_lossy(&manifest[place.saturating_sub(9)..place + 1]);
+            let shown = String::from_utf8_lossy(&manifest[place.saturating_sub(9)..=place]);
             assert!(!problems.is_empty(), "bit {bit} of byte {place}: {shown}");
         }
     }
@@ -108,4 +113,40 @@ fn an_evaluation_is_added_under_the_seal() {
     let opened = package::open(target.to_str().unwrap()).unwrap();
     assert_eq!(opened.manifest.unwrap().evaluation, Some(evaluation));
     assert!(package::verify("builtin:milm-mini", &Team::new(1), &Silent).is_err(), "no package");
+}
+
+#[test]
+fn random_checkpoints_are_the_same_at_any_number_of_threads() {
+    let top = tempfile::tempdir().unwrap();
+    let made = |name: &str, shape: &str, threads, seed| {
+        let shape = Shape::find(shape).unwrap();
+        let team = Team::new(threads);
+        let dtype = FloatType::Bf16;
+        let synth =
+            Synth { shape, dtype, seed, shard_bytes: 300_000, team: &team, progress: &Silent };
+        let target = top.path().join(name);
+        let output = OutputDir::create(&target, false).unwrap();
+        synth.write(&shape.spec().unwrap(), &output).unwrap();
+        output.commit().unwrap();
+        target
+    };
+    let same = |a: &Path, b: &Path| {
+        let mut names: Vec<_> =
+            fs::read_dir(a).unwrap().map(|it| it.unwrap().file_name()).collect();
+        names.sort();
+        assert!(names.len() > 3, "several shards");
+        names.iter().all(|name| fs::read(a.join(name)).unwrap() == fs::read(b.join(name)).unwrap())
+    };
+    for shape in ["tiny", "tiny-x4"] {
+        let name = |suffix: &str| format!("{shape}{suffix}");
+        let one = made(&name("-1"), shape, 1, 5);
+        assert!(same(&one, &made(&name("-3"), shape, 3, 5)));
+        assert!(!same(&one, &made(&name("-seed"), shape, 1, 6)), "another seed, other weights");
+        let opened = package::open(one.to_str().unwrap()).unwrap();
+        let name = "model.layers.1.self_attn.q_proj.weight";
+        let q = opened.model.weights.get(name).unwrap().to_f32();
+        let square = q.iter().map(|x| x * x).sum::<f32>() / q.len() as f32;
+        // Variance 1/128; over 16384 weights its estimate errs by 1.1 % (one standard deviation).
+        assert!((square * 128.0 - 1.0).abs() < 0.05, "{square}");
+    }
 }

@@ -11,6 +11,7 @@ mod folder;
 mod header;
 mod output;
 mod shards;
+pub mod synth;
 mod writer;
 
 pub use builtin::{BUILTIN_PREFIX, BUILTINS, Builtin};

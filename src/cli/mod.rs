@@ -3,10 +3,14 @@
 //! Add a verb: one file with its `Args` and `run`, one line in [`Verb`] and one in [`run`].
 mod bench;
 mod context;
+mod inspect;
 mod logits;
 mod model;
 mod output;
 mod progress;
+mod quantize;
+mod synth;
+mod verify;
 
 pub use context::{Context, Outcome};
 
@@ -44,6 +48,10 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Inspect(inspect::Args),
+    Quantize(quantize::Args),
+    Verify(verify::Args),
+    Synth(synth::Args),
     Bench(bench::Args),
     Logits(logits::Args),
     /// Print completions for a shell
@@ -60,6 +68,10 @@ enum Verb {
 pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
     let context = Context::new(&cli.global)?;
     match cli.verb {
+        Verb::Inspect(args) => inspect::run(&args, &context),
+        Verb::Quantize(args) => quantize::run(&args, &context),
+        Verb::Verify(args) => verify::run(&args, &context),
+        Verb::Synth(args) => synth::run(&args, &context),
         Verb::Bench(args) => bench::run(&args, &context),
         Verb::Logits(args) => logits::run(&args, &context),
         Verb::Completions { shell } => {

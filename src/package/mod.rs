@@ -6,6 +6,7 @@
 pub mod compressed_tensors;
 pub mod gguf;
 mod error;
+mod inspect;
 mod manifest;
 mod open;
 mod stream;
@@ -14,6 +15,7 @@ mod verify;
 mod write;
 
 pub use error::PackageError;
+pub use inspect::{INSPECTION_SCHEMA, Inspection, RoleFigures, TensorFigures, inspect};
 pub use manifest::{MANIFEST_FILE, Manifest, QuantizedTensor, SCHEMA, Source, Tool};
 pub use open::{Kind, Opened, open};
 pub use verify::{Problem, Verification, verify};

@@ -26,6 +26,7 @@ pub struct Settings {
     /// Another scheme for some weights, e.g. `model.layers.0.self_attn.q_proj=w8a8` or
     /// `re:.*down_proj=w4a16-g32` or `re:model\.layers\.0\..*=float`; the last match counts
     #[arg(long = "rule", value_name = "PATTERN=SCHEME")]
+    #[serde(rename = "rule")]
     pub rules: Vec<Rule>,
     /// What to do with columns that the group size does not divide
     #[arg(long, value_enum, default_value_t)]
@@ -99,31 +100,40 @@ pub enum Method {
 }
 
 /// What becomes of embeddings and head.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    clap::ValueEnum,
-    serde::Serialize,
-    serde::Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Embeddings {
     /// int8, one scale per row
     #[default]
     #[value(name = "8")]
-    #[serde(rename = "8")]
     Eight,
     /// int4 in the groups of the scheme
     #[value(name = "4")]
-    #[serde(rename = "4")]
     Four,
     /// As in the checkpoint
     #[value(name = "float")]
-    #[serde(rename = "float")]
     Float,
+}
+
+impl FromStr for Embeddings {
+    type Err = QuantizeError;
+    fn from_str(text: &str) -> Result<Self, QuantizeError> {
+        match text {
+            "8" => Ok(Self::Eight),
+            "4" => Ok(Self::Four),
+            "float" => Ok(Self::Float),
+            _ => Err(QuantizeError::Value { found: text.to_owned(), expected: "8, 4 or float" }),
+        }
+    }
+}
+
+impl fmt::Display for Embeddings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Eight => "8",
+            Self::Four => "4",
+            Self::Float => "float",
+        })
+    }
 }
 
 /// What to do with a weight whose columns the group size does not divide.
@@ -182,31 +192,6 @@ impl fmt::Display for GroupSize {
             Self::Channel => f.write_str("channel"),
             Self::Of(size) => write!(f, "{size}"),
         }
-    }
-}
-
-impl serde::Serialize for GroupSize {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Channel => serializer.serialize_str("channel"),
-            Self::Of(size) => serializer.serialize_u64(*size as u64),
-        }
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for GroupSize {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(serde::Deserialize)]
-        #[serde(untagged)]
-        enum Form {
-            Number(u64),
-            Text(String),
-        }
-        let text = match Form::deserialize(deserializer)? {
-            Form::Number(number) => number.to_string(),
-            Form::Text(text) => text,
-        };
-        text.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -291,6 +276,14 @@ impl fmt::Display for ShardSize {
     }
 }
 
+/// A value of a recipe where the command line has a word: text, or a number.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum Word {
+    Number(u64),
+    Text(String),
+}
+
 /// Types that recipes write as their command-line text.
 macro_rules! serde_as_text {
     ($($type:ty),+) => {$(
@@ -302,13 +295,16 @@ macro_rules! serde_as_text {
 
         impl<'de> serde::Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
+                let text = match Word::deserialize(deserializer)? {
+                    Word::Number(number) => number.to_string(),
+                    Word::Text(text) => text,
+                };
                 text.parse().map_err(serde::de::Error::custom)
             }
         }
     )+};
 }
-serde_as_text!(Rule, ShardSize);
+serde_as_text!(GroupSize, Embeddings, Rule, ShardSize);
 
 #[cfg(test)]
 mod tests {
@@ -325,9 +321,10 @@ mod tests {
         let json = serde_json::to_value(&settings).unwrap();
         assert_eq!(json["shard-size"], "500MB");
         assert_eq!(serde_json::from_value::<Settings>(json).unwrap(), settings);
-        let number = serde_json::json!({ "group-size": 128 });
+        let number = serde_json::json!({ "group-size": 128, "embeddings": 4 });
         let read: Settings = serde_json::from_value(number).unwrap();
         assert_eq!(read.group_size, Some(GroupSize::Of(128)));
+        assert_eq!(read.embeddings, Embeddings::Four);
         let typo = serde_json::from_value::<Settings>(serde_json::json!({ "groupsize": 64 }));
         assert!(typo.unwrap_err().to_string().contains("unknown field `groupsize`"));
     }

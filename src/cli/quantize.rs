@@ -1,0 +1,146 @@
+//! `milm-compress quantize`: a float checkpoint becomes a package.
+use super::{Context, Outcome, output};
+use crate::{
+    package::{self, Estimate, Job, Summary},
+    quantize::{Plan, Settings},
+};
+use anyhow::Context as _;
+use comfy_table::{CellAlignment, Table, presets};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// Quantize a checkpoint into a package
+///
+/// Weights are rounded to the nearest code, tensor by tensor, in bounded memory; the package
+/// appears under its name when it is complete. Norms, biases and routers stay as they are;
+/// tensors that the architecture does not know are carried through.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    milm-compress quantize builtin:milm-mini --scheme w4a16 --group-size 64 -o ./package\n  \
+    milm-compress quantize ./model --scheme w8a8 -o ./package --dry-run\n  \
+    milm-compress quantize ./model --rule 're:.*\\.mlp\\..*=w8a16' --embeddings float -o ./package")]
+pub(super) struct Args {
+    /// Checkpoint, or builtin:milm-mini
+    model: String,
+    #[command(flatten)]
+    settings: Settings,
+    /// Folder to write
+    #[arg(long, short, value_name = "DIR", required_unless_present = "dry_run")]
+    output: Option<PathBuf>,
+    /// Show the plan and what it will take; write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
+    let opened = package::open(&args.model)?;
+    let recipe = json!({ "step": [{ "do": "quantize", "settings": args.settings }] });
+    let job = Job {
+        opened: &opened,
+        settings: &args.settings,
+        recipe: &recipe,
+        team: &context.team,
+        progress: context.progress(),
+    };
+    if args.dry_run {
+        let plan = job.plan()?;
+        let estimate = job.estimate(&plan)?;
+        if args.json {
+            output::json(Path::new("-"), &plan_json(&plan, estimate), context)?;
+        } else {
+            output::text(&plan_table(&plan, estimate))?;
+        }
+        return Ok(Outcome::Done);
+    }
+    let target = args.output.as_deref().context("--output is missing")?;
+    let summary = job.write(target, context.force)?;
+    if args.json {
+        let mut value = serde_json::to_value(&summary)?;
+        value["schema"] = 1.into();
+        value["output"] = target.display().to_string().into();
+        output::json(Path::new("-"), &value, context)?;
+    } else {
+        output::text(&summary_text(target, &summary))?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn summary_text(target: &Path, summary: &Summary) -> String {
+    let first = format!(
+        "{}: {:.2} MB from {:.2} MB, {:.3} bits per weight ({:.3} over the {} quantized)\n",
+        target.display(),
+        summary.bytes as f64 / 1e6,
+        summary.source_bytes as f64 / 1e6,
+        summary.bits_per_weight,
+        summary.quantized_bits_per_weight.unwrap_or_default(),
+        summary.quantized
+    );
+    let carried = summary.carried.iter().map(|it| format!("carried through: {it}\n"));
+    let beyond = summary.beyond_standard.iter().map(|it| format!("beyond the standard: {it}\n"));
+    std::iter::once(first).chain(carried).chain(beyond).collect()
+}
+
+fn plan_json(plan: &Plan, estimate: Estimate) -> serde_json::Value {
+    let tensors: serde_json::Map<String, serde_json::Value> = plan
+        .tensors
+        .iter()
+        .map(|(name, it)| {
+            let value = json!({
+                "role": it.role, "shape": it.shape, "scheme": it.scheme, "bytes": it.bytes,
+                "source_bytes": it.source_bytes, "bits_per_weight": it.bits_per_weight(),
+            });
+            (name.clone(), value)
+        })
+        .collect();
+    json!({
+        "schema": 1,
+        "bits_per_weight": plan.bits_per_weight(),
+        "quantized_bits_per_weight": plan.quantized_bits_per_weight(),
+        "bytes": plan.bytes(),
+        "source_bytes": plan.source_bytes(),
+        "estimate": estimate,
+        "carried": plan.carried(),
+        "tensors": tensors,
+    })
+}
+
+fn plan_table(plan: &Plan, estimate: Estimate) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["tensor", "shape", "becomes", "bytes", "bits"]);
+    for (name, it) in &plan.tensors {
+        let becomes = match (it.scheme, it.role) {
+            (Some(scheme), _) => scheme.weights.to_string(),
+            (None, Some(_)) => "kept".into(),
+            (None, None) => "carried through".into(),
+        };
+        let shape: Vec<String> = it.shape.iter().map(ToString::to_string).collect();
+        table.add_row([
+            name.clone(),
+            shape.join("×"),
+            becomes,
+            it.bytes.to_string(),
+            format!("{:.3}", it.bits_per_weight()),
+        ]);
+    }
+    for column in [3, 4] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    format!(
+        "{table}\n\n{:.3} bits per weight ({:.3} over the quantized), {:.2} MB from {:.2} MB\n\
+         package {:.2} MB, disk {:.2} MB, memory at most about {} MB, some {:.0} s\n",
+        plan.bits_per_weight(),
+        plan.quantized_bits_per_weight().unwrap_or_default(),
+        plan.bytes() as f64 / 1e6,
+        plan.source_bytes() as f64 / 1e6,
+        estimate.package_bytes as f64 / 1e6,
+        estimate.disk_bytes as f64 / 1e6,
+        estimate.memory_bytes / 1_000_000,
+        estimate.seconds.ceil()
+    )
+}
