@@ -2,7 +2,7 @@
 use super::activations::Block;
 use super::packed::{Form, Panel, ROWS, STEP, Unit};
 use ndarray::{ArrayViewMut2, s};
-#[expect(clippy::wildcard_imports, reason = "the instructions")]
+#[allow(clippy::wildcard_imports, reason = "the instructions")]
 use std::arch::x86_64::*;
 
 /// How far ahead of a product with one token its weights are fetched.

@@ -8,8 +8,12 @@
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 pub mod half;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod packed;
 mod product;
 mod scalar;
@@ -28,7 +32,11 @@ pub struct Isa(Kind);
 enum Kind {
     Scalar,
     #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
 }
 
 impl Isa {
@@ -46,6 +54,13 @@ impl Isa {
             {
                 all.push(("avx512", Self(Kind::Avx512)));
             }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                all.push(("avx2", Self(Kind::Avx2)));
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("dotprod") {
+            all.push(("neon", Self(Kind::Neon)));
         }
         all.push(("scalar", Self::SCALAR));
         all
@@ -75,6 +90,12 @@ impl Isa {
             // were checked above.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => unsafe { avx512::sums(panel, block, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => unsafe { avx2::sums(panel, block, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => unsafe { neon::sums(panel, block, out) },
         }
     }
 
@@ -91,6 +112,12 @@ impl Isa {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => unsafe { avx512::integer(panel, block, y) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => unsafe { avx2::integer(panel, block, y) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => unsafe { neon::integer(panel, block, y) },
         }
     }
 
@@ -106,6 +133,12 @@ impl Isa {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => unsafe { avx512::float(panel, x, y) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => unsafe { avx2::float(panel, x, y) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => unsafe { neon::float(panel, x, y) },
         }
     }
 
@@ -122,6 +155,12 @@ impl Isa {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => unsafe { avx512::dequantize(panel, out, stride) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => unsafe { avx2::dequantize(panel, out, stride) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => unsafe { neon::dequantize(panel, out, stride) },
         }
     }
 }
