@@ -5,7 +5,7 @@ use milm_compress::{forward, forward::Reference, linalg::Team, model::Model};
 use serde_json::{Value, json};
 
 /// Largest difference of a logit over the largest logit, over both sequences of the file.
-fn difference(model: &Model, golden: &std::path::Path) -> f32 {
+pub(crate) fn difference(model: &Model, golden: &std::path::Path) -> f32 {
     let file = util::tensors(golden);
     let ids = &file["input_ids"];
     let logits = file["logits"].to_f32().unwrap();

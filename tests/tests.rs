@@ -9,6 +9,7 @@
 mod checkpoint;
 mod cli;
 mod engine;
+mod gguf;
 mod golden;
 mod package;
 mod quantize;

@@ -4,6 +4,7 @@
 mod bench;
 mod context;
 mod inspect;
+mod import;
 mod logits;
 mod model;
 mod output;
@@ -48,12 +49,13 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Import(import::Args),
     Inspect(inspect::Args),
     Quantize(quantize::Args),
     Verify(verify::Args),
-    Synth(synth::Args),
     Bench(bench::Args),
     Logits(logits::Args),
+    Synth(synth::Args),
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -68,12 +70,13 @@ enum Verb {
 pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
     let context = Context::new(&cli.global)?;
     match cli.verb {
+        Verb::Import(args) => import::run(&args, &context),
         Verb::Inspect(args) => inspect::run(&args, &context),
         Verb::Quantize(args) => quantize::run(&args, &context),
         Verb::Verify(args) => verify::run(&args, &context),
-        Verb::Synth(args) => synth::run(&args, &context),
         Verb::Bench(args) => bench::run(&args, &context),
         Verb::Logits(args) => logits::run(&args, &context),
+        Verb::Synth(args) => synth::run(&args, &context),
         Verb::Completions { shell } => {
             let mut command = Cli::command();
             clap_complete::generate(shell, &mut command, "milm-compress", &mut std::io::stdout());

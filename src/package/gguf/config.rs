@@ -1,0 +1,251 @@
+//! `config.json` and `generation_config.json` from the metadata of a GGUF file.
+use super::{
+    error::ContentError,
+    file::{Gguf, missing},
+    names::{ROPE_FACTORS, gguf_name},
+    tokenizer::Tokens,
+};
+use crate::{
+    model::{Part, Role},
+    tensor::FloatType,
+};
+use serde_json::{Map, Value, json};
+
+/// Values of `general.architecture` that are read.
+pub(super) const ARCHITECTURES: &[&str] = &["llama", "qwen2", "qwen3"];
+
+/// Keys of a GGUF architecture.
+struct Keys<'a> {
+    gguf: &'a Gguf,
+    arch: &'a str,
+}
+
+impl Keys<'_> {
+    fn key(&self, leaf: &str) -> String {
+        format!("{}.{leaf}", self.arch)
+    }
+
+    fn size(&self, leaf: &str) -> Result<Option<u64>, ContentError> {
+        self.gguf.size(&self.key(leaf))
+    }
+
+    fn needed(&self, leaf: &str) -> Result<u64, ContentError> {
+        self.gguf.needed(&self.key(leaf))
+    }
+
+    fn number(&self, leaf: &str) -> Result<Option<f64>, ContentError> {
+        self.gguf.number(&self.key(leaf))
+    }
+
+    fn unsupported(&self, leaf: &str, why: impl Into<String>) -> ContentError {
+        ContentError::Unsupported { what: format!("key `{}`", self.key(leaf)), why: why.into() }
+    }
+
+    /// Whether the first block has a tensor.
+    fn has(&self, role: Role, part: Part) -> bool {
+        gguf_name(Some(0), role, part).is_some_and(|name| self.gguf.tensor(&name).is_some())
+    }
+}
+
+/// Whether the rows of queries and keys are interleaved: llama.cpp rotates neighbours for this
+/// architecture, where Hugging Face rotates halves.
+pub(super) fn interleaved(arch: &str) -> bool {
+    arch == "llama"
+}
+
+/// The config of the Hugging Face directory.
+pub(super) fn config(
+    gguf: &Gguf,
+    tokens: &Tokens<'_>,
+    float: FloatType,
+) -> Result<Value, ContentError> {
+    let arch = gguf.architecture()?;
+    if !ARCHITECTURES.contains(&arch) {
+        return Err(ContentError::Architecture { found: arch.to_owned() });
+    }
+    let keys = Keys { gguf, arch };
+    refuse_experts(&keys)?;
+    let (hidden, heads) =
+        (keys.needed("embedding_length")?, keys.needed("attention.head_count")?.max(1));
+    let head_dim = head_dim(&keys, hidden / heads)?;
+    let eps = "attention.layer_norm_rms_epsilon";
+    let eps = keys.number(eps)?.ok_or_else(|| missing(&keys.key(eps)))?;
+    let context = keys.needed("context_length")?;
+    let embedding = gguf_name(None, Role::Embed, Part::Weight).unwrap_or_default();
+    let vocab = gguf.tensor(&embedding).map(|tensor| tensor.shape[0]);
+    let vocab = vocab.ok_or(ContentError::NoTensor { name: embedding })?;
+    if tokens.len() > vocab {
+        let why = format!("{} tokens, but the embedding has {vocab} rows", tokens.len());
+        return Err(ContentError::Vocabulary { why });
+    }
+    let head = gguf_name(None, Role::Head, Part::Weight).unwrap_or_default();
+    let window = keys.size("attention.sliding_window")?.filter(|window| *window > 0);
+    let mut config = family(&keys, window)?;
+    let shape = json!({
+        "hidden_act": "silu",
+        "hidden_size": hidden,
+        "initializer_range": 0.02,
+        "intermediate_size": keys.needed("feed_forward_length")?,
+        "max_position_embeddings": context,
+        "num_attention_heads": heads,
+        "num_key_value_heads": keys.size("attention.head_count_kv")?.unwrap_or(heads),
+        "num_hidden_layers": keys.needed("block_count")?,
+        "head_dim": head_dim,
+        "rms_norm_eps": eps,
+        "rope_theta": keys.number("rope.freq_base")?.unwrap_or(10_000.0),
+        "rope_scaling": rope_scaling(&keys, head_dim, context)?,
+        "tie_word_embeddings": gguf.tensor(&head).is_none(),
+        "use_cache": true,
+        "vocab_size": vocab,
+        "torch_dtype": float.config_name(),
+    });
+    for part in [shape, tokens.special_ids()] {
+        extend(&mut config, part);
+    }
+    Ok(Value::Object(config))
+}
+
+/// `generation_config.json`.
+pub(super) fn generation_config(tokens: &Tokens<'_>) -> Value {
+    tokens.special_ids()
+}
+
+fn extend(config: &mut Map<String, Value>, more: Value) {
+    if let Value::Object(more) = more {
+        config.extend(more);
+    }
+}
+
+/// The architecture and the switches that set it apart.
+fn family(keys: &Keys<'_>, window: Option<u64>) -> Result<Map<String, Value>, ContentError> {
+    let bias = |role| keys.has(role, Part::Bias);
+    let (qkv, o) = (bias(Role::Q) || bias(Role::K) || bias(Role::V), bias(Role::O));
+    let mlp = bias(Role::Gate) || bias(Role::Up) || bias(Role::Down);
+    let window_flags = json!({
+        "sliding_window": window, "use_sliding_window": window.is_some(), "max_window_layers": 0,
+    });
+    let chosen = match (keys.arch, window) {
+        ("qwen3", _) => json!({
+            "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "attention_bias": qkv || o,
+        }),
+        // Biases of the queries, keys and values alone are Qwen2's, whose arithmetic is the same.
+        ("llama", None) if qkv && !o && !mlp => {
+            json!({ "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2" })
+        }
+        ("llama", None) => json!({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama",
+            "attention_bias": qkv || o, "mlp_bias": mlp,
+        }),
+        ("llama", Some(_)) if !qkv && !o && !mlp => json!({
+            "architectures": ["MistralForCausalLM"], "model_type": "mistral",
+        }),
+        ("llama", Some(_)) => {
+            let why = "no architecture has a window and biases";
+            return Err(keys.unsupported("attention.sliding_window", why));
+        }
+        _ => json!({ "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2" }),
+    };
+    let mut config = Map::new();
+    extend(&mut config, chosen);
+    if keys.arch != "llama" || window.is_some() {
+        extend(&mut config, window_flags);
+    }
+    Ok(config)
+}
+
+fn refuse_experts(keys: &Keys<'_>) -> Result<(), ContentError> {
+    match keys.size("expert_count")? {
+        None | Some(0) => Ok(()),
+        Some(count) => Err(keys.unsupported(
+            "expert_count",
+            format!("{count} experts; dense models only are read from GGUF"),
+        )),
+    }
+}
+
+/// The width of a head: of keys, of values and of the rotation, which must be one.
+fn head_dim(keys: &Keys<'_>, even: u64) -> Result<u64, ContentError> {
+    let head_dim = keys.size("attention.key_length")?.unwrap_or(even);
+    for leaf in ["attention.value_length", "rope.dimension_count"] {
+        if let Some(other) = keys.size(leaf)?.filter(|other| *other != head_dim) {
+            let why = format!("{other}, while heads are {head_dim} wide");
+            return Err(keys.unsupported(leaf, why));
+        }
+    }
+    Ok(head_dim)
+}
+
+fn rope_scaling(keys: &Keys<'_>, head_dim: u64, context: u64) -> Result<Value, ContentError> {
+    let kind = keys.gguf.text(&keys.key("rope.scaling.type"))?;
+    let factor = match keys.number("rope.scaling.factor")? {
+        None => keys.number("rope.scale_linear")?,
+        found => found,
+    };
+    let factor = factor.filter(|factor| (factor - 1.0).abs() > f64::EPSILON && *factor > 0.0);
+    let original = keys.size("rope.scaling.original_context_length")?;
+    let scaling = match (kind, factor) {
+        (Some("none"), _) | (None | Some("linear" | "yarn"), None) => Value::Null,
+        (None | Some("linear"), Some(factor)) => json!({"rope_type": "linear", "factor": factor}),
+        (Some("yarn"), Some(factor)) => yarn(keys, factor, original.unwrap_or(context))?,
+        (Some(other), _) => {
+            return Err(keys.unsupported("rope.scaling.type", format!("`{other}` is not known")));
+        }
+    };
+    match rope_factors(keys, head_dim)? {
+        None => Ok(scaling),
+        Some(factors) if scaling.is_null() => Ok(json!({
+            "rope_type": "longrope", "short_factor": factors, "long_factor": factors,
+            "factor": 1.0, "attention_factor": 1.0, "original_max_position_embeddings": context,
+        })),
+        Some(_) => Err(ContentError::Unsupported {
+            what: format!("tensor `{ROPE_FACTORS}`"),
+            why: "the metadata scales the rotation in another way, too".into(),
+        }),
+    }
+}
+
+fn yarn(keys: &Keys<'_>, factor: f64, original: u64) -> Result<Value, ContentError> {
+    let mut yarn = Map::new();
+    extend(
+        &mut yarn,
+        json!({
+            "rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original,
+        }),
+    );
+    for (leaf, name) in [("yarn_beta_fast", "beta_fast"), ("yarn_beta_slow", "beta_slow")] {
+        if let Some(value) = keys.number(&format!("rope.scaling.{leaf}"))? {
+            yarn.insert(name.into(), value.into());
+        }
+    }
+    // llama.cpp multiplies this into the factor that both compute.
+    for leaf in ["attn_factor", "yarn_attn_factor"] {
+        if let Some(times) = keys.number(&format!("rope.scaling.{leaf}"))? {
+            yarn.insert("attention_factor".into(), (times * (1.0 + 0.1 * factor.ln())).into());
+        }
+    }
+    if keys.number("rope.scaling.yarn_ext_factor")?.is_some_and(|mix| (mix - 1.0).abs() > 1e-6) {
+        return Err(keys.unsupported("rope.scaling.yarn_ext_factor", "no config says it"));
+    }
+    Ok(Value::Object(yarn))
+}
+
+/// Divisors of the rotary frequencies. Llama 3.1's are written this way, and those of pruned
+/// heads; a list of ones says nothing.
+fn rope_factors(keys: &Keys<'_>, head_dim: u64) -> Result<Option<Vec<f64>>, ContentError> {
+    let Some(tensor) = keys.gguf.tensor(ROPE_FACTORS) else { return Ok(None) };
+    let expected = vec![head_dim as usize / 2];
+    if tensor.shape != expected {
+        let (tensor, found) = (ROPE_FACTORS.to_owned(), tensor.shape.clone());
+        return Err(ContentError::Shape { tensor, expected, found });
+    }
+    let mut factors = vec![0.0; expected[0]];
+    tensor.format.decode(&tensor.bytes, &mut factors);
+    if let Some(wrong) = factors.iter().find(|f| !f.is_finite() || **f <= 0.0) {
+        return Err(ContentError::Unsupported {
+            what: format!("tensor `{ROPE_FACTORS}`"),
+            why: format!("a frequency cannot be divided by {wrong}"),
+        });
+    }
+    let changed = factors.iter().any(|f| (f - 1.0).abs() > f32::EPSILON);
+    Ok(changed.then(|| factors.into_iter().map(f64::from).collect()))
+}

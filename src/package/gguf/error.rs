@@ -1,0 +1,213 @@
+//! What can be wrong with a GGUF file.
+use crate::{
+    checkpoint::CheckpointError, model::OpenError, scheme::ggml::FORMATS, tensor::MapError,
+};
+
+/// A GGUF file cannot be read or turned into a checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum GgufError {
+    /// The file cannot be mapped.
+    #[error(transparent)]
+    Map(#[from] MapError),
+    /// The output cannot be written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The bytes are damaged.
+    #[error("`{file}`: {source}{}", source.hint())]
+    Parse {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        source: Box<ParseError>,
+    },
+    /// The content cannot be turned into a checkpoint.
+    #[error("`{file}`: {source}")]
+    Content {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        source: Box<ContentError>,
+    },
+}
+
+/// What a readable file says cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ContentError {
+    /// A key that is needed.
+    #[error(
+        "key `{key}` is missing\nhint: the file was written by an old or partial converter; convert the model again"
+    )]
+    NoKey {
+        /// The key.
+        key: String,
+    },
+    /// A key holds something else.
+    #[error("key `{key}`: expected {expected}, found `{found}`\nhint: convert the model again")]
+    Key {
+        /// The key.
+        key: String,
+        /// What may stand there.
+        expected: String,
+        /// What stands there.
+        found: String,
+    },
+    /// Another architecture.
+    #[error(
+        "architecture `{found}` cannot be imported\nhint: supported are {}; start from the model's Hugging Face folder",
+        super::config::ARCHITECTURES.join(", ")
+    )]
+    Architecture {
+        /// `general.architecture`.
+        found: String,
+    },
+    /// Something that no config of the architecture says.
+    #[error("{what} cannot be imported: {why}\nhint: start from the model's Hugging Face folder")]
+    Unsupported {
+        /// Key or tensor.
+        what: String,
+        /// The reason.
+        why: String,
+    },
+    /// The config that was made is not accepted.
+    #[error(transparent)]
+    Model(#[from] Box<OpenError>),
+    /// A tensor that the architecture needs.
+    #[error(
+        "no tensor for `{name}`\nhint: the metadata describes a model that needs it; is the file one of several parts?"
+    )]
+    NoTensor {
+        /// Its Hugging Face name.
+        name: String,
+    },
+    /// A tensor of another shape.
+    #[error(
+        "tensor `{tensor}`: the metadata gives the shape {expected:?}, the file {found:?}\nhint: convert the model again"
+    )]
+    Shape {
+        /// Its name.
+        tensor: String,
+        /// By the metadata.
+        expected: Vec<usize>,
+        /// In the file.
+        found: Vec<usize>,
+    },
+    /// NaN or infinity.
+    #[error("{found}\nhint: {hint}")]
+    NonFinite {
+        /// Where.
+        found: crate::checkpoint::NonFinite,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A tokenizer that is not known.
+    #[error("`{key}` `{found}` is not known\nhint: known are {known}")]
+    Tokenizer {
+        /// The key.
+        key: &'static str,
+        /// What was found.
+        found: String,
+        /// What can be read.
+        known: String,
+    },
+    /// The vocabulary has a defect.
+    #[error("the vocabulary cannot be used: {why}\nhint: convert the model again")]
+    Vocabulary {
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// The bytes are not a GGUF file that can be read.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name every field")]
+pub enum ParseError {
+    #[error("expected the magic number `GGUF`, found {found:?}")]
+    Magic { found: [u8; 4] },
+    #[error("the file is big-endian")]
+    BigEndian,
+    #[error("version {found}, this program reads 2 and 3")]
+    Version { found: u32 },
+    #[error("truncated: {what} at byte {at} needs {needed} bytes, {left} are left")]
+    Truncated { what: String, at: usize, needed: u64, left: usize },
+    #[error("{count} {what} announced before byte {at}, {left} bytes are left")]
+    Count { what: String, at: usize, count: u64, left: usize },
+    #[error("{what} at byte {at} has {length} bytes, at most {longest} are read")]
+    Long { what: String, at: usize, length: u64, longest: u64 },
+    #[error("{what} at byte {at} is not UTF-8")]
+    NotUtf8 { what: String, at: usize },
+    #[error("key `{key}`: unknown value type {found} at byte {at}")]
+    ValueType { key: String, at: usize, found: u32 },
+    #[error("key `{key}`: the bool at byte {at} is neither 0 nor 1")]
+    Bool { key: String, at: usize },
+    #[error("key `{key}`: arrays are nested too deeply at byte {at}")]
+    Depth { key: String, at: usize },
+    #[error("key `{key}` is listed twice")]
+    KeyTwice { key: String },
+    #[error("key `general.alignment`: expected a power of two up to 1048576, found `{found}`")]
+    Alignment { found: String },
+    #[error("tensor `{tensor}`: {found} axes at byte {at}, expected 1 to 4")]
+    Axes { tensor: String, at: usize, found: u32 },
+    #[error("tensor `{tensor}`: the shape {found:?} at byte {at} has no size")]
+    Shape { tensor: String, at: usize, found: Vec<u64> },
+    #[error("tensor `{tensor}`: {} at byte {at}", type_name(*found))]
+    TensorType { tensor: String, at: usize, found: u32 },
+    #[error("tensor `{tensor}`: rows of {row} weights are no whole {format} blocks of {block}")]
+    Row { tensor: String, format: &'static str, row: usize, block: usize },
+    #[error("tensor `{tensor}`: offset {offset} is not a multiple of {alignment}")]
+    Misaligned { tensor: String, offset: u64, alignment: u64 },
+    #[error(
+        "tensor `{tensor}`: {bytes} bytes at offset {offset} of the data, which starts at byte {data}, lie beyond the file's end at {file}"
+    )]
+    Beyond { tensor: String, offset: u64, bytes: usize, data: u64, file: usize },
+    #[error("tensor `{tensor}` is listed twice")]
+    TensorTwice { tensor: String },
+    #[error("tensors `{first}` and `{second}` overlap at offset {start}")]
+    Overlap { first: String, second: String, start: u64 },
+}
+
+/// Types of ggml that are not read, for the message.
+const UNREAD: &[(u32, &str)] = &[
+    (9, "Q8_1"),
+    (10, "Q2_K"),
+    (11, "Q3_K"),
+    (15, "Q8_K"),
+    (16, "IQ2_XXS"),
+    (17, "IQ2_XS"),
+    (18, "IQ3_XXS"),
+    (19, "IQ1_S"),
+    (20, "IQ4_NL"),
+    (21, "IQ3_S"),
+    (22, "IQ2_S"),
+    (23, "IQ4_XS"),
+    (24, "I8"),
+    (25, "I16"),
+    (26, "I32"),
+    (27, "I64"),
+    (28, "F64"),
+    (29, "IQ1_M"),
+    (34, "TQ1_0"),
+    (35, "TQ2_0"),
+    (39, "MXFP4"),
+];
+
+fn type_name(id: u32) -> String {
+    match UNREAD.iter().find(|(known, _)| *known == id) {
+        Some((_, name)) => format!("type {name} ({id}) is not read"),
+        None => format!("unknown type {id}"),
+    }
+}
+
+impl ParseError {
+    fn hint(&self) -> String {
+        match self {
+            Self::Magic { .. } => "\nhint: is this a GGUF file?".into(),
+            Self::BigEndian => "\nhint: write it on or for a little-endian machine".into(),
+            Self::Version { .. } => "\nhint: write the file with a newer converter".into(),
+            Self::TensorType { .. } => {
+                let read: Vec<_> = FORMATS.iter().map(|f| f.name()).collect();
+                format!("\nhint: types that are read: {}", read.join(", "))
+            }
+            _ => "\nhint: the file is damaged or was not fetched fully; fetch it again".into(),
+        }
+    }
+}

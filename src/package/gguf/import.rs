@@ -1,0 +1,210 @@
+//! A GGUF file as a Hugging Face directory.
+use super::{
+    config::{self, interleaved},
+    error::{ContentError, GgufError},
+    file::Gguf,
+    names::{ROPE_FACTORS, gguf_name, place},
+    parse::TensorInfo,
+    tokenizer::Tokens,
+};
+use crate::{
+    checkpoint::{DEFAULT_SHARD_BYTES, OutputDir, ShardWriter, TensorPlan, find_nonfinite},
+    model::{ModelSpec, OpenError, Part, Role, TensorSpec},
+    progress::{Progress, Unit},
+    tensor::{Bytes, FloatType, RawTensor},
+};
+use serde_json::Value;
+
+/// Weights that are decoded at a time.
+const CHUNK: usize = 1 << 20;
+
+/// What an import needs to know before it writes.
+#[derive(Debug)]
+pub struct Import<'a> {
+    gguf: &'a Gguf,
+    float: FloatType,
+    /// NaN and infinity are taken over.
+    pub allow_nonfinite: bool,
+    config: Value,
+    generation: Value,
+    tokenizer: Vec<u8>,
+    tokenizer_config: Value,
+    /// In the order of the output's names.
+    tensors: Vec<Source<'a>>,
+}
+
+/// A tensor of the output.
+#[derive(Debug)]
+struct Source<'a> {
+    name: String,
+    info: &'a TensorInfo,
+    /// Width of the heads whose rows are interleaved in the file.
+    interleaved: Option<usize>,
+}
+
+impl<'a> Import<'a> {
+    /// Reads the metadata and finds every tensor. Nothing is written.
+    pub fn plan(gguf: &'a Gguf, float: FloatType) -> Result<Self, GgufError> {
+        Self::plan_content(gguf, float).map_err(|source| content(gguf, source))
+    }
+
+    fn plan_content(gguf: &'a Gguf, float: FloatType) -> Result<Self, ContentError> {
+        let tokens = Tokens::read(gguf)?;
+        let config = config::config(gguf, &tokens, float)?;
+        let spec =
+            ModelSpec::from_config(&config).map_err(|error| Box::new(OpenError::Config(error)))?;
+        Ok(Self {
+            gguf,
+            float,
+            allow_nonfinite: false,
+            tensors: sources(gguf, &spec)?,
+            config,
+            generation: config::generation_config(&tokens),
+            tokenizer: tokens.tokenizer_json()?,
+            tokenizer_config: tokens.tokenizer_config()?,
+        })
+    }
+
+    /// Number of tensors of the output.
+    pub fn tensors(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// Number of parameters of the output.
+    pub fn parameters(&self) -> u64 {
+        self.tensors.iter().map(|t| t.info.shape.iter().product::<usize>() as u64).sum()
+    }
+
+    /// Tensors that the architecture does not know. They are carried over under their names.
+    pub fn extras(&self) -> Vec<&str> {
+        let known = |t: &&Source<'_>| t.name == t.info.name;
+        self.tensors.iter().filter(known).map(|t| t.name.as_str()).collect()
+    }
+
+    /// Writes everything into `dir`, one piece of one tensor in memory at a time.
+    pub fn write(&self, dir: &OutputDir, progress: &dyn Progress) -> Result<(), GgufError> {
+        let json = |value| serde_json::to_vec_pretty(value).unwrap_or_default();
+        dir.write("config.json", &json(&self.config))?;
+        dir.write("generation_config.json", &json(&self.generation))?;
+        dir.write("tokenizer.json", &self.tokenizer)?;
+        dir.write("tokenizer_config.json", &json(&self.tokenizer_config))?;
+        let dtype = self.float.dtype();
+        let plan = |t: &Source<'_>| TensorPlan {
+            name: t.name.clone(),
+            dtype,
+            shape: t.info.shape.clone(),
+        };
+        let plans: Vec<TensorPlan> = self.tensors.iter().map(plan).collect();
+        progress.start("import", plans.iter().map(TensorPlan::bytes).sum(), Unit::Bytes);
+        let mut writer = ShardWriter::create(dir, plans, DEFAULT_SHARD_BYTES);
+        for tensor in &self.tensors {
+            self.write_tensor(tensor, &mut writer, progress)?;
+            tensor.info.bytes.release();
+        }
+        writer.finish()?;
+        progress.finish();
+        Ok(())
+    }
+
+    fn write_tensor(
+        &self,
+        tensor: &Source<'_>,
+        writer: &mut ShardWriter,
+        progress: &dyn Progress,
+    ) -> Result<(), GgufError> {
+        let shape = tensor.info.shape.clone();
+        let width = shape.last().copied().unwrap_or(1);
+        // A gain or bias is many rows of one when its order changes, else one row.
+        let width = if shape.len() == 1 && tensor.interleaved.is_some() { 1 } else { width };
+        let rows = shape.iter().product::<usize>() / width.max(1);
+        let raw = RawTensor { dtype: self.float.dtype(), shape, bytes: Bytes::fixed(&[]) };
+        let per_chunk = (CHUNK / width.max(1)).max(1);
+        let mut values = vec![0.0; per_chunk.min(rows) * width];
+        for first in (0..rows).step_by(per_chunk) {
+            let count = per_chunk.min(rows - first);
+            let values = &mut values[..count * width];
+            decode_rows(tensor, first, width, values);
+            let mut bytes = Vec::new();
+            self.float.encode(values, &mut bytes);
+            if !self.allow_nonfinite
+                && let Some(found) = find_nonfinite(&tensor.info.name, &raw, &bytes, first)
+            {
+                let hint = match self.float {
+                    FloatType::F16 => "float16 ends at 65504; try --dtype bf16 or f32",
+                    _ => "the file is damaged; --allow-nonfinite takes the values over",
+                };
+                return Err(content(self.gguf, ContentError::NonFinite { found, hint }));
+            }
+            progress.advance(bytes.len() as u64);
+            writer.write(&tensor.name, bytes)?;
+        }
+        Ok(())
+    }
+}
+
+fn content(gguf: &Gguf, source: ContentError) -> GgufError {
+    GgufError::Content { file: gguf.file.clone(), source: Box::new(source) }
+}
+
+/// Decodes rows `first..` of the output. Rows that the file interleaves are picked one by one.
+fn decode_rows(tensor: &Source<'_>, first: usize, width: usize, values: &mut [f32]) {
+    let format = tensor.info.format;
+    let row_bytes = width / format.block_len() * format.block_bytes();
+    let Some(head) = tensor.interleaved else {
+        format.decode(&tensor.info.bytes[first * row_bytes..], values);
+        return;
+    };
+    for (i, out) in values.chunks_exact_mut(width).enumerate() {
+        let row = interleaved_row(first + i, head);
+        format.decode(&tensor.info.bytes[row * row_bytes..], out);
+    }
+}
+
+/// The row of the file that is row `row` of the output: in a head of width d, row i of the first
+/// half stands at 2i and row i of the second half at 2i + 1.
+fn interleaved_row(row: usize, head: usize) -> usize {
+    let (base, within) = (row / head * head, row % head);
+    let half = head / 2;
+    base + if within < half { 2 * within } else { 2 * (within - half) + 1 }
+}
+
+/// Every tensor of the output in the order of names: those of the architecture, then whatever else
+/// the file holds.
+fn sources<'a>(gguf: &'a Gguf, spec: &ModelSpec) -> Result<Vec<Source<'a>>, ContentError> {
+    let by_name: std::collections::BTreeMap<&str, &TensorInfo> =
+        gguf.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+    let interleaves = interleaved(gguf.architecture()?);
+    let mut all = Vec::new();
+    for tensor in &spec.tensors {
+        let absent = || ContentError::NoTensor { name: tensor.name.clone() };
+        let name = gguf_name(tensor.block, tensor.role, tensor.part).ok_or_else(absent)?;
+        let info = *by_name.get(name.as_str()).ok_or_else(absent)?;
+        let expected = spec.shape(tensor);
+        if info.shape != expected {
+            let found = info.shape.clone();
+            return Err(ContentError::Shape { tensor: name, expected, found });
+        }
+        let interleaved = head_width(spec, tensor).filter(|_| interleaves);
+        if interleaved.is_some() && tensor.input.is_none() && info.format.block_len() > 1 {
+            let (what, why) = (format!("tensor `{name}`"), "a bias in blocks of 32".to_owned());
+            return Err(ContentError::Unsupported { what, why });
+        }
+        all.push(Source { name: tensor.name.clone(), info, interleaved });
+    }
+    for info in &gguf.tensors {
+        let known = place(&info.name)
+            .is_some_and(|(block, role, part)| spec.find(block, role, None, part).is_some());
+        if !known && info.name != ROPE_FACTORS {
+            all.push(Source { name: info.name.clone(), info, interleaved: None });
+        }
+    }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
+}
+
+/// Width of the heads of a query or key projection.
+fn head_width(spec: &ModelSpec, tensor: &TensorSpec) -> Option<usize> {
+    let rotated = matches!(tensor.role, Role::Q | Role::K);
+    let (Part::Weight | Part::Bias) = tensor.part;
+    tensor.block.filter(|_| rotated).map(|b| spec.blocks[b].head_dim)
+}
