@@ -3,6 +3,7 @@
 //! Add a verb: one file with its `Args` and `run`, one line in [`Verb`] and one in [`run`].
 mod bench;
 mod context;
+mod eval;
 mod inspect;
 mod import;
 mod logits;
@@ -53,6 +54,7 @@ enum Verb {
     Inspect(inspect::Args),
     Quantize(quantize::Args),
     Verify(verify::Args),
+    Eval(eval::Args),
     Bench(bench::Args),
     Logits(logits::Args),
     Synth(synth::Args),
@@ -74,6 +76,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Verb::Inspect(args) => inspect::run(&args, &context),
         Verb::Quantize(args) => quantize::run(&args, &context),
         Verb::Verify(args) => verify::run(&args, &context),
+        Verb::Eval(args) => eval::run(&args, &context),
         Verb::Bench(args) => bench::run(&args, &context),
         Verb::Logits(args) => logits::run(&args, &context),
         Verb::Synth(args) => synth::run(&args, &context),

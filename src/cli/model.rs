@@ -5,7 +5,18 @@ use crate::{
 };
 
 /// How weights are held and multiplied.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
 pub(super) enum BackendName {
     /// Every weight in float32, activations as they are
     #[default]

@@ -3,7 +3,7 @@
 //! are the same in each, so the bits are too.
 use pulp::{Arch, Simd, WithSimd};
 
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// A function whose loops are compiled for every instruction set. The body is the method of an
 /// operation, which `pulp` inlines; a closure in its place would not always be.
@@ -26,10 +26,11 @@ macro_rules! vectorized {
     (@output) => { () };
     (@output $ret:ty) => { $ret };
 }
+pub(super) use vectorized;
 
 /// eˣ to about 2 units in the last place on [-87, 88]; clamped outside, so that -∞ gives 0.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub(super) fn exp(x: f32) -> f32 {
     // Cephes: x = n·ln 2 + r, |r| ≤ ln 2 / 2, and a polynomial of degree 6 for eʳ.
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2^23: adding it leaves the nearest integer
     let x = x.clamp(-104.0, 88.0);
@@ -49,7 +50,7 @@ fn exp(x: f32) -> f32 {
 }
 
 #[inline(always)]
-fn lanes_sum(lanes: [f32; LANES]) -> f32 {
+pub(super) fn lanes_sum(lanes: [f32; LANES]) -> f32 {
     let mut sum = lanes;
     let mut width = LANES / 2;
     while width > 0 {
@@ -83,7 +84,7 @@ fn fold(
 }
 
 #[inline(always)]
-fn max(x: &[f32]) -> f32 {
+pub(super) fn max(x: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a { b } else { a };
     fold(x, f32::NEG_INFINITY, larger, |lanes| lanes.into_iter().fold(f32::NEG_INFINITY, larger))
 }

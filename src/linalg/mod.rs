@@ -3,10 +3,12 @@
 //! Add a factorization or transform: one file here, behind a non-generic function, so that
 //! monomorphised library code is compiled once.
 
+mod compare;
 mod elementwise;
 mod matmul;
 mod team;
 
+pub use compare::{divergence_sums, top5};
 pub use elementwise::{
     add_assign, log_sum_exp, rms_norm, scaled_dots, silu_mul, softmax, weighted_sum,
 };

@@ -1,1 +1,148 @@
 //! Results as tables, JSON, Markdown and `JUnit` XML.
+//!
+//! [`EvalReport`] holds what was measured and how; each form is one function in a file of its own.
+//! Add a form: one file, one flag in the command line's `eval`.
+mod junit;
+mod markdown;
+mod rows;
+mod table;
+
+pub use junit::junit;
+pub use markdown::markdown;
+pub use table::table;
+
+use crate::eval::{BosPolicy, Figures, Form, GateResult};
+use serde::Serialize;
+
+/// Version of the JSON form (docs/evaluation.md): grows when a field changes its meaning or goes.
+pub const SCHEMA: u32 = 1;
+
+/// The result of an evaluation. Numbers that do not exist are `null` in JSON.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EvalReport {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The program's version.
+    pub tool: String,
+    /// The model, as it was named.
+    pub model: String,
+    /// The reference, as it was named.
+    pub reference: Option<String>,
+    /// Perplexity.
+    pub ppl: f64,
+    /// Perplexity of the reference.
+    pub ppl_reference: Option<f64>,
+    /// `ppl / ppl_reference - 1`.
+    pub ppl_increase: Option<f64>,
+    /// Mean KL divergence from the reference, nats.
+    pub kl_mean: Option<f64>,
+    /// Share of positions with the reference's most likely token.
+    pub top1_agreement: Option<f64>,
+    /// Scored positions.
+    pub tokens: usize,
+    /// Every gate was passed; true without gates.
+    pub passed: bool,
+    /// The gates that were asked for.
+    pub gates: Vec<GateResult>,
+    /// How it was measured.
+    pub method: Method,
+    /// All figures.
+    pub figures: Figures,
+    /// Per word and byte, for protocols that count them.
+    pub per_word: Option<PerWord>,
+}
+
+/// How a measurement was made: figures are comparable when all of this agrees.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Method {
+    /// Protocol.
+    pub protocol: String,
+    /// Tokens of a window.
+    pub ctx: usize,
+    /// Tokens between windows, for `strided`.
+    pub stride: Option<usize>,
+    /// Windows that were measured.
+    pub windows: usize,
+    /// Tokens of the whole text.
+    pub text_tokens: usize,
+    /// Where BOS stands.
+    pub bos: BosPolicy,
+    /// Names of the text files.
+    pub text: Vec<String>,
+    /// How the files were read.
+    pub text_form: Form,
+    /// What stands between documents.
+    pub join: String,
+    /// SHA-256 of the text's bytes.
+    pub data_sha256: String,
+    /// SHA-256 of tokenizer.json.
+    pub tokenizer_sha256: String,
+    /// How weights were held and multiplied.
+    pub backend: String,
+}
+
+/// Word-level figures, as lm-evaluation-harness names them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct PerWord {
+    /// Words of the documents.
+    pub words: usize,
+    /// Bytes of the documents.
+    pub bytes: usize,
+    /// exp(total nll / words)
+    pub word_perplexity: f64,
+    /// exp(total nll / bytes)
+    pub byte_perplexity: f64,
+    /// total nll / bytes / ln 2
+    pub bits_per_byte: f64,
+    /// Word perplexity of the reference.
+    pub word_perplexity_reference: Option<f64>,
+}
+
+impl EvalReport {
+    /// Puts a report together; `words` are words and bytes of the text where they are counted.
+    pub fn new(
+        (model, reference): (String, Option<String>),
+        method: Method,
+        figures: Figures,
+        gates: Vec<GateResult>,
+        words: Option<(usize, usize)>,
+    ) -> Self {
+        let against = figures.divergence.as_ref();
+        Self {
+            schema: SCHEMA,
+            tool: format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")),
+            model,
+            reference,
+            ppl: figures.perplexity.value,
+            ppl_reference: against.map(|it| it.reference.value),
+            ppl_increase: against.map(|it| it.ppl_ratio.value - 1.0),
+            kl_mean: against.map(|it| it.kl_mean.value),
+            top1_agreement: against.map(|it| it.top1_agreement),
+            tokens: figures.tokens,
+            passed: gates.iter().all(|gate| gate.passed),
+            gates,
+            method,
+            per_word: words.map(|words| PerWord::of(&figures, words)),
+            figures,
+        }
+    }
+}
+
+impl PerWord {
+    fn of(figures: &Figures, (words, bytes): (usize, usize)) -> Self {
+        let total = |nll: f64| nll * figures.tokens as f64;
+        let nll = total(figures.perplexity.nll);
+        let reference = figures.divergence.as_ref().map(|it| total(it.reference.nll));
+        Self {
+            words,
+            bytes,
+            word_perplexity: (nll / words as f64).exp(),
+            byte_perplexity: (nll / bytes as f64).exp(),
+            bits_per_byte: nll / bytes as f64 / std::f64::consts::LN_2,
+            word_perplexity_reference: reference.map(|nll| (nll / words as f64).exp()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,411 @@
+//! `milm-compress eval`: what compression cost, and whether that is within bounds.
+use super::{Context, Outcome, model::BackendName, output};
+use crate::{
+    checkpoint::{OutputDir, sha256},
+    eval::{
+        Encoder, Form, Fraction, Gates, JOIN, LogitSource, ModelSource, PROTOCOLS, Plan,
+        PlanSettings, Protocol, StoredKey, StoredReference, StoredWriter, Text, measure,
+    },
+    package::{self, Opened},
+    report::{self, EvalReport, Method},
+    tensor::Bytes,
+    text::Tokenizer,
+};
+use anyhow::Context as _;
+use clap::builder::PossibleValuesParser;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::File,
+    io::{BufWriter, IsTerminal},
+    path::{Path, PathBuf},
+};
+
+/// Measure perplexity, and divergence from a reference
+///
+/// Exit code 0: done and every gate passed; 1: a gate failed; 2: an error. The protocols are
+/// described in docs/evaluation.md; figures of different protocols are not comparable.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    milm-compress eval ./model --text wiki.test.raw --text-form rows --windows 4\n  \
+    milm-compress eval ./package --reference ./model --text a.txt --max-kl 0.05 --json -\n  \
+    milm-compress eval ./model --text a.txt --save-reference model.ref\n  \
+    milm-compress eval ./package --reference model.ref --text a.txt --max-ppl-increase 2% \\\n    \
+    --min-top1 93% --junit eval.xml")]
+pub(super) struct Args {
+    /// Checkpoint, package, or builtin:milm-mini
+    model: String,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Settings of `eval`. Every field is a flag and a recipe key of the same name.
+#[derive(clap::Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(super) struct Settings {
+    /// Model to compare with, or a file that --save-reference made
+    #[arg(long, value_name = "MODEL|FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reference: Option<String>,
+    /// Text to measure on: plain UTF-8, or jsonl with `text` or `messages`; may be repeated
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    pub(super) text: Vec<PathBuf>,
+    /// How the text files hold their documents
+    #[arg(long, value_enum, default_value_t)]
+    pub(super) text_form: Form,
+    /// Which windows the model sees and which tokens are scored
+    #[arg(long, default_value = "gptq", value_parser = protocol_names())]
+    pub(super) protocol: String,
+    /// Tokens of a window [default: 2048, or what the model allows]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ctx: Option<usize>,
+    /// Tokens from one window to the next, for strided [default: half of --ctx]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) stride: Option<usize>,
+    /// Measure the first N windows only
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) windows: Option<usize>,
+    /// Gate: largest mean KL divergence from the reference, nats
+    #[arg(long, value_name = "X")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_kl: Option<f64>,
+    /// Gate: largest growth of the perplexity over the reference's, e.g. 2% or 0.02
+    #[arg(long, value_name = "X")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_ppl_increase: Option<Fraction>,
+    /// Gate: smallest share of tokens with the reference's first choice, e.g. 93% or 0.93
+    #[arg(long, value_name = "X")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) min_top1: Option<Fraction>,
+    /// Store the reference's log-probabilities (MODEL's without --reference) for later use
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) save_reference: Option<PathBuf>,
+    /// Write the result as JSON to a file, or to stdout (-)
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) json: Option<PathBuf>,
+    /// Write the result as Markdown to a file, or to stdout (-)
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) markdown: Option<PathBuf>,
+    /// Write the gates as JUnit XML to a file, or to stdout (-)
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) junit: Option<PathBuf>,
+    /// As `run` computes, or in float32; of both models
+    #[arg(long, value_enum, default_value = "kernels")]
+    pub(super) backend: BackendName,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            reference: None,
+            text: Vec::new(),
+            text_form: Form::Auto,
+            protocol: "gptq".into(),
+            ctx: None,
+            stride: None,
+            windows: None,
+            max_kl: None,
+            max_ppl_increase: None,
+            min_top1: None,
+            save_reference: None,
+            json: None,
+            markdown: None,
+            junit: None,
+            backend: BackendName::Kernels,
+        }
+    }
+}
+
+fn protocol_names() -> PossibleValuesParser {
+    let value = |it: &Protocol| clap::builder::PossibleValue::new(it.name).help(it.about);
+    PossibleValuesParser::new(PROTOCOLS.iter().map(value))
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
+    let report = evaluate(&args.model, &args.settings, context)?;
+    show(&report, &args.settings, context)
+}
+
+/// Measures a model. Everything that can be wrong with the settings is found before any work.
+pub(super) fn evaluate(
+    model: &str,
+    settings: &Settings,
+    context: &Context,
+) -> anyhow::Result<EvalReport> {
+    let gates = settings.gates();
+    gates.check(settings.reference.is_some())?;
+    settings.check_outputs(context)?;
+    let opened = package::open(model)?;
+    let (task, plan) = Task::prepare(model, &opened, settings)?;
+    let reference = match &settings.reference {
+        Some(name) => Some(Reference::open(name, &task, &plan)?),
+        None => None,
+    };
+    let backend = settings.backend.backend();
+    let team = &context.team;
+    let progress = context.progress();
+    let source = |model| ModelSource::new(model, &*backend, team, progress);
+    let (mut other_model, mut other_file);
+    let other: Option<&mut dyn LogitSource> = match reference {
+        Some(Reference::Model(ref opened)) => {
+            other_model = source(&opened.model);
+            Some(&mut other_model)
+        }
+        Some(Reference::Stored(stored)) => {
+            other_file = stored;
+            Some(&mut other_file)
+        }
+        None => None,
+    };
+    let mut saver = match &settings.save_reference {
+        Some(path) => Some(Saver::create(path, &task.key, &plan, context.force)?),
+        None => None,
+    };
+    let writer = saver.as_mut().map(|saver| &mut saver.writer);
+    let mut model_source = source(&opened.model);
+    let (figures, _) = measure(&plan.windows, &mut model_source, other, writer, (team, progress))?;
+    if let Some(saver) = saver {
+        saver.finish()?;
+    }
+    let judged = gates.judge(&figures)?;
+    let names = (model.to_owned(), settings.reference.clone());
+    Ok(EvalReport::new(names, task.method(settings, &plan), figures, judged, plan.words))
+}
+
+/// Writes the forms that were asked for; the table when none goes to stdout.
+pub(super) fn show(
+    report: &EvalReport,
+    settings: &Settings,
+    context: &Context,
+) -> anyhow::Result<Outcome> {
+    let taken = settings.outputs().any(|path| path == Path::new("-"));
+    if !taken {
+        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        output::text(&report::table(report, None, colour))?;
+    }
+    if let Some(path) = &settings.json {
+        output::json(path, report, context)?;
+    }
+    if let Some(path) = &settings.markdown {
+        output::file_or_stdout(path, &report::markdown(report), context)?;
+    }
+    if let Some(path) = &settings.junit {
+        output::file_or_stdout(path, &report::junit(report), context)?;
+    }
+    Ok(if report.passed { Outcome::Done } else { Outcome::GateFailed })
+}
+
+impl Settings {
+    fn gates(&self) -> Gates {
+        Gates {
+            max_ppl_increase: self.max_ppl_increase.map(|it| it.0),
+            max_kl: self.max_kl,
+            min_top1: self.min_top1.map(|it| it.0),
+        }
+    }
+
+    fn outputs(&self) -> impl Iterator<Item = &Path> {
+        [&self.json, &self.markdown, &self.junit].into_iter().flatten().map(PathBuf::as_path)
+    }
+
+    /// Outputs that cannot be written are told before hours of work.
+    fn check_outputs(&self, context: &Context) -> anyhow::Result<()> {
+        let stdout = self.outputs().filter(|path| *path == Path::new("-")).count();
+        anyhow::ensure!(
+            stdout < 2,
+            "only one result can go to stdout\nhint: write others to files"
+        );
+        let files = self.outputs().filter(|path| *path != Path::new("-"));
+        for path in files.chain(self.save_reference.as_deref()) {
+            if path.exists() && !context.force {
+                anyhow::bail!(
+                    "`{}` exists\nhint: choose another name, or replace it with --force",
+                    path.display()
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The text as the model's tokenizer has it, and what identifies that.
+struct Task {
+    text: Text,
+    key: StoredKey,
+    joined_ids: Vec<u32>,
+}
+
+impl Task {
+    fn prepare(model: &str, opened: &Opened, settings: &Settings) -> anyhow::Result<(Self, Plan)> {
+        let tokenizer = opened.tokenizer()?;
+        let text = read_text(&settings.text, settings.text_form, &tokenizer)?;
+        let limit = opened.model.spec.max_positions;
+        let ctx = settings.ctx.unwrap_or_else(|| 2048.min(limit.max(2)));
+        if ctx > limit {
+            tracing::warn!("windows of {ctx} tokens: the model was made for {limit}");
+        }
+        let protocol = Protocol::find(&settings.protocol)?;
+        let sizes = PlanSettings { ctx, stride: settings.stride, windows: settings.windows };
+        let plan = with_encoder(&tokenizer, |encoder| protocol.plan(&text, encoder, sizes))?;
+        let key = StoredKey {
+            protocol: protocol.name.to_owned(),
+            ctx,
+            windows: plan.windows.len(),
+            vocab: opened.model.spec.vocab,
+            ..StoredKey::new(model, &text.sha256, &tokenizer_hash(opened)?)
+        };
+        let joined_ids = encode_sample(&tokenizer, &text)?;
+        Ok((Self { text, key, joined_ids }, plan))
+    }
+
+    fn method(&self, settings: &Settings, plan: &Plan) -> Method {
+        let strided = settings.protocol == "strided";
+        Method {
+            protocol: self.key.protocol.clone(),
+            ctx: self.key.ctx,
+            stride: strided.then(|| settings.stride.unwrap_or(self.key.ctx / 2)),
+            windows: plan.windows.len(),
+            text_tokens: plan.text_tokens,
+            bos: plan.bos,
+            text: settings.text.iter().map(|path| path.display().to_string()).collect(),
+            text_form: self.text.form,
+            join: JOIN.into(),
+            data_sha256: self.key.data_sha256.clone(),
+            tokenizer_sha256: self.key.tokenizer_sha256.clone(),
+            backend: settings.backend.isa().into(),
+        }
+    }
+}
+
+fn read_text(paths: &[PathBuf], form: Form, tokenizer: &Tokenizer) -> anyhow::Result<Text> {
+    anyhow::ensure!(!paths.is_empty(), "no text to measure on\nhint: name a file with --text");
+    let files: Vec<(String, Bytes)> = paths
+        .iter()
+        .map(|path| Ok((path.display().to_string(), Bytes::map(path)?)))
+        .collect::<anyhow::Result<_>>()?;
+    let files: Vec<(&str, &[u8])> =
+        files.iter().map(|(name, bytes)| (name.as_str(), &**bytes)).collect();
+    let render = |messages: &serde_json::Value| {
+        let list = messages.as_array().ok_or("`messages` is no list")?;
+        let template = tokenizer.chat_template().map_err(|error| error.to_string())?;
+        template.render(list, false).map_err(|error| error.to_string())
+    };
+    Ok(Text::read(&files, form, &render)?)
+}
+
+fn with_encoder<T>(tokenizer: &Tokenizer, use_it: impl FnOnce(&Encoder<'_>) -> T) -> T {
+    let encode = |text: &str, special: bool| {
+        tokenizer.encode(text, special).map_err(|error| error.to_string())
+    };
+    let eos = tokenizer.eos().first().copied();
+    use_it(&Encoder { encode: &encode, bos: tokenizer.bos(), eos })
+}
+
+/// Ids of the beginning of the text, by which tokenizers are compared.
+fn encode_sample(tokenizer: &Tokenizer, text: &Text) -> anyhow::Result<Vec<u32>> {
+    let sample: String = text.documents.iter().flat_map(|it| it.chars()).take(1 << 16).collect();
+    Ok(tokenizer.encode(&sample, true)?)
+}
+
+fn tokenizer_hash(opened: &Opened) -> anyhow::Result<String> {
+    let file = opened.folder.read("tokenizer.json")?.context("no tokenizer.json")?;
+    Ok(sha256(&file))
+}
+
+/// What a model is compared with.
+enum Reference {
+    Model(Box<Opened>),
+    Stored(StoredReference),
+}
+
+impl Reference {
+    /// Opens a model or a stored file; refuses one that is not comparable.
+    fn open(name: &str, task: &Task, plan: &Plan) -> anyhow::Result<Self> {
+        let path = Path::new(name);
+        if path.is_file() {
+            let mut stored = StoredReference::open(name, &Bytes::map(path)?)?;
+            stored.check(&task.key, &plan.windows)?;
+            return Ok(Self::Stored(stored));
+        }
+        let opened = package::open(name)?;
+        if tokenizer_hash(&opened)? != task.key.tokenizer_sha256 {
+            let ids = encode_sample(&opened.tokenizer()?, &task.text)?;
+            anyhow::ensure!(
+                ids == task.joined_ids,
+                "the tokenizers of the model and of `{name}` give other tokens\n\
+                 hint: only models with one tokenizer can be compared token by token"
+            );
+        }
+        Ok(Self::Model(Box::new(opened)))
+    }
+}
+
+/// A stored reference in the making: in a temporary folder, which an interrupt removes.
+struct Saver {
+    writer: StoredWriter<BufWriter<File>>,
+    dir: OutputDir,
+    target: PathBuf,
+}
+
+const PART: &str = "reference.safetensors";
+
+impl Saver {
+    fn create(path: &Path, key: &StoredKey, plan: &Plan, force: bool) -> anyhow::Result<Self> {
+        let name = path.file_name().context("--save-reference: no file name")?.to_string_lossy();
+        let dir = OutputDir::create(&path.with_file_name(format!(".{name}.unfinished")), force)?;
+        let file = BufWriter::with_capacity(1 << 20, dir.file(PART)?);
+        let writer = StoredWriter::new(file, key, &plan.windows)?;
+        Ok(Self { writer, dir, target: path.to_owned() })
+    }
+
+    fn finish(self) -> anyhow::Result<()> {
+        self.writer.finish()?.into_inner()?.sync_all()?;
+        std::fs::rename(self.dir.path().join(PART), &self.target)
+            .with_context(|| format!("cannot write `{}`", self.target.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flag_has_its_recipe_key() {
+        let command = <Args as clap::Args>::augment_args(clap::Command::new("eval"));
+        let full = Settings {
+            reference: Some("r".into()),
+            ctx: Some(1),
+            stride: Some(1),
+            windows: Some(1),
+            max_kl: Some(0.1),
+            max_ppl_increase: Some(Fraction(0.1)),
+            min_top1: Some(Fraction(0.1)),
+            save_reference: Some("s".into()),
+            json: Some("j".into()),
+            markdown: Some("m".into()),
+            junit: Some("u".into()),
+            ..Settings::default()
+        };
+        let value = serde_json::to_value(&full).unwrap();
+        let mut keys: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut flags: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+        (keys.sort_unstable(), flags.sort_unstable());
+        assert_eq!(keys, flags);
+        assert_eq!(serde_json::from_value::<Settings>(value).unwrap(), full);
+    }
+
+    #[test]
+    fn recipes_write_shares_as_people_do() {
+        let text = "max-ppl-increase = \"2%\"\nmin-top1 = 0.93\ntext = [\"a.txt\"]";
+        let settings: Settings = toml::from_str(text).unwrap();
+        assert_eq!(settings.max_ppl_increase, Some(Fraction(0.02)));
+        assert_eq!(settings.min_top1, Some(Fraction(0.93)));
+        assert!(toml::from_str::<Settings>("max-kll = 1").is_err());
+    }
+}

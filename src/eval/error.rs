@@ -1,0 +1,138 @@
+//! What can go wrong in an evaluation.
+use crate::{checkpoint::HeaderError, forward::ForwardError};
+
+/// An evaluation cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum EvalError {
+    /// A text holds nothing.
+    #[error("`{file}` holds no text\nhint: give a file with text to measure on")]
+    Empty {
+        /// The file.
+        file: String,
+    },
+    /// A text is in no or another encoding.
+    #[error(
+        "`{file}` is not UTF-8: the byte at {at} is wrong\nhint: convert the text, e.g. with `iconv -t UTF-8`"
+    )]
+    NotUtf8 {
+        /// The file.
+        file: String,
+        /// Position of the first bad byte.
+        at: usize,
+    },
+    /// A line of a jsonl file is no record.
+    #[error(
+        "`{file}` line {line}: {detail}\nhint: each line is an object with `text`, or with `messages` for chats"
+    )]
+    Record {
+        /// The file.
+        file: String,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The tokenizer refuses the text.
+    #[error("{detail}")]
+    Encode {
+        /// What it says.
+        detail: String,
+    },
+    /// A setting that makes no sense.
+    #[error("`{setting}` of {found}: {rule}\nhint: {hint}")]
+    Setting {
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        found: String,
+        /// What it must obey.
+        rule: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// No protocol of this name.
+    #[error("no protocol `{found}`\nhint: known are {known}")]
+    Protocol {
+        /// As it was given.
+        found: String,
+        /// The names there are.
+        known: String,
+    },
+    /// The text does not fill a window.
+    #[error(
+        "the text has {tokens} tokens, protocol `{protocol}` needs at least {needed}\nhint: give more text, or a smaller --ctx"
+    )]
+    TooShort {
+        /// Tokens of the text.
+        tokens: usize,
+        /// Tokens of a window.
+        needed: usize,
+        /// The protocol.
+        protocol: &'static str,
+    },
+    /// The model cannot be run.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+    /// Model and reference know different tokens.
+    #[error(
+        "the model has a vocabulary of {model}, the reference of {reference}\nhint: only models with one tokenizer can be compared token by token"
+    )]
+    Vocabulary {
+        /// Of the model.
+        model: usize,
+        /// Of the reference.
+        reference: usize,
+    },
+    /// A gate that compares, and nothing to compare with.
+    #[error(
+        "the gate `{gate}` needs a reference\nhint: name the float model or a stored reference with --reference"
+    )]
+    NoReference {
+        /// The gate.
+        gate: &'static str,
+    },
+    /// A share that cannot be read.
+    #[error("`{found}` is no share\nhint: write 2% or 0.02; 1 and more only with %")]
+    Fraction {
+        /// As it was given.
+        found: String,
+    },
+    /// A stored reference is damaged.
+    #[error(
+        "`{file}`: {source}\nhint: the file is damaged or is no stored reference; make it again with --save-reference"
+    )]
+    StoredHeader {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        source: Box<HeaderError>,
+    },
+    /// A stored reference lacks something, or contradicts itself.
+    #[error("`{file}` is no stored reference: {detail}\nhint: make it with --save-reference")]
+    StoredForm {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// A stored reference was made on something else.
+    #[error(
+        "`{file}` was made with {what} `{stored}`, this evaluation has `{here}`\nhint: evaluate with the same text and settings, or store the reference again"
+    )]
+    StoredDiffers {
+        /// The file.
+        file: String,
+        /// What differs.
+        what: &'static str,
+        /// In the file.
+        stored: String,
+        /// In this evaluation.
+        here: String,
+    },
+    /// A stored reference cannot be written.
+    #[error("cannot write the stored reference: {source}\nhint: is the disk full?")]
+    StoredWrite {
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}

@@ -1,0 +1,32 @@
+//! Markdown, for comments on merge requests and summaries of CI.
+use super::{EvalReport, rows};
+use std::fmt::Write;
+
+/// A report as a heading and tables.
+pub fn markdown(report: &EvalReport) -> String {
+    let mut out = String::new();
+    let verdict = match (report.gates.is_empty(), report.passed) {
+        (true, _) => "measured",
+        (false, true) => "passed",
+        (false, false) => "FAILED",
+    };
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "### `{}`: {verdict}\n", report.model);
+    if let Some(reference) = &report.reference {
+        let _ = writeln!(out, "Against `{reference}`.\n");
+    }
+    out.push_str("| figure | value |\n| --- | --- |\n");
+    for (name, text) in rows::figures(report) {
+        let _ = writeln!(out, "| {name} | {text} |");
+    }
+    if !report.gates.is_empty() {
+        out.push_str("\n| gate | bound | measured | |\n| --- | --- | --- | --- |\n");
+        for gate in &report.gates {
+            let (bound, value) = (rows::bound(gate), rows::value(gate));
+            let verdict = rows::verdict(gate.passed);
+            let _ = writeln!(out, "| {} | {bound} | {value} | {verdict} |", gate.gate);
+        }
+    }
+    let _ = writeln!(out, "\n{}", rows::method(report));
+    out
+}
