@@ -9,6 +9,7 @@
 mod checkpoint;
 mod cli;
 mod engine;
+mod generate;
 mod gguf;
 mod golden;
 mod package;

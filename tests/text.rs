@@ -151,7 +151,7 @@ fn special_tokens_are_parsed_and_skipped() {
     assert!(matches!(tokenizer.chat_template(), Err(TextError::NoTemplate)));
 }
 
-/// transformers: a switch in tokenizer_config.json decides, else tokenizer.json does.
+/// transformers: a switch in `tokenizer_config.json` decides, else tokenizer.json does.
 #[test]
 fn the_configuration_decides_about_bos() {
     let with = |config: &str| {

@@ -11,6 +11,7 @@ mod model;
 mod output;
 mod progress;
 mod quantize;
+mod run;
 mod synth;
 mod verify;
 
@@ -58,6 +59,7 @@ enum Verb {
     Bench(bench::Args),
     Logits(logits::Args),
     Synth(synth::Args),
+    Run(run::Args),
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -80,6 +82,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Verb::Bench(args) => bench::run(&args, &context),
         Verb::Logits(args) => logits::run(&args, &context),
         Verb::Synth(args) => synth::run(&args, &context),
+        Verb::Run(args) => run::run(&args, &context),
         Verb::Completions { shell } => {
             let mut command = Cli::command();
             clap_complete::generate(shell, &mut command, "milm-compress", &mut std::io::stdout());

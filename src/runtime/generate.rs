@@ -91,18 +91,16 @@ pub struct Generated {
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
     /// A prompt without tokens.
-    #[error("the prompt is empty\nhint: give it a text to continue")]
+    #[error("the prompt holds no new tokens\nhint: give it a text to continue")]
     EmptyPrompt,
     /// A prompt that leaves no place.
     #[error(
-        "the model has place for {limit} tokens, found {seen} before and {prompt} of the prompt\n\
+        "the model has place for {limit} tokens, the prompt has: `{prompt}`\n\
          hint: shorten the prompt or begin a new conversation"
     )]
     PromptTooLong {
         /// Positions of the model.
         limit: usize,
-        /// Tokens seen before.
-        seen: usize,
         /// Tokens of the prompt.
         prompt: usize,
     },
@@ -120,7 +118,8 @@ pub enum GenerateError {
     Text(#[from] TextError),
 }
 
-/// Continues `prompt`. `receive` gets the text piece by piece as soon as it is certain and says
+/// Continues `prompt`, the whole text so far: its first [`NextToken::seen`] tokens have been read
+/// already, at least one has not. `receive` gets the text piece by piece as soon as it is certain and says
 /// whether to go on; the first call, with an empty piece, comes when the prompt has been read.
 pub fn generate(
     model: &mut dyn NextToken,
@@ -130,18 +129,19 @@ pub fn generate(
     receive: &mut dyn FnMut(&str) -> bool,
 ) -> Result<Generated, GenerateError> {
     let (limit, seen) = (model.limit(), model.seen());
-    if prompt.is_empty() {
-        return Err(GenerateError::EmptyPrompt);
-    }
-    if seen + prompt.len() > limit {
-        return Err(GenerateError::PromptTooLong { limit, seen, prompt: prompt.len() });
+    let unread =
+        prompt.get(seen..).filter(|it| !it.is_empty()).ok_or(GenerateError::EmptyPrompt)?;
+    if prompt.len() > limit {
+        return Err(GenerateError::PromptTooLong { limit, prompt: prompt.len() });
     }
     let mut sampler = Sampler::new(settings.sampling.clone())?;
-    prompt.iter().for_each(|id| sampler.saw(*id));
+    for id in prompt {
+        sampler.saw(*id);
+    }
     let mut writer = Writer::new(settings, receive)?;
     let mut stream = tokenizer.stream(!settings.show_special);
     let mut ids = vec![];
-    let mut logits = model.feed(prompt)?;
+    let mut logits = model.feed(unread)?;
     writer.write("");
     let stop_reason = loop {
         if let Some(reason) = writer.ended {
@@ -161,7 +161,7 @@ pub fn generate(
             break StopReason::Eos;
         }
         // The token chosen last has not been read: with it the context may be full.
-        if seen + prompt.len() + ids.len() > limit {
+        if prompt.len() + ids.len() > limit {
             break StopReason::ContextFull;
         }
         if ids.len() < settings.max_tokens && writer.ended.is_none() {
@@ -173,7 +173,7 @@ pub fn generate(
         writer.flush();
     }
     let stop_reason = writer.ended.unwrap_or(stop_reason);
-    Ok(Generated { text: writer.text, ids, stop_reason, prompt_tokens: prompt.len() })
+    Ok(Generated { text: writer.text, ids, stop_reason, prompt_tokens: unread.len() })
 }
 
 /// Hands text on, except for a tail that may be the beginning of a stop text.

@@ -91,6 +91,7 @@ impl Sampler {
 
     /// Remembers a token for the repetition penalty; prompts count too.
     pub fn saw(&mut self, id: u32) {
+        #[expect(clippy::float_cmp, reason = "exactly this value changes nothing")]
         if self.settings.repetition_penalty == 1.0 {
             return;
         }
@@ -103,7 +104,7 @@ impl Sampler {
 
     /// The next token after logits `[vocab]`. Ties go to the lower id; NaN is never chosen.
     pub fn choose(&mut self, logits: &[f32]) -> Result<u32, SampleError> {
-        if self.settings.temperature == 0.0 {
+        if self.settings.temperature <= 0.0 {
             return self.best(logits).ok_or(SampleError::NoCandidate);
         }
         self.gather(logits);
@@ -172,7 +173,7 @@ impl Sampler {
         }
     }
 
-    /// Drops a candidate when it and all worse ones hold at most 1 - top_p together.
+    /// Drops a candidate when it and all worse ones hold at most `1 - top_p` together.
     fn keep_top_p(&mut self) {
         if self.settings.top_p >= 1.0 {
             return;
@@ -213,6 +214,7 @@ impl Sampler {
 }
 
 /// Best first, the lower id among equals.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that sorting takes")]
 fn order(a: &(f32, u32), b: &(f32, u32)) -> std::cmp::Ordering {
     b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
 }

@@ -1,9 +1,9 @@
-//! tokenizer_config.json and generation_config.json, as far as text needs them.
+//! `tokenizer_config.json` and `generation_config.json`, as far as text needs them.
 use super::TextError;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The tokens and switches of tokenizer_config.json.
+/// The tokens and switches of `tokenizer_config.json`.
 #[derive(Clone, Debug, Default)]
 pub struct TokenizerConfig {
     /// Named tokens (`bos_token`, `eos_token`, …), in the order of [`NAMED_TOKENS`].
@@ -21,7 +21,7 @@ pub(super) const NAMED_TOKENS: &[&str] =
     &["bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"];
 
 impl TokenizerConfig {
-    /// Reads the text of tokenizer_config.json.
+    /// Reads the text of `tokenizer_config.json`.
     pub fn parse(text: &str) -> Result<Self, TextError> {
         let wrong = |detail: String| TextError::Config { file: "tokenizer_config.json", detail };
         let json: Value = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
@@ -62,7 +62,7 @@ fn templates(json: &Value) -> Option<Vec<(String, String)>> {
     }
 }
 
-/// The defaults of generation_config.json; absent keys are `None`.
+/// The defaults of `generation_config.json`; absent keys are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct GenerationConfig {
     /// First token of a text.
@@ -87,7 +87,7 @@ pub struct GenerationConfig {
 }
 
 impl GenerationConfig {
-    /// Reads the text of generation_config.json.
+    /// Reads the text of `generation_config.json`.
     pub fn parse(text: &str) -> Result<Self, TextError> {
         serde_json::from_str(text).map_err(|error| TextError::Config {
             file: "generation_config.json",

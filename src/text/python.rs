@@ -18,15 +18,8 @@ pub(super) fn raise_exception(message: String) -> Result<Value, Error> {
 
 /// `strftime_now(format)`: the time at `now`, or the present in the local time zone.
 pub(super) fn strftime(format: &str, now: Option<&jiff::Zoned>) -> Result<String, Error> {
-    let present;
-    let now = match now {
-        Some(now) => now,
-        None => {
-            present = jiff::Zoned::now();
-            &present
-        }
-    };
-    jiff::fmt::strtime::format(format, now)
+    let now = now.cloned().unwrap_or_else(jiff::Zoned::now);
+    jiff::fmt::strtime::format(format, &now)
         .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
 }
 

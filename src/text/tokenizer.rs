@@ -8,11 +8,11 @@ use tokenizers::Tokenizer as Inner;
 pub struct TextFiles<'a> {
     /// tokenizer.json
     pub tokenizer: &'a [u8],
-    /// tokenizer_config.json
+    /// `tokenizer_config.json`
     pub tokenizer_config: Option<&'a str>,
-    /// generation_config.json
+    /// `generation_config.json`
     pub generation_config: Option<&'a str>,
-    /// chat_template.jinja; replaces the template in tokenizer_config.json
+    /// `chat_template.jinja`; replaces the template in `tokenizer_config.json`
     pub chat_template: Option<&'a str>,
 }
 
@@ -103,7 +103,7 @@ impl Tokenizer {
         self.bos
     }
 
-    /// The tokens that end a text: those of generation_config.json, then the `eos_token`.
+    /// The tokens that end a text: those of `generation_config.json`, then the `eos_token`.
     pub fn eos(&self) -> &[u32] {
         &self.eos
     }

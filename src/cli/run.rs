@@ -1,0 +1,256 @@
+//! `milm-compress run`: text from a model.
+use super::{Context, Outcome, model::BackendName};
+use crate::{
+    package,
+    runtime::{
+        Engine, GenerateSettings, Generated, NextToken as _, SamplingSettings, StopReason, generate,
+    },
+    text::{ChatTemplate, Message, Tokenizer},
+};
+use anyhow::Context as _;
+use serde::Serialize;
+use std::{
+    io::{BufRead as _, IsTerminal as _, Write as _},
+    time::Instant,
+};
+
+/// Continue a text, or chat
+///
+/// Settings that are not given come from the model's `generation_config.json`, except for the
+/// temperature: without `--temperature` the best token is taken each time.
+#[derive(clap::Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "flags")]
+#[command(after_help = "Examples:\n  \
+    milm-compress run builtin:milm-mini --prompt 'It was the best of'\n  \
+    milm-compress run ./smollm2 --prompt 'Once' --max-tokens 64 --temperature 0.8 --seed 7\n  \
+    milm-compress run ./smollm2 --chat --system 'Answer in one sentence.'\n  \
+    milm-compress run ./smollm2 --prompt '1, 2, 3,' --stop '9' --json")]
+pub(super) struct Args {
+    /// Checkpoint, package, or builtin:milm-mini
+    model: String,
+    /// Text to continue; what follows it is printed
+    #[arg(long, value_name = "TEXT", required_unless_present = "chat")]
+    prompt: Option<String>,
+    /// Read questions from stdin, one a line, and answer them through the model's chat template
+    #[arg(long, conflicts_with = "prompt")]
+    chat: bool,
+    /// What the model is told before the chat
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
+    #[command(flatten)]
+    choice: Choice,
+    /// Text that ends the output and is not part of it; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Show special tokens, which are left out otherwise
+    #[arg(long)]
+    show_special: bool,
+    /// Go on after tokens that end a text
+    #[arg(long)]
+    ignore_eos: bool,
+    /// Packed kernels, or the float32 reference
+    #[arg(long, value_enum, default_value_t = BackendName::Kernels)]
+    backend: BackendName,
+    /// Print a JSON object per answer instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// How tokens are chosen.
+#[derive(clap::Args, Debug)]
+struct Choice {
+    /// Tokens to generate at most [default: the model's setting, or 256]
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
+    /// 0 takes the best token each time; 1 draws from the model's probabilities
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    temperature: f32,
+    /// Draw from the N best tokens; 0 for all [default: the model's setting, or 0]
+    #[arg(long, value_name = "N")]
+    top_k: Option<usize>,
+    /// Draw from the best tokens that hold this probability [default: the model's setting, or 1]
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
+    /// Draw from tokens with this share of the best one's probability [default: the model's
+    /// setting, or 0]
+    #[arg(long, value_name = "P")]
+    min_p: Option<f32>,
+    /// Make tokens seen before less likely, above 1 [default: the model's setting, or 1]
+    #[arg(long, value_name = "X")]
+    repetition_penalty: Option<f32>,
+}
+
+/// The answer of `--json`.
+#[derive(Debug, Serialize)]
+struct Answer<'a> {
+    text: &'a str,
+    ids: &'a [u32],
+    stop_reason: StopReason,
+    prompt_tokens: usize,
+    generated_tokens: usize,
+    prefill_tokens_per_second: f64,
+    decode_tokens_per_second: Option<f64>,
+    settings: &'a GenerateSettings,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
+    let opened = package::open(&args.model)?;
+    let tokenizer = opened.tokenizer()?;
+    let settings = settings(args, &tokenizer, context.seed);
+    // A model without a template is told before its weights are loaded.
+    let template = args.chat.then(|| tokenizer.chat_template()).transpose()?;
+    let backend = args.backend.backend();
+    let engine = Engine::load(&opened.model, &*backend, &context.team, context.progress())?;
+    let mut session =
+        Session { engine, tokenizer: &tokenizer, read: vec![], settings, json: args.json, context };
+    match (&args.prompt, template) {
+        (_, Some(template)) => chat(&mut session, &template, args.system.as_deref())?,
+        (Some(prompt), None) => {
+            let ids = tokenizer.encode(prompt, true)?;
+            session.answer(&ids)?;
+        }
+        (None, None) => anyhow::bail!("nothing to do\nhint: give `--prompt TEXT` or `--chat`"),
+    }
+    Ok(Outcome::Done)
+}
+
+fn settings(args: &Args, tokenizer: &Tokenizer, seed: u64) -> GenerateSettings {
+    let (given, model) = (&args.choice, tokenizer.generation());
+    let plain = SamplingSettings::default();
+    GenerateSettings {
+        max_tokens: given.max_tokens.or(model.max_new_tokens).unwrap_or(256),
+        stop: args.stop.clone(),
+        show_special: args.show_special,
+        ignore_eos: args.ignore_eos,
+        sampling: SamplingSettings {
+            temperature: given.temperature,
+            top_k: given.top_k.or(model.top_k).unwrap_or(plain.top_k),
+            top_p: given.top_p.or(model.top_p).unwrap_or(plain.top_p),
+            min_p: given.min_p.or(model.min_p).unwrap_or(plain.min_p),
+            repetition_penalty: given
+                .repetition_penalty
+                .or(model.repetition_penalty)
+                .unwrap_or(plain.repetition_penalty),
+            seed,
+        },
+    }
+}
+
+/// A model and the tokens it has read.
+struct Session<'a> {
+    engine: Engine<'a>,
+    tokenizer: &'a Tokenizer,
+    read: Vec<u32>,
+    settings: GenerateSettings,
+    json: bool,
+    context: &'a Context,
+}
+
+impl Session<'_> {
+    /// Continues `ids`, the whole text so far; prints and returns what follows.
+    fn answer(&mut self, ids: &[u32]) -> anyhow::Result<Generated> {
+        // What the model read before is kept as far as it is the same, up to the last token, whose
+        // logits are wanted.
+        let same = self.read.iter().zip(ids).take_while(|(a, b)| a == b).count();
+        self.engine.truncate(same.min(ids.len().saturating_sub(1)));
+        let begin = Instant::now();
+        let mut first = None;
+        let mut failed = None;
+        let json = self.json;
+        let mut receive = |piece: &str| {
+            first.get_or_insert_with(Instant::now);
+            if !json && !piece.is_empty() {
+                failed = print(piece).err();
+            }
+            failed.is_none()
+        };
+        let done = generate(&mut self.engine, self.tokenizer, ids, &self.settings, &mut receive)?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let first = first.unwrap_or(begin);
+        self.read = [ids, &done.ids].concat();
+        self.read.truncate(self.engine.seen());
+        self.tell(&done, (first - begin).as_secs_f64(), first.elapsed().as_secs_f64())?;
+        Ok(done)
+    }
+
+    fn tell(&self, done: &Generated, prefill: f64, decode: f64) -> anyhow::Result<()> {
+        let rate = |tokens: usize, seconds: f64| tokens as f64 / seconds.max(1e-9);
+        // The first token comes from the prompt's logits; the others take a step each.
+        let steps = done.ids.len().saturating_sub(1);
+        let (prefill, decode) = (rate(done.prompt_tokens, prefill), rate(steps, decode));
+        if self.json {
+            let answer = Answer {
+                text: &done.text,
+                ids: &done.ids,
+                stop_reason: done.stop_reason,
+                prompt_tokens: done.prompt_tokens,
+                generated_tokens: done.ids.len(),
+                prefill_tokens_per_second: prefill,
+                decode_tokens_per_second: (steps > 0).then_some(decode),
+                settings: &self.settings,
+            };
+            print(&(serde_json::to_string(&answer)? + "\n"))?;
+        } else {
+            print("\n")?;
+        }
+        self.context.note(format_args!(
+            "read {} tokens at {prefill:.1}/s, wrote {} at {decode:.1}/s{}",
+            done.prompt_tokens,
+            done.ids.len(),
+            match done.stop_reason {
+                StopReason::Eos => "",
+                StopReason::StopText => ", ended by a stop text",
+                StopReason::MaxTokens => ", ended by --max-tokens",
+                StopReason::ContextFull => ", the context is full",
+                StopReason::Interrupted => ", interrupted",
+            }
+        ));
+        Ok(())
+    }
+}
+
+/// Lines from stdin are questions; the answers go to stdout.
+fn chat(
+    session: &mut Session<'_>,
+    template: &ChatTemplate,
+    system: Option<&str>,
+) -> anyhow::Result<()> {
+    let mut messages: Vec<Message> =
+        system.map(|text| Message::new("system", text)).into_iter().collect();
+    let mut line = String::new();
+    loop {
+        prompt_sign(session.context)?;
+        line.clear();
+        if std::io::stdin().lock().read_line(&mut line).context("stdin")? == 0 {
+            return Ok(());
+        }
+        let said = line.trim();
+        if said.is_empty() {
+            continue;
+        }
+        messages.push(Message::new("user", said));
+        let text = template.render(&messages, true)?;
+        // The template writes BOS itself where the model wants it.
+        let ids = session.tokenizer.encode(&text, false)?;
+        let done = session.answer(&ids)?;
+        messages.push(Message::new("assistant", done.text.trim()));
+    }
+}
+
+/// `> ` on stderr, for people at a terminal.
+#[expect(clippy::print_stderr, reason = "the command line prints")]
+fn prompt_sign(context: &Context) -> anyhow::Result<()> {
+    if !context.quiet && std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
+        eprint!("> ");
+        std::io::stderr().flush()?;
+    }
+    Ok(())
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
