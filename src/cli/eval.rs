@@ -46,7 +46,8 @@ pub(super) struct Settings {
     #[arg(long, value_name = "MODEL|FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reference: Option<String>,
-    /// Text to measure on: plain UTF-8, or jsonl with `text` or `messages`; may be repeated
+    /// Text to measure on: plain UTF-8, or jsonl with `text` or `messages`; may be repeated;
+    /// builtin:en and builtin:zh are carried by the program
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
     pub(super) text: Vec<PathBuf>,
     /// How the text files hold their documents
@@ -283,11 +284,27 @@ impl Task {
     }
 }
 
+/// Text that the program carries, written for it (calibration-data/).
+fn bundled(name: &str) -> Option<&'static str> {
+    match name {
+        "builtin:en" => Some(include_str!("../../calibration-data/en.txt")),
+        "builtin:zh" => Some(include_str!("../../calibration-data/zh.txt")),
+        _ => None,
+    }
+}
+
 fn read_text(paths: &[PathBuf], form: Form, tokenizer: &Tokenizer) -> anyhow::Result<Text> {
     anyhow::ensure!(!paths.is_empty(), "no text to measure on\nhint: name a file with --text");
     let files: Vec<(String, Bytes)> = paths
         .iter()
-        .map(|path| Ok((path.display().to_string(), Bytes::map(path)?)))
+        .map(|path| {
+            let name = path.display().to_string();
+            let bytes = match bundled(&name) {
+                Some(text) => Bytes::fixed(text.as_bytes()),
+                None => Bytes::map(path)?,
+            };
+            Ok((name, bytes))
+        })
         .collect::<anyhow::Result<_>>()?;
     let files: Vec<(&str, &[u8])> =
         files.iter().map(|(name, bytes)| (name.as_str(), &**bytes)).collect();

@@ -2,6 +2,7 @@
 //!
 //! Add a verb: one file with its `Args` and `run`, one line in [`Verb`] and one in [`run`].
 mod bench;
+mod compress;
 mod context;
 mod eval;
 mod inspect;
@@ -51,15 +52,16 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Compress(compress::Args),
     Import(import::Args),
     Inspect(inspect::Args),
     Quantize(quantize::Args),
     Verify(verify::Args),
     Eval(eval::Args),
+    Run(run::Args),
     Bench(bench::Args),
     Logits(logits::Args),
     Synth(synth::Args),
-    Run(run::Args),
     /// Print completions for a shell
     Completions {
         /// The shell
@@ -74,15 +76,16 @@ enum Verb {
 pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
     let context = Context::new(&cli.global)?;
     match cli.verb {
+        Verb::Compress(args) => compress::run(&args, &context),
         Verb::Import(args) => import::run(&args, &context),
         Verb::Inspect(args) => inspect::run(&args, &context),
         Verb::Quantize(args) => quantize::run(&args, &context),
         Verb::Verify(args) => verify::run(&args, &context),
         Verb::Eval(args) => eval::run(&args, &context),
+        Verb::Run(args) => run::run(&args, &context),
         Verb::Bench(args) => bench::run(&args, &context),
         Verb::Logits(args) => logits::run(&args, &context),
         Verb::Synth(args) => synth::run(&args, &context),
-        Verb::Run(args) => run::run(&args, &context),
         Verb::Completions { shell } => {
             let mut command = Cli::command();
             clap_complete::generate(shell, &mut command, "milm-compress", &mut std::io::stdout());

@@ -68,7 +68,7 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn summary_text(target: &Path, summary: &Summary) -> String {
+pub(super) fn summary_text(target: &Path, summary: &Summary) -> String {
     let first = format!(
         "{}: {:.2} MB from {:.2} MB, {:.3} bits per weight ({:.3} over the {} quantized)\n",
         target.display(),

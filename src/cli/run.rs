@@ -1,14 +1,14 @@
 //! `milm-compress run`: text from a model.
 use super::{Context, Outcome, model::BackendName};
 use crate::{
-    package,
+    package::{self, Opened},
     runtime::{
         Engine, GenerateSettings, Generated, NextToken as _, SamplingSettings, StopReason, generate,
     },
     text::{ChatTemplate, Message, Tokenizer},
 };
 use anyhow::Context as _;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::{
     io::{BufRead as _, IsTerminal as _, Write as _},
     time::Instant,
@@ -19,7 +19,6 @@ use std::{
 /// Settings that are not given come from the model's `generation_config.json`, except for the
 /// temperature: without `--temperature` the best token is taken each time.
 #[derive(clap::Args, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "flags")]
 #[command(after_help = "Examples:\n  \
     milm-compress run builtin:milm-mini --prompt 'It was the best of'\n  \
     milm-compress run ./smollm2 --prompt 'Once' --max-tokens 64 --temperature 0.8 --seed 7\n  \
@@ -28,9 +27,6 @@ use std::{
 pub(super) struct Args {
     /// Checkpoint, package, or builtin:milm-mini
     model: String,
-    /// Text to continue; what follows it is printed
-    #[arg(long, value_name = "TEXT", required_unless_present = "chat")]
-    prompt: Option<String>,
     /// Read questions from stdin, one a line, and answer them through the model's chat template
     #[arg(long, conflicts_with = "prompt")]
     chat: bool,
@@ -38,7 +34,44 @@ pub(super) struct Args {
     #[arg(long, value_name = "TEXT", requires = "chat")]
     system: Option<String>,
     #[command(flatten)]
-    choice: Choice,
+    settings: Settings,
+    /// Print a JSON object per answer instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// Settings of `run`. Every field is a flag and a recipe key of the same name.
+#[derive(clap::Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(super) struct Settings {
+    /// Text to continue; what follows it is printed
+    #[arg(long, value_name = "TEXT", required_unless_present = "chat")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) prompt: Option<String>,
+    /// Tokens to generate at most [default: the model's setting, or 256]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_tokens: Option<usize>,
+    /// 0 takes the best token each time; 1 draws from the model's probabilities
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    temperature: f32,
+    /// Draw from the N best tokens; 0 for all [default: the model's setting, or 0]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_k: Option<usize>,
+    /// Draw from the best tokens that hold this probability [default: the model's setting, or 1]
+    #[arg(long, value_name = "P")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_p: Option<f32>,
+    /// Draw from tokens with this share of the best one's probability [default: the model's
+    /// setting, or 0]
+    #[arg(long, value_name = "P")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    min_p: Option<f32>,
+    /// Make tokens seen before less likely, above 1 [default: the model's setting, or 1]
+    #[arg(long, value_name = "X")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repetition_penalty: Option<f32>,
     /// Text that ends the output and is not part of it; may be given several times
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
@@ -49,35 +82,8 @@ pub(super) struct Args {
     #[arg(long)]
     ignore_eos: bool,
     /// Packed kernels, or the float32 reference
-    #[arg(long, value_enum, default_value_t = BackendName::Kernels)]
+    #[arg(long, value_enum, default_value_t)]
     backend: BackendName,
-    /// Print a JSON object per answer instead of text
-    #[arg(long)]
-    json: bool,
-}
-
-/// How tokens are chosen.
-#[derive(clap::Args, Debug)]
-struct Choice {
-    /// Tokens to generate at most [default: the model's setting, or 256]
-    #[arg(long, value_name = "N")]
-    max_tokens: Option<usize>,
-    /// 0 takes the best token each time; 1 draws from the model's probabilities
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
-    temperature: f32,
-    /// Draw from the N best tokens; 0 for all [default: the model's setting, or 0]
-    #[arg(long, value_name = "N")]
-    top_k: Option<usize>,
-    /// Draw from the best tokens that hold this probability [default: the model's setting, or 1]
-    #[arg(long, value_name = "P")]
-    top_p: Option<f32>,
-    /// Draw from tokens with this share of the best one's probability [default: the model's
-    /// setting, or 0]
-    #[arg(long, value_name = "P")]
-    min_p: Option<f32>,
-    /// Make tokens seen before less likely, above 1 [default: the model's setting, or 1]
-    #[arg(long, value_name = "X")]
-    repetition_penalty: Option<f32>,
 }
 
 /// The answer of `--json`.
@@ -96,43 +102,57 @@ struct Answer<'a> {
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let opened = package::open(&args.model)?;
     let tokenizer = opened.tokenizer()?;
-    let settings = settings(args, &tokenizer, context.seed);
     // A model without a template is told before its weights are loaded.
     let template = args.chat.then(|| tokenizer.chat_template()).transpose()?;
-    let backend = args.backend.backend();
-    let engine = Engine::load(&opened.model, &*backend, &context.team, context.progress())?;
-    let mut session =
-        Session { engine, tokenizer: &tokenizer, read: vec![], settings, json: args.json, context };
-    match (&args.prompt, template) {
+    let mut session = Session::load(&opened, &tokenizer, &args.settings, context)?;
+    session.json = args.json;
+    match (&args.settings.prompt, template) {
         (_, Some(template)) => chat(&mut session, &template, args.system.as_deref())?,
         (Some(prompt), None) => {
-            let ids = tokenizer.encode(prompt, true)?;
-            session.answer(&ids)?;
+            session.answer(&tokenizer.encode(prompt, true)?)?;
         }
-        (None, None) => anyhow::bail!("nothing to do\nhint: give `--prompt TEXT` or `--chat`"),
+        (None, None) => anyhow::bail!(NO_PROMPT),
     }
     Ok(Outcome::Done)
 }
 
-fn settings(args: &Args, tokenizer: &Tokenizer, seed: u64) -> GenerateSettings {
-    let (given, model) = (&args.choice, tokenizer.generation());
-    let plain = SamplingSettings::default();
-    GenerateSettings {
-        max_tokens: given.max_tokens.or(model.max_new_tokens).unwrap_or(256),
-        stop: args.stop.clone(),
-        show_special: args.show_special,
-        ignore_eos: args.ignore_eos,
-        sampling: SamplingSettings {
-            temperature: given.temperature,
-            top_k: given.top_k.or(model.top_k).unwrap_or(plain.top_k),
-            top_p: given.top_p.or(model.top_p).unwrap_or(plain.top_p),
-            min_p: given.min_p.or(model.min_p).unwrap_or(plain.min_p),
-            repetition_penalty: given
-                .repetition_penalty
-                .or(model.repetition_penalty)
-                .unwrap_or(plain.repetition_penalty),
-            seed,
-        },
+const NO_PROMPT: &str = "nothing to continue\nhint: give `--prompt TEXT` or `--chat`";
+
+/// Prints the prompt and what follows it.
+pub(super) fn continue_prompt(
+    model: &str,
+    settings: &Settings,
+    context: &Context,
+) -> anyhow::Result<()> {
+    let prompt = settings.prompt.as_deref().context(NO_PROMPT)?;
+    let opened = package::open(model)?;
+    let tokenizer = opened.tokenizer()?;
+    let mut session = Session::load(&opened, &tokenizer, settings, context)?;
+    print(prompt)?;
+    session.answer(&tokenizer.encode(prompt, true)?)?;
+    Ok(())
+}
+
+impl Settings {
+    /// With what is not given taken from the model.
+    fn resolve(&self, tokenizer: &Tokenizer, seed: u64) -> GenerateSettings {
+        let model = tokenizer.generation();
+        let plain = SamplingSettings::default();
+        let penalty = self.repetition_penalty.or(model.repetition_penalty);
+        GenerateSettings {
+            max_tokens: self.max_tokens.or(model.max_new_tokens).unwrap_or(256),
+            stop: self.stop.clone(),
+            show_special: self.show_special,
+            ignore_eos: self.ignore_eos,
+            sampling: SamplingSettings {
+                temperature: self.temperature,
+                top_k: self.top_k.or(model.top_k).unwrap_or(plain.top_k),
+                top_p: self.top_p.or(model.top_p).unwrap_or(plain.top_p),
+                min_p: self.min_p.or(model.min_p).unwrap_or(plain.min_p),
+                repetition_penalty: penalty.unwrap_or(plain.repetition_penalty),
+                seed,
+            },
+        }
     }
 }
 
@@ -146,7 +166,19 @@ struct Session<'a> {
     context: &'a Context,
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
+    fn load(
+        opened: &Opened,
+        tokenizer: &'a Tokenizer,
+        settings: &Settings,
+        context: &'a Context,
+    ) -> anyhow::Result<Self> {
+        let backend = settings.backend.backend();
+        let engine = Engine::load(&opened.model, &*backend, &context.team, context.progress())?;
+        let settings = settings.resolve(tokenizer, context.seed);
+        Ok(Self { engine, tokenizer, read: vec![], settings, json: false, context })
+    }
+
     /// Continues `ids`, the whole text so far; prints and returns what follows.
     fn answer(&mut self, ids: &[u32]) -> anyhow::Result<Generated> {
         // What the model read before is kept as far as it is the same, up to the last token, whose

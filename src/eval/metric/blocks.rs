@@ -100,7 +100,7 @@ mod tests {
         let estimate = Estimate::of(&values, &[0..2, 2..4, 4..6, 6..8]);
         near(estimate.value, 3.0);
         near(estimate.standard_error.unwrap(), (14.0_f64 / 12.0).sqrt());
-        assert_eq!(Estimate::of(&values, &[0..8]).standard_error, None);
+        assert_eq!(Estimate::of(&values, std::slice::from_ref(&(0..8))).standard_error, None);
     }
 
     #[test]
