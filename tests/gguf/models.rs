@@ -164,6 +164,23 @@ fn the_output_may_be_rounded() {
     }
 }
 
+/// What the architecture does not know is carried over and told.
+#[test]
+fn unknown_tensors_are_carried() {
+    let values = [1.0, -2.0, 0.5];
+    let build = super::tokenizers::tiny().floats("blk.1.nextn.weight", &[3], &values);
+    let gguf = Gguf::parse("test.gguf", &Bytes::owned(build.bytes())).unwrap();
+    let import = Import::plan(&gguf, FloatType::Bf16).unwrap();
+    assert_eq!(import.extras(), ["blk.1.nextn.weight"]);
+    let top = tempfile::tempdir().unwrap();
+    let dir = OutputDir::create(&top.path().join("out"), false).unwrap();
+    import.write(&dir, &Silent).unwrap();
+    dir.commit().unwrap();
+    let model = util::open(&top.path().join("out"));
+    assert_eq!(model.extras(), ["blk.1.nextn.weight"]);
+    assert_eq!(model.weights.raw["blk.1.nextn.weight"].to_f32().unwrap(), values);
+}
+
 #[test]
 fn a_number_that_the_output_cannot_hold_is_named() {
     let top = tempfile::tempdir().unwrap();

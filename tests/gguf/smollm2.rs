@@ -5,7 +5,9 @@ use milm_compress::{
     package::gguf::{self, Import},
     progress::Silent,
     tensor::FloatType,
+    text::{TextFiles, Tokenizer},
 };
+use serde_json::Value;
 use std::{fs, path::Path};
 
 /// `MILM_SMOLLM2_DIR` names the folder with the file and `smollm2-f32` beside it.
@@ -33,20 +35,37 @@ fn smollm2_comes_out_as_its_reference() {
     }
     assert_eq!(format!("{:?}", got.spec), format!("{:?}", want.spec));
 
-    let tokenizer = tokenizers::Tokenizer::from_file(target.join("tokenizer.json")).unwrap();
-    let golden = fs::read(util::golden().join("tokenizer_golden.json")).unwrap();
-    let golden: serde_json::Value = serde_json::from_slice(&golden).unwrap();
+    let read = |folder: &Path, name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    let files = |folder: &Path| {
+        ["tokenizer.json", "tokenizer_config.json", "generation_config.json"]
+            .map(|name| read(folder, name))
+    };
+    let [tokenizer, config, generation] = files(&target);
+    let tokenizer = Tokenizer::new(&TextFiles {
+        tokenizer: tokenizer.as_bytes(),
+        tokenizer_config: Some(&config),
+        generation_config: Some(&generation),
+        chat_template: None,
+    })
+    .unwrap();
+    let golden: Value =
+        serde_json::from_str(&read(&util::golden(), "tokenizer_golden.json")).unwrap();
     for case in golden["smollm2"].as_array().unwrap() {
         let text = case["text"].as_str().unwrap();
-        let ids = tokenizer.encode(text, true).unwrap().get_ids().to_vec();
+        let ids = tokenizer.encode(text, true).unwrap();
         assert_eq!(serde_json::json!(ids), case["ids"], "{text}");
         assert_eq!(tokenizer.decode(&ids, false).unwrap(), case["decoded"].as_str().unwrap());
     }
-    let config = |folder: &Path| -> serde_json::Value {
-        serde_json::from_slice(&fs::read(folder.join("tokenizer_config.json")).unwrap()).unwrap()
-    };
-    let (got, want) = (config(&target), config(&reference));
-    for key in ["chat_template", "bos_token", "eos_token", "unk_token", "pad_token"] {
-        assert_eq!(got[key], want[key], "{key}");
+    let template = tokenizer.chat_template().unwrap();
+    for case in golden["smollm2-chat"].as_array().unwrap() {
+        let messages = case["messages"].as_array().unwrap();
+        assert_eq!(template.render(messages, true).unwrap(), case["rendered"].as_str().unwrap());
+    }
+    for (got, want) in files(&target).iter().zip(files(&reference)) {
+        let parsed = |text: &str| -> Value { serde_json::from_str(text).unwrap() };
+        let (got, want) = (parsed(got), parsed(&want));
+        for (key, want) in want.as_object().unwrap() {
+            assert_eq!(got[key], *want, "{key}");
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! Vocabularies of both kinds become a tokenizer.json.
 use super::build::{Build, Field};
+use crate::util;
 use milm_compress::{
     checkpoint::OutputDir,
-    package::gguf::{Gguf, Import},
+    package::gguf::{self, Gguf, Import},
     progress::Silent,
     tensor::{Bytes, FloatType},
 };
@@ -77,10 +78,13 @@ fn sentence_piece(prefix: bool) -> Build {
 }
 
 fn import(build: &Build) -> (Tokenizer, Value, Value) {
-    let gguf = Gguf::parse("test.gguf", &Bytes::owned(build.bytes())).unwrap();
+    import_file(&Gguf::parse("test.gguf", &Bytes::owned(build.bytes())).unwrap())
+}
+
+fn import_file(gguf: &Gguf) -> (Tokenizer, Value, Value) {
     let top = tempfile::tempdir().unwrap();
     let dir = OutputDir::create(&top.path().join("out"), false).unwrap();
-    Import::plan(&gguf, FloatType::F32).unwrap().write(&dir, &Silent).unwrap();
+    Import::plan(gguf, FloatType::F32).unwrap().write(&dir, &Silent).unwrap();
     let read = |name: &str| std::fs::read(dir.path().join(name)).unwrap();
     let json = |name: &str| serde_json::from_slice(&read(name)).unwrap();
     let tokenizer = Tokenizer::from_bytes(read("tokenizer.json")).unwrap();
@@ -89,7 +93,7 @@ fn import(build: &Build) -> (Tokenizer, Value, Value) {
 
 fn refusal(build: &Build) -> String {
     let gguf = Gguf::parse("test.gguf", &Bytes::owned(build.bytes())).unwrap();
-    Import::plan(&gguf, FloatType::F32).unwrap_err().to_string()
+    Import::plan(&gguf, FloatType::F32).map(drop).unwrap_err().to_string()
 }
 
 fn ids(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
@@ -172,6 +176,25 @@ fn other_models_are_refused_by_name() {
     assert!(error.contains("llama.expert_count") && error.contains("8 experts"), "{error}");
     let error = refusal(&tiny().with("llama.attention.value_length", Field::U32(3)));
     assert!(error.contains("llama.attention.value_length"), "{error}");
+    let error = refusal(&tiny().floats("blk.0.attn_q_norm.weight", &[2], &[1.0; 2]));
+    assert!(error.contains("blk.0.attn_q_norm.weight"), "{error}");
     let error = refusal(&tiny().with("llama.rope.scaling.type", "longrope".into()));
     assert!(error.contains("longrope"), "{error}");
+}
+
+/// A trained vocabulary gives sentencepiece's own ids and texts (tests/golden/gguf).
+#[test]
+fn a_trained_vocabulary_agrees_with_sentencepiece() {
+    let folder = util::golden().join("gguf");
+    let gguf = gguf::open(&folder.join("spm.gguf")).unwrap();
+    let (tokenizer, ..) = import_file(&gguf);
+    let cases = std::fs::read(folder.join("spm.json")).unwrap();
+    let cases: Vec<Value> = serde_json::from_slice(&cases).unwrap();
+    assert!(cases.len() > 10);
+    for case in cases {
+        let text = case["text"].as_str().unwrap();
+        let got = ids(&tokenizer, text);
+        assert_eq!(serde_json::json!(got), case["ids"], "{text:?}");
+        assert_eq!(tokenizer.decode(&got, true).unwrap(), case["decoded"].as_str().unwrap());
+    }
 }

@@ -105,9 +105,15 @@ pub(super) fn config(
     Ok(Value::Object(config))
 }
 
-/// `generation_config.json`.
+/// `generation_config.json`: as the config, and a text also ends where a turn of a chat does.
 pub(super) fn generation_config(tokens: &Tokens<'_>) -> Value {
-    tokens.special_ids()
+    let mut ids = tokens.special_ids();
+    if let (Some(eos), Some(eot)) = (tokens.special("eos"), tokens.special("eot"))
+        && eos != eot
+    {
+        ids["eos_token_id"] = json!([eos, eot]);
+    }
+    ids
 }
 
 fn extend(config: &mut Map<String, Value>, more: Value) {

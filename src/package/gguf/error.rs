@@ -1,6 +1,7 @@
 //! What can be wrong with a GGUF file.
 use crate::{
     checkpoint::CheckpointError, model::OpenError, scheme::ggml::FORMATS, tensor::MapError,
+    text::TextError,
 };
 
 /// A GGUF file cannot be read or turned into a checkpoint.
@@ -13,20 +14,20 @@ pub enum GgufError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The bytes are damaged.
-    #[error("`{file}`: {source}{}", source.hint())]
+    #[error("`{file}`: {what}{}", what.hint())]
     Parse {
         /// The file.
         file: String,
         /// What is wrong.
-        source: Box<ParseError>,
+        what: Box<ParseError>,
     },
     /// The content cannot be turned into a checkpoint.
-    #[error("`{file}`: {source}")]
+    #[error("`{file}`: {what}")]
     Content {
         /// The file.
         file: String,
         /// What is wrong.
-        source: Box<ContentError>,
+        what: Box<ContentError>,
     },
 }
 
@@ -109,6 +110,9 @@ pub enum ContentError {
         /// What can be read.
         known: String,
     },
+    /// The tokenizer that was made is not accepted.
+    #[error("the vocabulary cannot be used: {0}")]
+    Text(#[from] Box<TextError>),
     /// The vocabulary has a defect.
     #[error("the vocabulary cannot be used: {why}\nhint: convert the model again")]
     Vocabulary {

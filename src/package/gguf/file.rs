@@ -24,7 +24,7 @@ pub struct Gguf {
 pub fn open(path: &Path) -> Result<Gguf, GgufError> {
     let file = path.display().to_string();
     let bytes = Bytes::map(path)?;
-    Gguf::parse(&file, &bytes).map_err(|source| GgufError::Parse { file, source: Box::new(source) })
+    Gguf::parse(&file, &bytes).map_err(|what| GgufError::Parse { file, what: Box::new(what) })
 }
 
 impl Gguf {

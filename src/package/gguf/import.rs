@@ -12,6 +12,7 @@ use crate::{
     model::{ModelSpec, OpenError, Part, Role, TensorSpec},
     progress::{Progress, Unit},
     tensor::{Bytes, FloatType, RawTensor},
+    text::{TextError, TextFiles, Tokenizer},
 };
 use serde_json::Value;
 
@@ -53,7 +54,7 @@ impl<'a> Import<'a> {
         let config = config::config(gguf, &tokens, float)?;
         let spec =
             ModelSpec::from_config(&config).map_err(|error| Box::new(OpenError::Config(error)))?;
-        Ok(Self {
+        let import = Self {
             gguf,
             float,
             allow_nonfinite: false,
@@ -62,7 +63,21 @@ impl<'a> Import<'a> {
             generation: config::generation_config(&tokens),
             tokenizer: tokens.tokenizer_json()?,
             tokenizer_config: tokens.tokenizer_config()?,
-        })
+        };
+        import.check_tokenizer(spec.vocab).map_err(Box::new)?;
+        Ok(import)
+    }
+
+    /// Reads the tokenizer that will be written as every later verb will.
+    fn check_tokenizer(&self, vocab: usize) -> Result<(), TextError> {
+        let (config, generation) = (self.tokenizer_config.to_string(), self.generation.to_string());
+        let files = TextFiles {
+            tokenizer: &self.tokenizer,
+            tokenizer_config: Some(&config),
+            generation_config: Some(&generation),
+            chat_template: None,
+        };
+        Tokenizer::new(&files)?.check_vocabulary(vocab)
     }
 
     /// Number of tensors of the output.
@@ -142,8 +157,8 @@ impl<'a> Import<'a> {
     }
 }
 
-fn content(gguf: &Gguf, source: ContentError) -> GgufError {
-    GgufError::Content { file: gguf.file.clone(), source: Box::new(source) }
+fn content(gguf: &Gguf, what: ContentError) -> GgufError {
+    GgufError::Content { file: gguf.file.clone(), what: Box::new(what) }
 }
 
 /// Decodes rows `first..` of the output. Rows that the file interleaves are picked one by one.
@@ -192,10 +207,16 @@ fn sources<'a>(gguf: &'a Gguf, spec: &ModelSpec) -> Result<Vec<Source<'a>>, Cont
         all.push(Source { name: tensor.name.clone(), info, interleaved });
     }
     for info in &gguf.tensors {
-        let known = place(&info.name)
-            .is_some_and(|(block, role, part)| spec.find(block, role, None, part).is_some());
-        if !known && info.name != ROPE_FACTORS {
-            all.push(Source { name: info.name.clone(), info, interleaved: None });
+        match place(&info.name) {
+            _ if info.name == ROPE_FACTORS => {}
+            Some((block, role, part)) if spec.find(block, role, None, part).is_some() => {}
+            // To leave out a bias or a norm would be to import another model.
+            Some((block, ..)) if block.is_none_or(|b| b < spec.blocks.len()) => {
+                let (what, family) = (format!("tensor `{}`", info.name), spec.family);
+                let why = format!("the architecture {family} has no such tensor");
+                return Err(ContentError::Unsupported { what, why });
+            }
+            _ => all.push(Source { name: info.name.clone(), info, interleaved: None }),
         }
     }
     all.sort_by(|a, b| a.name.cmp(&b.name));

@@ -49,6 +49,7 @@ const SPECIAL: &[(&str, &str)] = &[
     ("eos", "tokenizer.ggml.eos_token_id"),
     ("unk", "tokenizer.ggml.unknown_token_id"),
     ("pad", "tokenizer.ggml.padding_token_id"),
+    ("eot", "tokenizer.ggml.eot_token_id"),
 ];
 
 fn unusable(why: impl Into<String>) -> ContentError {
@@ -151,7 +152,7 @@ impl<'a> Tokens<'a> {
         })
     }
 
-    /// `tokenizer.json`, accepted by the tokenizers crate.
+    /// `tokenizer.json`.
     pub(super) fn tokenizer_json(&self) -> Result<Vec<u8>, ContentError> {
         let parts = match self.kind {
             Kind::ByteLevel => {
@@ -168,8 +169,9 @@ impl<'a> Tokens<'a> {
         let added: Vec<Value> = self
             .added()
             .map(|(id, text, special)| {
-                let mut entry = added_token(text, special);
+                let mut entry = Map::new();
                 entry.insert("id".into(), id.into());
+                entry.extend(added_token(text, special));
                 Value::Object(entry)
             })
             .collect();
@@ -179,11 +181,7 @@ impl<'a> Tokens<'a> {
             "post_processor": self.post_processor()?, "decoder": parts.decoder,
             "model": parts.model,
         });
-        let bytes = serde_json::to_vec_pretty(&json).unwrap_or_default();
-        match tokenizers::Tokenizer::from_bytes(&bytes) {
-            Ok(_) => Ok(bytes),
-            Err(error) => Err(unusable(error.to_string())),
-        }
+        Ok(serde_json::to_vec_pretty(&json).unwrap_or_default())
     }
 
     /// The vocabulary as an object, in the order of the ids.
@@ -234,7 +232,7 @@ impl<'a> Tokens<'a> {
             config.insert("chat_template".into(), template.into());
         }
         config.insert("added_tokens_decoder".into(), added.into());
-        for (task, _) in SPECIAL {
+        for task in ["bos", "eos", "unk", "pad"] {
             if let Some(id) = self.special(task) {
                 config.insert(format!("{task}_token"), self.texts[id].as_str().into());
             }
