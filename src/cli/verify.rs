@@ -8,7 +8,7 @@ use std::path::Path;
 /// Compares every file with the hashes of milm.json, and milm.json with its own. Exit code 2 when
 /// something is wrong.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Example:\n  milm-compress verify ./package")]
+#[command(after_help = "Examples:\n  milm-compress verify ./package")]
 pub(super) struct Args {
     /// The package
     package: String,

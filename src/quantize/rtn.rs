@@ -49,14 +49,17 @@ impl Rtn {
     /// `columns`.
     pub fn rows(self, values: &[f32], columns: usize, rows: Rows<'_>) {
         let group = self.scheme.group_size(columns).max(1);
+        // The closure consumes `rows`, so that it is an `FnOnce` itself: called through the shim
+        // of an `FnMut` it would not be inlined, and compiled for the oldest processor only.
         Arch::new().dispatch(
             #[inline(always)]
-            || {
-                let groups = values.chunks_exact(group).zip(rows.codes.chunks_exact_mut(group));
+            move || {
+                let Rows { codes, scales, zero_points } = rows;
+                let groups = values.chunks_exact(group).zip(codes.chunks_exact_mut(group));
                 for (i, (values, codes)) in groups.enumerate() {
                     let q = self.choose(values);
-                    rows.scales[i] = q.scale;
-                    if let Some(zero_point) = rows.zero_points.get_mut(i) {
+                    scales[i] = q.scale;
+                    if let Some(zero_point) = zero_points.get_mut(i) {
                         *zero_point = q.zero_point;
                     }
                     self.codes(values, q, codes);
