@@ -412,7 +412,8 @@ mod tests {
         let value = serde_json::to_value(&full).unwrap();
         let mut keys: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
         let mut flags: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
-        (keys.sort_unstable(), flags.sort_unstable());
+        keys.sort_unstable();
+        flags.sort_unstable();
         assert_eq!(keys, flags);
         assert_eq!(serde_json::from_value::<Settings>(value).unwrap(), full);
     }

@@ -396,7 +396,7 @@ mod tests {
         assert!(off < bound, "{off} {bound}");
         let ratio = from_file.ppl_ratio.value / from_model.ppl_ratio.value - 1.0;
         assert!(ratio.abs() < 1e-12, "the right token's probability is stored exactly");
-        let agreements = |it: Divergence| [it.top1_agreement, it.top5_agreement];
+        let agreements = |it: Divergence| [it.top1_agreement, it.top5_agreement].map(f64::to_bits);
         assert_eq!(agreements(from_file), agreements(from_model));
         // Against itself only the rounding is left: at most (2^-8)²/2.
         let own = against(&mut file, 0.3);
