@@ -9,6 +9,7 @@
 mod checkpoint;
 mod cli;
 mod engine;
+mod eval;
 mod generate;
 mod gguf;
 mod golden;

@@ -164,8 +164,11 @@ pub(super) fn evaluate(
         }
         None => None,
     };
+    // The file is named after the model whose log-probabilities it holds.
+    let stored = settings.reference.as_deref().unwrap_or(model).to_owned();
+    let key = StoredKey { model: stored, ..task.key.clone() };
     let mut saver = match &settings.save_reference {
-        Some(path) => Some(Saver::create(path, &task.key, &plan, context.force)?),
+        Some(path) => Some(Saver::create(path, &key, &plan, context.force)?),
         None => None,
     };
     let writer = saver.as_mut().map(|saver| &mut saver.writer);

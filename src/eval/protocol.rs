@@ -14,13 +14,13 @@ pub struct Window {
     pub scored: Range<usize>,
 }
 
-/// Ids of a text; with `true` with the special tokens that the checkpoint puts around texts.
-pub type Encode<'a> = dyn Fn(&str, bool) -> Result<Vec<u32>, String> + 'a;
+/// Ids of a text, with or without special tokens around it.
+type Encode<'a> = &'a dyn Fn(&str, bool) -> Result<Vec<u32>, String>;
 
 /// How an evaluation uses the tokenizer.
 pub struct Encoder<'a> {
-    /// Text to ids.
-    pub encode: &'a Encode<'a>,
+    /// Ids of a text; with `true` with the special tokens that the checkpoint puts around texts.
+    pub encode: Encode<'a>,
     /// The token that a text begins with, if there is one.
     pub bos: Option<u32>,
     /// The token that ends a text, if there is one.

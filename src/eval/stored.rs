@@ -440,7 +440,7 @@ mod tests {
         };
         assert!(told(change("\"top\"", "\"tip\"")).contains("no tensor `top`"));
         assert!(told(change("schema\\\":1", "schema\\\":2")).contains("schema 2"));
-        assert!(told(change("vocab\\\":50", "vocab\\\":51")).contains("expected F16 [52, 51]"));
+        assert!(told(change("vocab\\\":50", "vocab\\\":51")).contains("expected F16 [48, 51]"));
         assert!(told(change("windows\\\":3", "windows\\\":4")).contains("expected U32 [4, 3]"));
     }
 

@@ -1,11 +1,16 @@
 //! What tables show, as names and texts.
 use super::EvalReport;
+use crate::eval::Perplexity;
 
 /// A figure by name, as text.
 pub(super) type Row = (&'static str, String);
 
-/// Four significant digits, so that 24.146 shows as 24.15 and 0.00312 as 0.003120.
+/// Four significant digits: 0.00312 shows as 0.003120.
 pub(super) fn digits(value: f64) -> String {
+    significant(value, 4)
+}
+
+fn significant(value: f64, count: i32) -> String {
     if value.abs() < f64::MIN_POSITIVE {
         return "0".into();
     }
@@ -14,7 +19,7 @@ pub(super) fn digits(value: f64) -> String {
     }
     let magnitude = value.abs().log10().floor() as i32;
     if (-5..7).contains(&magnitude) {
-        format!("{value:.*}", (3 - magnitude).max(0) as usize)
+        format!("{value:.*}", (count - 1 - magnitude).max(0) as usize)
     } else {
         format!("{value:.3e}")
     }
@@ -26,7 +31,7 @@ fn percent(share: f64) -> String {
 
 fn with_error(value: f64, error: Option<f64>) -> String {
     match error {
-        Some(error) => format!("{} ± {}", digits(value), digits(error)),
+        Some(error) => format!("{} ± {}", digits(value), significant(error, 2)),
         None => digits(value),
     }
 }
@@ -34,7 +39,12 @@ fn with_error(value: f64, error: Option<f64>) -> String {
 /// All figures of a report, the main ones first.
 pub(super) fn figures(report: &EvalReport) -> Vec<Row> {
     let perplexity = report.figures.perplexity;
-    let mut rows = vec![("perplexity", with_error(perplexity.value, perplexity.standard_error))];
+    // Other tools' perplexities are quoted with five digits.
+    let shown = |it: &Perplexity| {
+        let error = it.standard_error.map(|error| format!(" ± {}", significant(error, 2)));
+        significant(it.value, 5) + &error.unwrap_or_default()
+    };
+    let mut rows = vec![("perplexity", shown(&perplexity))];
     if let Some(words) = report.per_word {
         rows.push(("word perplexity", digits(words.word_perplexity)));
         rows.push(("bits per byte", digits(words.bits_per_byte)));
@@ -45,11 +55,10 @@ pub(super) fn figures(report: &EvalReport) -> Vec<Row> {
         (Some(low), Some(high)) => format!(" (95 %: {low:.4} to {high:.4})"),
         _ => String::new(),
     };
-    let reference = against.reference;
     let (kl, dp) = (against.kl, against.dp);
     let probability = |value: f64| format!("{:+.2} %", 100.0 * value);
     rows.extend([
-        ("reference perplexity", with_error(reference.value, reference.standard_error)),
+        ("reference perplexity", shown(&against.reference)),
         ("perplexity ratio", format!("{:.4}{interval}", ratio.value)),
         ("KL mean", with_error(against.kl_mean.value, against.kl_mean.standard_error)),
         (

@@ -94,7 +94,7 @@ fn markdown_shows_figures_gates_and_method() {
     let text = markdown(&report(gates()));
     assert!(text.starts_with("### `out/<a> & \"b\"`: FAILED\n\nAgainst `float`.\n\n| figure |"));
     for line in [
-        "| reference perplexity | 2.000 ± 0 |",
+        "| reference perplexity | 2.0000 ± 0 |",
         "| top-1 agreement | 50.00 % |",
         "| word perplexity | 16.00 |",
         "| max-kl | ≤ 0.3 | 0.25 | passed |",
