@@ -1,6 +1,5 @@
 //! Rows of logits compared: divergence, most likely tokens.
 use super::elementwise::{LANES, exp, lanes_sum, max, vectorized};
-use pulp::{Arch, Simd, WithSimd};
 
 vectorized! {
     /// `Σ exp(a - a0) · ((a - a0) - (b - b0))` and `Σ exp(a - a0)` over the shorter length: with

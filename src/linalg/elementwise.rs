@@ -1,32 +1,30 @@
 //! Loops over rows: norms, softmax, activations. Written as plain loops over 16 lanes and
 //! compiled once per instruction set (`pulp`), chosen at run time; the arithmetic and its order
 //! are the same in each, so the bits are too.
-use pulp::{Arch, Simd, WithSimd};
-
 pub(super) const LANES: usize = 16;
 
 /// A function whose loops are compiled for every instruction set. The body is the method of an
 /// operation, which `pulp` inlines; a closure in its place would not always be.
 macro_rules! vectorized {
-    ($(#[$doc:meta])* pub fn $name:ident<'a>($($arg:ident: $type:ty),+) $(-> $ret:ty)? $body:block) => {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident<'a>($($arg:ident: $type:ty),+) $(-> $ret:ty)? $body:block) => {
         $(#[$doc])*
-        pub fn $name<'a>($($arg: $type),+) $(-> $ret)? {
+        $vis fn $name<'a>($($arg: $type),+) $(-> $ret)? {
             struct Op<'a>($($type),+);
-            impl<'a> WithSimd for Op<'a> {
-                type Output = vectorized!(@output $($ret)?);
+            impl<'a> pulp::WithSimd for Op<'a> {
+                type Output = $crate::linalg::vectorized!(@output $($ret)?);
                 #[inline(always)]
-                fn with_simd<S: Simd>(self, _: S) -> Self::Output {
+                fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
                     let Self($($arg),+) = self;
                     $body
                 }
             }
-            Arch::new().dispatch(Op($($arg),+))
+            pulp::Arch::new().dispatch(Op($($arg),+))
         }
     };
     (@output) => { () };
     (@output $ret:ty) => { $ret };
 }
-pub(super) use vectorized;
+pub(crate) use vectorized;
 
 /// eˣ to about 2 units in the last place on [-87, 88]; clamped outside, so that -∞ gives 0.
 #[inline(always)]
@@ -34,7 +32,8 @@ pub(super) fn exp(x: f32) -> f32 {
     // Cephes: x = n·ln 2 + r, |r| ≤ ln 2 / 2, and a polynomial of degree 6 for eʳ.
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2^23: adding it leaves the nearest integer
     let x = x.clamp(-104.0, 88.0);
-    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
     let r = (x - n * 0.693_359_4) - n * -2.121_944_4e-4;
     let p = 1.987_569_1e-4;
     let p = p * r + 1.398_199_9e-3;
@@ -43,10 +42,11 @@ pub(super) fn exp(x: f32) -> f32 {
     let p = p * r + 1.666_666_5e-1;
     let p = p * r + 0.5;
     let e = (p * r * r + r) + 1.0;
-    // 2ⁿ in two steps, since n may lie below -126.
-    let half = (n * 0.5 + ROUND) - ROUND;
-    let pow2 = |n: f32| f32::from_bits(((n as i32 + 127) << 23) as u32);
-    e * pow2(half) * pow2(n - half)
+    // 2ⁿ in two steps, since n may lie below -126; the low bits of the shifted sum hold n.
+    let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    let half = n >> 1;
+    let pow2 = |n: i32| f32::from_bits((n.wrapping_add(127) << 23) as u32);
+    e * pow2(half) * pow2(n.wrapping_sub(half))
 }
 
 #[inline(always)]

@@ -9,6 +9,7 @@ mod matmul;
 mod team;
 
 pub use compare::{divergence_sums, top5};
+pub(crate) use elementwise::vectorized;
 pub use elementwise::{
     add_assign, log_sum_exp, rms_norm, scaled_dots, silu_mul, softmax, weighted_sum,
 };

@@ -1,11 +1,10 @@
 //! Activations as the kernels read them: int8 per token, or float with the padding of a form.
 use super::packed::{Form, STEP};
-use crate::linalg::Team;
+use crate::linalg::{Team, vectorized};
 use ndarray::{ArrayView1, ArrayView2, Axis};
-use pulp::Arch;
 
 /// Tokens whose quads lie side by side: the most that a kernel multiplies at once.
-pub const TOKENS: usize = 12;
+pub const TOKENS: usize = 8;
 
 /// Activations `[tokens, in]` in 8 bits: `x ≈ code · scale`, `scale = max|x| / 127` per token.
 ///
@@ -49,24 +48,19 @@ impl Int8Rows {
             .zip(sums.chunks_mut((TOKENS * form.groups).max(1)))
             .zip(scales.chunks_mut(TOKENS));
         team.each(blocks.collect(), |_, (((x, words), sums), scales)| {
-            Arch::new().dispatch(|| {
-                let mut codes = vec![0; form.width()];
-                let stride = scales.len();
-                for (token, x) in x.rows().into_iter().enumerate() {
-                    let padded = pad(x, form);
-                    let x = padded.as_deref().or(x.as_slice()).expect("rows are contiguous");
-                    scales[token] = quantize_row(x, &mut codes);
-                    for (word, quad) in
-                        words[token..].iter_mut().step_by(stride).zip(codes.as_chunks::<4>().0)
-                    {
-                        *word = i32::from_le_bytes(quad.map(|code: i8| code as u8));
-                    }
-                    let groups = codes.chunks(form.steps() * STEP);
-                    for (sum, codes) in sums[token..].iter_mut().step_by(stride).zip(groups) {
-                        *sum = codes.iter().map(|code| i32::from(*code)).sum();
-                    }
-                }
-            });
+            let mut codes = vec![0; form.width()];
+            for (token, x) in x.rows().into_iter().enumerate() {
+                let padded = pad(x, form);
+                let x = padded.as_deref().or(x.as_slice()).expect("rows are contiguous");
+                scales[token] = quantize_row(x, &mut codes);
+                spread(
+                    &codes,
+                    form.steps() * STEP,
+                    &mut words[token..],
+                    &mut sums[token..],
+                    scales.len(),
+                );
+            }
         });
         Self { form, words, sums, scales }
     }
@@ -74,6 +68,11 @@ impl Int8Rows {
     /// Number of tokens.
     pub fn tokens(&self) -> usize {
         self.scales.len()
+    }
+
+    /// The form of the matrices that they are multiplied with.
+    pub fn form(&self) -> Form {
+        self.form
     }
 
     /// Number of blocks.
@@ -107,25 +106,41 @@ pub(super) fn pad(x: ArrayView1<'_, f32>, form: Form) -> Option<Vec<f32>> {
     Some(padded)
 }
 
-/// Writes `x / scale`, rounded half to even, and returns `scale = max|x| / 127`.
-///
-/// A row with a value that is not finite has scale NaN, so that its products say so; a row whose
-/// scale would not be a normal number counts as zero.
-#[inline(always)]
-fn quantize_row(x: &[f32], codes: &mut [i8]) -> f32 {
-    // 1.5 · 2^23: adding it rounds to an integer, which the low bits of the sum hold.
-    const ROUND: f32 = 12_582_912.0;
-    // Compared as integers, magnitudes keep their order and NaN lies above all of them.
-    let largest = x.iter().fold(0, |max, x| (x.to_bits() & 0x7fff_ffff).max(max));
-    let scale = f32::from_bits(largest) / 127.0;
-    if !scale.is_normal() {
-        codes.fill(0);
-        return if scale.is_finite() { 0.0 } else { f32::NAN };
+vectorized! {
+    /// Writes `x / scale`, rounded half to even, and returns `scale = max|x| / 127`.
+    ///
+    /// A row with a value that is not finite has scale NaN, so that its products say so; a row
+    /// whose scale would not be a normal number counts as zero.
+    fn quantize_row<'a>(x: &'a [f32], codes: &'a mut [i8]) -> f32 {
+        // 1.5 · 2^23: adding it rounds to an integer, which the low bits of the sum hold.
+        const ROUND: f32 = 12_582_912.0;
+        // Compared as integers, magnitudes keep their order and NaN lies above all of them.
+        let largest = x.iter().fold(0, |max, x| (x.to_bits() & 0x7fff_ffff).max(max));
+        let scale = f32::from_bits(largest) / 127.0;
+        if !scale.is_normal() {
+            codes.fill(0);
+            return if scale.is_finite() { 0.0 } else { f32::NAN };
+        }
+        for (code, x) in codes.iter_mut().zip(x) {
+            *code = (x / scale + ROUND).to_bits() as i8;
+        }
+        scale
     }
-    for (code, x) in codes.iter_mut().zip(x) {
-        *code = (x / scale + ROUND).to_bits() as i8;
+}
+
+vectorized! {
+    /// Writes the codes of a token as words and the sums of its groups of `width` codes, each
+    /// `stride` apart.
+    fn spread<'a>(
+        codes: &'a [i8], width: usize, words: &'a mut [i32], sums: &'a mut [i32], stride: usize
+    ) {
+        for (word, quad) in words.iter_mut().step_by(stride).zip(codes.as_chunks::<4>().0) {
+            *word = i32::from_le_bytes(quad.map(|code| code as u8));
+        }
+        for (sum, codes) in sums.iter_mut().step_by(stride).zip(codes.chunks(width)) {
+            *sum = codes.iter().map(|code| i32::from(*code)).sum();
+        }
     }
-    scale
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! and the odd columns apart; with 4-bit codes even four products stay below 2^15.
 use super::activations::Block;
 use super::packed::{Panel, ROWS, STEP, Unit};
-use ndarray::{ArrayViewMut2, s};
+use ndarray::ArrayViewMut2;
 #[allow(clippy::wildcard_imports, reason = "the instructions")]
 use std::arch::x86_64::*;
 
@@ -167,7 +167,7 @@ unsafe fn rows<const FOUR: bool, const M: usize>(
     panel: &Panel<'_>,
     block: Block<'_>,
     first: usize,
-    mut y: ArrayViewMut2<'_, f32>,
+    y: &mut ArrayViewMut2<'_, f32>,
 ) {
     let mut totals = [[0.0; ROWS]; M];
     for (group, scales) in panel.scales.as_chunks::<ROWS>().0.iter().enumerate() {
@@ -184,10 +184,10 @@ unsafe fn rows<const FOUR: bool, const M: usize>(
             }
         }
     }
-    for (m, mut y) in y.rows_mut().into_iter().enumerate() {
-        for (y, total) in y.iter_mut().zip(totals[m]) {
-            *y = total * block.scales[first + m];
-        }
+    for m in 0..M {
+        let scale = block.scales[first + m];
+        let mut y = y.row_mut(first + m);
+        y.iter_mut().zip(totals[m]).for_each(|(y, total)| *y = total * scale);
     }
 }
 
@@ -203,13 +203,12 @@ unsafe fn integer_of<const FOUR: bool>(
             4.. => 4,
             left => left.min(2),
         };
-        let y = y.slice_mut(s![first..first + run, ..]);
         // SAFETY: promised by the caller.
         unsafe {
             match run {
-                4 => rows::<FOUR, 4>(panel, block, first, y),
-                2 => rows::<FOUR, 2>(panel, block, first, y),
-                _ => rows::<FOUR, 1>(panel, block, first, y),
+                4 => rows::<FOUR, 4>(panel, block, first, &mut y),
+                2 => rows::<FOUR, 2>(panel, block, first, &mut y),
+                _ => rows::<FOUR, 1>(panel, block, first, &mut y),
             }
         }
         first += run;

@@ -1,7 +1,7 @@
 //! AVX-512 with VNNI: one `vpdpbusd` takes 64 products of a unit with a quad of a token.
 use super::activations::Block;
 use super::packed::{Form, Panel, ROWS, STEP, Unit};
-use ndarray::{ArrayViewMut2, s};
+use ndarray::ArrayViewMut2;
 #[allow(clippy::wildcard_imports, reason = "the instructions")]
 use std::arch::x86_64::*;
 
@@ -45,53 +45,67 @@ unsafe fn dot<const M: usize>(acc: &mut [Ints; M], w: Ints, words: *const i32) {
     }
 }
 
-/// `Σ (u - zero) · a` over a group for tokens `[first, first + M)` of a block.
+/// Calls `each(group, sums)` with `Σ (u - zero) · a` over every group, for tokens
+/// `[first, first + M)` of a block.
 ///
 /// # Safety
 /// Panel and block fit each other, as `super::check` says; the block has these tokens.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn group_sums<const FOUR: bool, const M: usize>(
+unsafe fn groups<const FOUR: bool, const M: usize>(
     panel: &Panel<'_>,
     block: Block<'_>,
     first: usize,
-    group: usize,
-) -> [Ints; M] {
-    let (steps, tokens, per_step) =
-        (panel.form.steps(), block.scales.len(), if FOUR { 2 } else { 4 });
-    let zeros = zeros(panel, group);
-    let mut acc: [Ints; M] = std::array::from_fn(|m| {
-        let sum = _mm512_set1_epi32(-block.sums[group * tokens + first + m]);
-        [_mm512_mullo_epi32(zeros[0], sum), _mm512_mullo_epi32(zeros[1], sum)]
-    });
-    // Few tokens leave the multipliers waiting for their sums: the second quads get their own.
-    let mut second = [[_mm512_setzero_si512(); 2]; M];
-    // SAFETY: the group's steps lie within `units`, its quads within `words` (checked); the
-    // prefetch may point anywhere.
-    unsafe {
-        let mut units = panel.units.as_ptr().add(group * steps * per_step);
-        let mut words = block.words.as_ptr().add(group * steps * 2 * tokens + first);
+    mut each: impl FnMut(usize, [Ints; M]),
+) {
+    let (steps, tokens) = (panel.form.steps(), block.scales.len());
+    let per_step = if FOUR { 2 } else { 4 };
+    let mut units = panel.units.as_ptr();
+    let mut words = block.words.as_ptr().wrapping_add(first);
+    for group in 0..panel.form.groups {
+        let mut acc = starts::<M>(panel, &block.sums[group * tokens + first..][..M], group);
+        // Few tokens leave the multipliers waiting for their sums: the second quads get their own.
+        let mut second = [[_mm512_setzero_si512(); 2]; M];
         for _ in 0..steps {
-            if M == 1 {
-                for line in 0..per_step {
-                    _mm_prefetch::<_MM_HINT_T0>(units.cast::<i8>().wrapping_add(AHEAD + 64 * line));
+            // SAFETY: `units` has groups × steps steps, `words` two quads of `tokens` words for
+            // each (checked); the prefetch may point anywhere.
+            unsafe {
+                if M == 1 {
+                    let ahead = units.cast::<i8>().wrapping_add(AHEAD);
+                    for line in 0..per_step {
+                        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64 * line));
+                    }
+                }
+                let [a, b] = load::<FOUR>(units);
+                dot(&mut acc, a, words);
+                dot(if M <= 2 { &mut second } else { &mut acc }, b, words.add(tokens));
+            }
+            units = units.wrapping_add(per_step);
+            words = words.wrapping_add(2 * tokens);
+        }
+        if M <= 2 {
+            for m in 0..M {
+                for i in 0..2 {
+                    acc[m][i] = _mm512_add_epi32(acc[m][i], second[m][i]);
                 }
             }
-            let [a, b] = load::<FOUR>(units);
-            dot(&mut acc, a, words);
-            dot(if M <= 2 { &mut second } else { &mut acc }, b, words.add(tokens));
-            units = units.add(per_step);
-            words = words.add(2 * tokens);
         }
+        each(group, acc);
     }
-    if M <= 2 {
-        for m in 0..M {
-            for i in 0..2 {
-                acc[m][i] = _mm512_add_epi32(acc[m][i], second[m][i]);
-            }
+}
+
+/// What the sums of a group start from: `-zero · Σ a` for `M` tokens.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn starts<const M: usize>(panel: &Panel<'_>, sums: &[i32], group: usize) -> [Ints; M] {
+    let zeros = if panel.form.symmetric { None } else { Some(zeros(panel, group)) };
+    std::array::from_fn(|m| match zeros {
+        None => [_mm512_set1_epi32(sums[m].wrapping_neg() * i32::from(panel.form.middle())); 2],
+        Some(zeros) => {
+            let sum = _mm512_set1_epi32(-sums[m]);
+            [_mm512_mullo_epi32(zeros[0], sum), _mm512_mullo_epi32(zeros[1], sum)]
         }
-    }
-    acc
+    })
 }
 
 /// The unsigned codes of value 0.
@@ -128,30 +142,33 @@ fn store_floats(to: &mut [f32; ROWS], v: Floats) {
 /// `M` tokens of [`integer`].
 ///
 /// # Safety
-/// As [`group_sums`].
+/// As [`groups`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn rows<const FOUR: bool, const M: usize>(
     panel: &Panel<'_>,
     block: Block<'_>,
     first: usize,
-    mut y: ArrayViewMut2<'_, f32>,
+    y: &mut ArrayViewMut2<'_, f32>,
 ) {
-    let mut totals = [[0.0; ROWS]; M];
-    for (group, scales) in panel.scales.as_chunks::<ROWS>().0.iter().enumerate() {
-        // SAFETY: promised by the caller.
-        let sums = unsafe { group_sums::<FOUR, M>(panel, block, first, group) };
-        let scales = load_floats(scales);
-        for m in 0..M {
-            let total = load_floats(&totals[m]);
-            let add =
-                |i: usize| _mm512_fmadd_ps(scales[i], _mm512_cvtepi32_ps(sums[m][i]), total[i]);
-            store_floats(&mut totals[m], [add(0), add(1)]);
-        }
+    let mut totals = [[_mm512_setzero_ps(); 2]; M];
+    let scales = panel.scales.as_chunks::<ROWS>().0;
+    // SAFETY: promised by the caller.
+    unsafe {
+        groups::<FOUR, M>(panel, block, first, |group, sums| {
+            let scales = load_floats(&scales[group]);
+            for m in 0..M {
+                for i in 0..2 {
+                    let sum = _mm512_cvtepi32_ps(sums[m][i]);
+                    totals[m][i] = _mm512_fmadd_ps(scales[i], sum, totals[m][i]);
+                }
+            }
+        });
     }
-    for (m, mut y) in y.rows_mut().into_iter().enumerate() {
+    for m in 0..M {
         let scale = _mm512_set1_ps(block.scales[first + m]);
-        let total = load_floats(&totals[m]).map(|v| _mm512_mul_ps(v, scale));
+        let total = totals[m].map(|v| _mm512_mul_ps(v, scale));
+        let mut y = y.row_mut(first + m);
         if let Some(y) = y.as_slice_mut().and_then(|y| y.as_mut_array::<ROWS>()) {
             store_floats(y, total);
         } else {
@@ -162,7 +179,7 @@ unsafe fn rows<const FOUR: bool, const M: usize>(
     }
 }
 
-/// Runs `$call::<FOUR, M>` over a block in runs of at most 12 tokens.
+/// Runs `$call::<FOUR, M>` over a block in runs of 8, 4, 2 and 1 tokens.
 macro_rules! in_runs {
     ($tokens:expr, |$first:ident, $M:ident| $call:expr) => {{
         let mut $first = 0;
@@ -175,7 +192,6 @@ macro_rules! in_runs {
                 }};
             }
             match $tokens - $first {
-                12.. => run!(12),
                 8.. => run!(8),
                 4.. => run!(4),
                 2.. => run!(2),
@@ -192,9 +208,8 @@ unsafe fn integer_of<const FOUR: bool>(
     mut y: ArrayViewMut2<'_, f32>,
 ) {
     in_runs!(block.scales.len(), |first, M| {
-        let y = y.slice_mut(s![first..first + M, ..]);
         // SAFETY: promised by the caller.
-        unsafe { rows::<FOUR, M>(panel, block, first, y) }
+        unsafe { rows::<FOUR, M>(panel, block, first, &mut y) }
     });
 }
 
@@ -219,15 +234,19 @@ unsafe fn sums_of<const FOUR: bool>(
     block: Block<'_>,
     out: &mut Vec<[i32; ROWS]>,
 ) {
-    for group in 0..panel.form.groups {
-        in_runs!(block.scales.len(), |first, M| {
-            // SAFETY: promised by the caller.
-            for sums in unsafe { group_sums::<FOUR, M>(panel, block, first, group) } {
-                // SAFETY: 64 bytes are 16 integers.
-                out.push(unsafe { std::mem::transmute::<Ints, [i32; ROWS]>(sums) });
-            }
-        });
-    }
+    let (start, tokens) = (out.len(), block.scales.len());
+    out.resize(start + panel.form.groups * tokens, [0; ROWS]);
+    in_runs!(block.scales.len(), |first, M| {
+        // SAFETY: promised by the caller; 128 bytes are 32 integers.
+        unsafe {
+            groups::<FOUR, M>(panel, block, first, |group, sums| {
+                for m in 0..M {
+                    out[start + group * tokens + first + m] =
+                        std::mem::transmute::<Ints, [i32; ROWS]>(sums[m]);
+                }
+            });
+        }
+    });
 }
 
 /// See `scalar::sums`.

@@ -2,10 +2,9 @@
 //!
 //! Plain loops over 16 lanes, compiled once per instruction set (`pulp`); the arithmetic and its
 //! order are the same in each.
-use crate::linalg::{Team, matmul};
+use crate::linalg::{Team, matmul, vectorized};
 use crate::tensor::FloatType;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
-use pulp::Arch;
 
 const LANES: usize = 16;
 /// Rows that are widened together for many tokens.
@@ -74,12 +73,14 @@ fn bfloat16(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-/// `y[row] = Σ w[row]·x`, each row in 16 lanes.
-fn vector(float: FloatType, bytes: &[u8], x: &[f32], y: &mut [f32]) {
-    Arch::new().dispatch(|| match float {
-        FloatType::Bf16 => rows(bytes, x, y, bfloat16),
-        _ => rows(bytes, x, y, binary16),
-    });
+vectorized! {
+    /// `y[row] = Σ w[row]·x`, each row in twice 16 lanes.
+    fn vector<'a>(float: FloatType, bytes: &'a [u8], x: &'a [f32], y: &'a mut [f32]) {
+        match float {
+            FloatType::Bf16 => rows(bytes, x, y, bfloat16),
+            _ => rows(bytes, x, y, binary16),
+        }
+    }
 }
 
 #[inline(always)]
@@ -107,19 +108,15 @@ fn rows(bytes: &[u8], x: &[f32], y: &mut [f32], value: impl Fn(u16) -> f32) {
     }
 }
 
-/// All values in float32.
-fn widen(float: FloatType, bytes: &[u8], out: &mut [f32]) {
-    let pairs = bytes.as_chunks::<2>().0;
-    Arch::new().dispatch(|| match float {
-        FloatType::Bf16 => out
-            .iter_mut()
-            .zip(pairs)
-            .for_each(|(out, pair)| *out = bfloat16(u16::from_le_bytes(*pair))),
-        _ => out
-            .iter_mut()
-            .zip(pairs)
-            .for_each(|(out, pair)| *out = binary16(u16::from_le_bytes(*pair))),
-    });
+vectorized! {
+    /// All values in float32.
+    fn widen<'a>(float: FloatType, bytes: &'a [u8], out: &'a mut [f32]) {
+        let pairs = bytes.as_chunks::<2>().0.iter().map(|pair| u16::from_le_bytes(*pair));
+        match float {
+            FloatType::Bf16 => out.iter_mut().zip(pairs).for_each(|(o, bits)| *o = bfloat16(bits)),
+            _ => out.iter_mut().zip(pairs).for_each(|(o, bits)| *o = binary16(bits)),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! 8-bit codes are read as signed ones, `u - 128`, so their zero points move by 128.
 use super::activations::Block;
 use super::packed::{Panel, ROWS, STEP, Unit};
-use ndarray::{ArrayViewMut2, s};
+use ndarray::ArrayViewMut2;
 #[allow(clippy::wildcard_imports, reason = "the instructions")]
 use std::arch::aarch64::*;
 use std::array::from_fn;
@@ -140,7 +140,7 @@ fn rows<const FOUR: bool, const M: usize>(
     panel: &Panel<'_>,
     block: Block<'_>,
     first: usize,
-    mut y: ArrayViewMut2<'_, f32>,
+    y: &mut ArrayViewMut2<'_, f32>,
 ) {
     let mut totals = [[0.0; ROWS]; M];
     for (group, scales) in panel.scales.as_chunks::<ROWS>().0.iter().enumerate() {
@@ -155,10 +155,10 @@ fn rows<const FOUR: bool, const M: usize>(
             }
         }
     }
-    for (m, mut y) in y.rows_mut().into_iter().enumerate() {
-        for (y, total) in y.iter_mut().zip(totals[m]) {
-            *y = total * block.scales[first + m];
-        }
+    for m in 0..M {
+        let scale = block.scales[first + m];
+        let mut y = y.row_mut(first + m);
+        y.iter_mut().zip(totals[m]).for_each(|(y, total)| *y = total * scale);
     }
 }
 
@@ -174,11 +174,10 @@ fn integer_of<const FOUR: bool>(
             4.. => 4,
             left => left.min(2),
         };
-        let y = y.slice_mut(s![first..first + run, ..]);
         match run {
-            4 => rows::<FOUR, 4>(panel, block, first, y),
-            2 => rows::<FOUR, 2>(panel, block, first, y),
-            _ => rows::<FOUR, 1>(panel, block, first, y),
+            4 => rows::<FOUR, 4>(panel, block, first, &mut y),
+            2 => rows::<FOUR, 2>(panel, block, first, &mut y),
+            _ => rows::<FOUR, 1>(panel, block, first, &mut y),
         }
         first += run;
     }

@@ -41,6 +41,10 @@ pub struct Form {
     group_size: usize,
     /// Groups that each scale is divided into (1, but for groups above [`MAX_GROUP`]).
     parts: usize,
+    /// Columns of a group after the division, the last part of a group may have fewer.
+    part: usize,
+    /// Steps of a group.
+    steps: usize,
     /// Number of groups after the division.
     pub(super) groups: usize,
 }
@@ -51,18 +55,15 @@ impl Form {
     pub fn new(scheme: IntScheme, columns: usize) -> Option<Self> {
         let (group_size, groups) = (scheme.group_size(columns), scheme.groups(columns)?);
         let parts = group_size.div_ceil(MAX_GROUP);
+        let part = group_size.div_ceil(parts);
+        let (steps, groups) = (part.div_ceil(STEP), groups * parts);
         let IntScheme { bits, symmetric, .. } = scheme;
-        Some(Self { bits, symmetric, columns, group_size, parts, groups: groups * parts })
-    }
-
-    /// Columns of a group, the last part of a divided one may have fewer.
-    fn part(self) -> usize {
-        self.group_size.div_ceil(self.parts)
+        Some(Self { bits, symmetric, columns, group_size, parts, part, steps, groups })
     }
 
     /// Steps of a group.
     pub fn steps(self) -> usize {
-        self.part().div_ceil(STEP)
+        self.steps
     }
 
     /// Columns with padding.
@@ -83,8 +84,8 @@ impl Form {
     /// The columns of a group.
     pub fn span(self, group: usize) -> Range<usize> {
         let end = (group / self.parts + 1) * self.group_size;
-        let start = end - self.group_size + group % self.parts * self.part();
-        start.min(end)..(start + self.part()).min(end)
+        let start = end - self.group_size + group % self.parts * self.part;
+        start.min(end)..(start + self.part).min(end)
     }
 
     /// Whether padded columns lie where the columns themselves do.

@@ -30,13 +30,11 @@ impl PackedLinear {
         let x = Int8Rows::new(x, self.form(), team);
         let sweep = (SWEEP / self.form().width().max(1) / TOKENS).max(1);
         self.each_part(y, 1, team, |first, mut y| {
-            for start in (0..x.blocks()).step_by(sweep) {
-                let blocks = start..(start + sweep).min(x.blocks());
+            for (start, mut y) in y.axis_chunks_iter_mut(Axis(0), sweep * TOKENS).enumerate() {
                 for (i, mut y) in y.axis_chunks_iter_mut(Axis(1), ROWS).enumerate() {
                     let panel = self.panel(first + i);
-                    for block in blocks.clone() {
-                        let tokens = block * TOKENS..((block + 1) * TOKENS).min(x.tokens());
-                        isa.integer(&panel, x.block(block), y.slice_mut(s![tokens, ..]));
+                    for (block, y) in y.axis_chunks_iter_mut(Axis(0), TOKENS).enumerate() {
+                        isa.integer(&panel, x.block(start * sweep + block), y);
                     }
                 }
             }
