@@ -1,16 +1,18 @@
 //! `milm-compress inspect`: what a model consists of.
 use super::{Context, Outcome, output};
-use crate::package::{self, Inspection};
+use crate::package::{self, Inspection, gguf};
 use comfy_table::{CellAlignment, Table, presets};
+use serde_json::json;
 use std::path::Path;
 
 /// Show architecture, parameters, bytes and weight outliers of a model
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  \
     milm-compress inspect builtin:milm-mini\n  \
+    milm-compress inspect model.gguf\n  \
     milm-compress inspect ./package --json")]
 pub(super) struct Args {
-    /// Checkpoint, package, or builtin:milm-mini
+    /// Checkpoint, package, GGUF file, or builtin:milm-mini
     path: String,
     /// Print everything as JSON, each tensor too
     #[arg(long)]
@@ -24,13 +26,20 @@ pub(super) struct Args {
 const SAMPLE: u64 = 1 << 28;
 
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
-    let opened = package::open(&args.path)?;
     let sample = if args.full { u64::MAX } else { SAMPLE };
-    let found = package::inspect(&opened.model, sample, &context.team, context.progress())?;
+    let (team, progress) = (&context.team, context.progress());
+    let (kind, found) = if Path::new(&args.path).is_file() {
+        let file = gguf::open(Path::new(&args.path))?;
+        (json!("gguf"), package::inspect_gguf(&file, sample, team, progress)?)
+    } else {
+        let opened = package::open(&args.path)?;
+        let found = package::inspect(&opened.model, sample, team, progress)?;
+        (serde_json::to_value(opened.kind)?, found)
+    };
     if args.json {
         let mut value = serde_json::to_value(&found)?;
         value["model"] = args.path.clone().into();
-        value["kind"] = serde_json::to_value(opened.kind)?;
+        value["kind"] = kind;
         output::json(Path::new("-"), &value, context)?;
     } else {
         output::text(&table(&args.path, &found))?;

@@ -1,8 +1,8 @@
 //! What a model consists of: parameters by role, bytes, outliers.
-use super::PackageError;
+use super::{PackageError, gguf};
 use crate::{
     linalg::Team,
-    model::{Model, Weight},
+    model::{Model, Role, Weight},
     progress::{Progress, Unit},
 };
 use std::collections::BTreeMap;
@@ -97,22 +97,13 @@ pub fn inspect(
 ) -> Result<Inspection, PackageError> {
     let parameters = model.spec.parameters();
     let step = parameters.div_ceil(sample.max(1)).max(1) as usize;
-    let mut slots: Vec<Result<(TensorFigures, u64), PackageError>> = Vec::new();
-    slots.resize_with(model.spec.tensors.len(), || Ok(Default::default()));
-    progress.start("inspect", model.spec.tensors.len() as u64, Unit::Items);
-    let tasks: Vec<_> = model.spec.tensors.iter().zip(&mut slots).collect();
-    team.each(tasks, |_, (tensor, slot)| {
-        *slot = figures(model, &tensor.name, label(tensor.role), step);
-        progress.advance(1);
-    });
-    progress.finish();
-    let mut tensors = BTreeMap::new();
-    let mut read = 0;
-    for (tensor, slot) in model.spec.tensors.iter().zip(slots) {
-        let (figures, rows) = slot?;
-        read += rows;
-        tensors.insert(tensor.name.clone(), figures);
-    }
+    let specs = &model.spec.tensors;
+    let measured = measure_all(specs.len(), team, progress, |i| {
+        figures(model, &specs[i].name, label(specs[i].role), step)
+    })?;
+    let read: u64 = measured.iter().map(|(_, read)| read).sum();
+    let tensors: BTreeMap<String, TensorFigures> =
+        specs.iter().zip(measured).map(|(it, (figures, _))| (it.name.clone(), figures)).collect();
     let known: u64 = tensors.values().map(|it| it.bytes).sum();
     let architecture = &model.config["architectures"][0];
     Ok(Inspection {
@@ -127,14 +118,79 @@ pub fn inspect(
         bytes: model.weights.raw.values().map(|raw| raw.bytes.len() as u64).sum(),
         bits_per_weight: known as f64 * 8.0 / parameters.max(1) as f64,
         sampled: read as f64 / parameters.max(1) as f64,
-        roles: by_role(model, &tensors),
+        roles: by_role(specs.iter().map(|it| (it.role, &tensors[&it.name]))),
         carried: model.extras().into_iter().map(str::to_owned).collect(),
         tensors,
     })
 }
 
+/// Looks at a GGUF file; `sample` as for [`inspect`].
+pub fn inspect_gguf(
+    file: &gguf::Gguf,
+    sample: u64,
+    team: &Team,
+    progress: &dyn Progress,
+) -> Result<Inspection, PackageError> {
+    let known = |it: &&gguf::TensorInfo| gguf::place(&it.name).is_some();
+    let (ours, others): (Vec<_>, Vec<_>) = file.tensors.iter().partition(known);
+    let elements = |it: &gguf::TensorInfo| it.shape.iter().map(|n| *n as u64).product::<u64>();
+    let parameters: u64 = ours.iter().map(|it| elements(it)).sum();
+    let step = parameters.div_ceil(sample.max(1)).max(1) as usize;
+    let roles: Vec<Role> = ours.iter().filter_map(|it| Some(gguf::place(&it.name)?.1)).collect();
+    let measured = measure_all(ours.len(), team, progress, |i| {
+        Ok(gguf_figures(ours[i], label(roles[i]), step))
+    })?;
+    let read: u64 = measured.iter().map(|(_, read)| read).sum();
+    let tensors: BTreeMap<String, TensorFigures> =
+        ours.iter().zip(measured).map(|(it, (figures, _))| (it.name.clone(), figures)).collect();
+    let bytes: u64 = tensors.values().map(|it| it.bytes).sum();
+    let architecture = file.metadata.get("general.architecture").map(gguf::Value::shown);
+    let architecture = architecture.unwrap_or_default().trim_matches(['"', '`']).to_owned();
+    let number = |key: &str| {
+        let value = file.metadata.get(&format!("{architecture}.{key}"));
+        value.and_then(gguf::Value::as_u64).unwrap_or(0) as usize
+    };
+    Ok(Inspection {
+        schema: INSPECTION_SCHEMA,
+        family: architecture.clone(),
+        blocks: number("block_count"),
+        hidden: number("embedding_length"),
+        vocab: file
+            .tensor("token_embd.weight")
+            .and_then(|it| it.shape.first().copied())
+            .unwrap_or(0),
+        tied: file.tensor("output.weight").is_none(),
+        parameters,
+        bytes: file.tensors.iter().map(|it| it.bytes.len() as u64).sum(),
+        bits_per_weight: bytes as f64 * 8.0 / parameters.max(1) as f64,
+        sampled: read as f64 / parameters.max(1) as f64,
+        roles: by_role(roles.into_iter().zip(ours.iter().map(|it| &tensors[&it.name]))),
+        carried: others.iter().map(|it| it.name.clone()).collect(),
+        tensors,
+        architecture,
+    })
+}
+
+/// Calls `measure` for each of `count` tensors, on all threads.
+fn measure_all(
+    count: usize,
+    team: &Team,
+    progress: &dyn Progress,
+    measure: impl Fn(usize) -> Result<(TensorFigures, u64), PackageError> + Sync,
+) -> Result<Vec<(TensorFigures, u64)>, PackageError> {
+    let mut slots: Vec<Result<(TensorFigures, u64), PackageError>> = Vec::new();
+    slots.resize_with(count, || Ok(Default::default()));
+    progress.start("inspect", count as u64, Unit::Items);
+    team.each(slots.iter_mut().collect(), |i, slot| {
+        *slot = measure(i);
+        progress.advance(1);
+    });
+    progress.finish();
+    slots.into_iter().collect()
+}
+
 /// A role as JSON writes it.
-fn label(role: crate::model::Role) -> String {
+fn label(role: Role) -> String {
     let value = serde_json::to_value(role).unwrap_or_default();
     value.as_str().unwrap_or("other").to_owned()
 }
@@ -156,12 +212,43 @@ fn figures(
         Weight::Quantized { tensor, .. } => tensor.scheme.to_string(),
     };
     let shape = weight.shape().to_vec();
-    let columns = shape.last().copied().unwrap_or(1);
-    let rows = shape.iter().product::<usize>() / columns.max(1);
+    let figures = TensorFigures { role, shape, stored, bytes, ..TensorFigures::default() };
+    let result = measure(figures, step, |at, row| weight.row(at, row));
+    store.release(name);
+    Ok(result)
+}
+
+fn gguf_figures(tensor: &gguf::TensorInfo, role: String, step: usize) -> (TensorFigures, u64) {
+    let figures = TensorFigures {
+        role,
+        shape: tensor.shape.clone(),
+        stored: tensor.format.name().to_owned(),
+        bytes: tensor.bytes.len() as u64,
+        ..TensorFigures::default()
+    };
+    let result = measure(figures, step, |at, row| {
+        let size = tensor.format.bytes(row.len()).unwrap_or(0);
+        let start = at.saturating_mul(size);
+        tensor
+            .format
+            .decode(tensor.bytes.get(start..start.saturating_add(size)).unwrap_or_default(), row);
+    });
+    tensor.bytes.release();
+    result
+}
+
+/// Fills in the statistics of each `step`-th row; how many weights were read.
+fn measure(
+    figures: TensorFigures,
+    step: usize,
+    fill: impl Fn(usize, &mut [f32]),
+) -> (TensorFigures, u64) {
+    let columns = figures.shape.last().copied().unwrap_or(1);
+    let rows = figures.shape.iter().product::<usize>() / columns.max(1);
     let mut row = vec![0.0; columns];
     let (mut count, mut max, mut squares, mut fourths) = (0_u64, 0.0_f64, 0.0_f64, 0.0_f64);
     for at in (0..rows).step_by(step) {
-        weight.row(at, &mut row);
+        fill(at, &mut row);
         count += columns as u64;
         for x in row.iter().map(|x| f64::from(*x)) {
             let square = x * x;
@@ -175,21 +262,19 @@ fn figures(
     let limit = (6.0 * mean.sqrt()) as f32;
     if max > f64::from(limit) {
         for at in (0..rows).step_by(step) {
-            weight.row(at, &mut row);
+            fill(at, &mut row);
             beyond += row.iter().filter(|x| x.abs() > limit).count() as u64;
         }
     }
-    store.release(name);
     let kurtosis = fourths / count.max(1) as f64 / (mean * mean).max(f64::MIN_POSITIVE);
     let (rms, beyond_6_rms) = (mean.sqrt(), beyond as f64 / count.max(1) as f64);
-    Ok((TensorFigures { role, shape, stored, bytes, max, rms, kurtosis, beyond_6_rms }, count))
+    (TensorFigures { max, rms, kurtosis, beyond_6_rms, ..figures }, count)
 }
 
-fn by_role(model: &Model, tensors: &BTreeMap<String, TensorFigures>) -> Vec<RoleFigures> {
-    let mut roles: BTreeMap<crate::model::Role, RoleFigures> = BTreeMap::new();
-    for spec in &model.spec.tensors {
-        let Some(tensor) = tensors.get(&spec.name) else { continue };
-        let all = roles.entry(spec.role).or_default();
+fn by_role<'a>(tensors: impl Iterator<Item = (Role, &'a TensorFigures)>) -> Vec<RoleFigures> {
+    let mut roles: BTreeMap<Role, RoleFigures> = BTreeMap::new();
+    for (role, tensor) in tensors {
+        let all = roles.entry(role).or_default();
         let parameters = tensor.shape.iter().map(|n| *n as u64).product::<u64>();
         all.role.clone_from(&tensor.role);
         all.tensors += 1;

@@ -15,7 +15,9 @@ mod verify;
 mod write;
 
 pub use error::PackageError;
-pub use inspect::{INSPECTION_SCHEMA, Inspection, RoleFigures, TensorFigures, inspect};
+pub use inspect::{
+    INSPECTION_SCHEMA, Inspection, RoleFigures, TensorFigures, inspect, inspect_gguf,
+};
 pub use manifest::{MANIFEST_FILE, Manifest, QuantizedTensor, SCHEMA, Source, Tool};
 pub use open::{Kind, Opened, open};
 pub use verify::{Problem, Verification, verify};
