@@ -4,7 +4,7 @@ use assert_cmd::Command;
 use predicates::prelude::*;
 use std::fs;
 
-fn program() -> Command {
+pub(crate) fn program() -> Command {
     let mut command = Command::cargo_bin("milm-compress").unwrap();
     command.env("NO_COLOR", "1");
     command

@@ -15,6 +15,7 @@ mod gguf;
 mod golden;
 mod package;
 mod quantize;
+mod recipes;
 mod text;
 mod tidy;
 mod util;
