@@ -293,3 +293,19 @@ fn what_cannot_be_quantized_is_refused() {
     let again = write_with(&opened, &settings(|_| ()), &target, 1).unwrap_err().to_string();
     assert!(again.contains("exists\nhint:"), "{again}");
 }
+
+#[test]
+fn unknown_tensors_are_carried_through_and_listed() {
+    let mut opened = golden("llama");
+    let extra = milm_compress::tensor::RawTensor::from_f32(vec![3, 5], &[0.5; 15]);
+    opened.model.weights.raw.insert("mtp.layers.0.weight".into(), extra.clone());
+    let settings = settings(|it| it.group_size = Some(GroupSize::Of(32)));
+    let top = tempfile::tempdir().unwrap();
+    let target = top.path().join("out");
+    let summary = write_with(&opened, &settings, &target, 2).unwrap();
+    assert_eq!(summary.carried, ["mtp.layers.0.weight"]);
+    let package = package::open(target.to_str().unwrap()).unwrap();
+    assert_eq!(*package.model.weights.raw["mtp.layers.0.weight"].bytes, *extra.bytes);
+    assert_eq!(package.manifest.unwrap().carried, summary.carried);
+    assert_eq!(package.model.extras(), ["mtp.layers.0.weight"]);
+}
