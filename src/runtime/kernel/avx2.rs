@@ -170,7 +170,8 @@ unsafe fn rows<const FOUR: bool, const M: usize>(
     y: &mut ArrayViewMut2<'_, f32>,
 ) {
     let mut totals = [[0.0; ROWS]; M];
-    for (group, scales) in panel.scales.as_chunks::<ROWS>().0.iter().enumerate() {
+    for group in 0..panel.form.groups {
+        let scales = panel.scales(group);
         for tile in 0..2 {
             // SAFETY: promised by the caller.
             let sums = unsafe { group_sums::<FOUR, M>(panel, block, At { first, group, tile }) };
@@ -297,7 +298,7 @@ fn float_of<const FOUR: bool>(panel: &Panel<'_>, x: &[f32], y: &mut [f32; ROWS])
                     *sum = [_mm256_fmadd_ps(w[0], x, sum[0]), _mm256_fmadd_ps(w[1], x, sum[1])];
                 });
             }
-            let scales = load_floats(&panel.scales[group * ROWS + tile * TILE..]);
+            let scales = load_floats(&panel.scales(group)[tile * TILE..]);
             for i in 0..2 {
                 let left = _mm256_add_ps(sums[0][i], sums[1][i]);
                 let sum = _mm256_add_ps(left, _mm256_add_ps(sums[2][i], sums[3][i]));
@@ -323,7 +324,8 @@ pub(super) unsafe fn float(panel: &Panel<'_>, x: &[f32], y: &mut [f32; ROWS]) {
 #[target_feature(enable = "avx2,fma")]
 fn dequantize_of<const FOUR: bool>(panel: &Panel<'_>, out: &mut [f32], stride: usize) {
     let (steps, per_step) = (panel.form.steps(), if FOUR { 2 } else { 4 });
-    for (group, scales) in panel.scales.as_chunks::<ROWS>().0.iter().enumerate() {
+    for group in 0..panel.form.groups {
+        let scales = panel.scales(group);
         let units = &panel.units[group * steps * per_step..];
         let span = panel.form.span(group);
         for tile in 0..2 {

@@ -152,11 +152,10 @@ unsafe fn rows<const FOUR: bool, const M: usize>(
     y: &mut ArrayViewMut2<'_, f32>,
 ) {
     let mut totals = [[_mm512_setzero_ps(); 2]; M];
-    let scales = panel.scales.as_chunks::<ROWS>().0;
     // SAFETY: promised by the caller.
     unsafe {
         groups::<FOUR, M>(panel, block, first, |group, sums| {
-            let scales = load_floats(&scales[group]);
+            let scales = load_floats(&panel.scales(group));
             for m in 0..M {
                 for i in 0..2 {
                     let sum = _mm512_cvtepi32_ps(sums[m][i]);
@@ -264,11 +263,20 @@ pub(super) unsafe fn sums(panel: &Panel<'_>, block: Block<'_>, out: &mut Vec<[i3
     }
 }
 
-/// Calls `each(column of the step, values)` with `u - zero` in float32 for the columns of a step.
+/// Calls `each(column of the step, values)` with `u - zero` in float32 for the columns of a step;
+/// `SYM` says that all zero points are the middle.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn values<const FOUR: bool>(units: &[Unit], zeros: Floats, mut each: impl FnMut(usize, Floats)) {
-    let low = _mm512_set1_epi32(if FOUR { 15 } else { 255 });
+fn values<const FOUR: bool, const SYM: bool>(
+    units: &[Unit],
+    zeros: Floats,
+    mut each: impl FnMut(usize, Floats),
+) {
+    // Four bits are looked up, with the middle taken off already.
+    let middle = if SYM { 8.0 } else { 0.0 };
+    let table: [f32; 16] = std::array::from_fn(|u| u as f32 - middle);
+    // SAFETY: 16 floats.
+    let table = unsafe { _mm512_loadu_ps(table.as_ptr()) };
     for quad in 0..2 {
         let at = if FOUR { 0 } else { 2 * quad };
         // SAFETY: two units.
@@ -277,7 +285,12 @@ fn values<const FOUR: bool>(units: &[Unit], zeros: Floats, mut each: impl FnMut(
         for column in 0..4 {
             let shift = _mm_cvtsi32_si128((column * 8 + if FOUR { 4 * quad } else { 0 }) as i32);
             let value = |i: usize| {
-                let code = _mm512_and_si512(_mm512_srl_epi32(unit[i], shift), low);
+                let code = _mm512_srl_epi32(unit[i], shift);
+                if FOUR {
+                    let value = _mm512_permutexvar_ps(code, table);
+                    return if SYM { value } else { _mm512_sub_ps(value, zeros[i]) };
+                }
+                let code = _mm512_and_si512(code, _mm512_set1_epi32(255));
                 _mm512_sub_ps(_mm512_cvtepi32_ps(code), zeros[i])
             };
             each(quad * 4 + column, [value(0), value(1)]);
@@ -286,7 +299,7 @@ fn values<const FOUR: bool>(units: &[Unit], zeros: Floats, mut each: impl FnMut(
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn float_of<const FOUR: bool>(panel: &Panel<'_>, x: &[f32], y: &mut [f32; ROWS]) {
+fn float_of<const FOUR: bool, const SYM: bool>(panel: &Panel<'_>, x: &[f32], y: &mut [f32; ROWS]) {
     let Form { groups, .. } = panel.form;
     let steps = panel.form.steps();
     let mut total = [_mm512_setzero_ps(); 2];
@@ -298,13 +311,12 @@ fn float_of<const FOUR: bool>(panel: &Panel<'_>, x: &[f32], y: &mut [f32; ROWS])
         for (x, units) in columns.iter().zip(units.chunks_exact(if FOUR { 2 } else { 4 })) {
             _mm_prefetch::<_MM_HINT_T0>(units.as_ptr().cast::<i8>().wrapping_add(AHEAD));
             _mm_prefetch::<_MM_HINT_T0>(units.as_ptr().cast::<i8>().wrapping_add(AHEAD + 64));
-            values::<FOUR>(units, zeros, |column, w| {
+            values::<FOUR, SYM>(units, zeros, |column, w| {
                 let (x, sum) = (_mm512_set1_ps(x[column]), &mut sums[column % 4]);
                 *sum = [_mm512_fmadd_ps(w[0], x, sum[0]), _mm512_fmadd_ps(w[1], x, sum[1])];
             });
         }
-        let scales = &panel.scales[group * ROWS..][..ROWS];
-        let scales = load_floats(scales.as_array().expect("32 scales"));
+        let scales = load_floats(&panel.scales(group));
         for i in 0..2 {
             let left = _mm512_add_ps(sums[0][i], sums[1][i]);
             let sum = _mm512_add_ps(left, _mm512_add_ps(sums[2][i], sums[3][i]));
@@ -320,22 +332,29 @@ fn float_of<const FOUR: bool>(panel: &Panel<'_>, x: &[f32], y: &mut [f32; ROWS])
 /// The processor has the features.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) unsafe fn float(panel: &Panel<'_>, x: &[f32], y: &mut [f32; ROWS]) {
-    match panel.form.bits {
-        4 => float_of::<true>(panel, x, y),
-        _ => float_of::<false>(panel, x, y),
+    match (panel.form.bits, panel.form.symmetric) {
+        (4, true) => float_of::<true, true>(panel, x, y),
+        (4, false) => float_of::<true, false>(panel, x, y),
+        (_, true) => float_of::<false, true>(panel, x, y),
+        (_, false) => float_of::<false, false>(panel, x, y),
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn dequantize_of<const FOUR: bool>(panel: &Panel<'_>, out: &mut [f32], stride: usize) {
+fn dequantize_of<const FOUR: bool, const SYM: bool>(
+    panel: &Panel<'_>,
+    out: &mut [f32],
+    stride: usize,
+) {
     let steps = panel.form.steps();
-    for (group, scales) in panel.scales.as_chunks::<ROWS>().0.iter().enumerate() {
+    for group in 0..panel.form.groups {
+        let scales = panel.scales(group);
         let zeros = zeros(panel, group).map(|v| _mm512_cvtepi32_ps(v));
-        let scales = load_floats(scales);
+        let scales = load_floats(&scales);
         let units = &panel.units[group * steps * panel.form.units()..];
         let span = panel.form.span(group);
         for (step, units) in units.chunks_exact(panel.form.units()).take(steps).enumerate() {
-            values::<FOUR>(units, zeros, |column, w| {
+            values::<FOUR, SYM>(units, zeros, |column, w| {
                 let column = span.start + step * STEP + column;
                 if column < span.end {
                     let out = out[column * stride..][..ROWS].as_mut_array().expect("32 rows");
@@ -355,8 +374,10 @@ fn dequantize_of<const FOUR: bool>(panel: &Panel<'_>, out: &mut [f32], stride: u
 /// The processor has the features.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) unsafe fn dequantize(panel: &Panel<'_>, out: &mut [f32], stride: usize) {
-    match panel.form.bits {
-        4 => dequantize_of::<true>(panel, out, stride),
-        _ => dequantize_of::<false>(panel, out, stride),
+    match (panel.form.bits, panel.form.symmetric) {
+        (4, true) => dequantize_of::<true, true>(panel, out, stride),
+        (4, false) => dequantize_of::<true, false>(panel, out, stride),
+        (_, true) => dequantize_of::<false, true>(panel, out, stride),
+        (_, false) => dequantize_of::<false, false>(panel, out, stride),
     }
 }

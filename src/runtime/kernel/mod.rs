@@ -171,7 +171,7 @@ fn check_panel(panel: &Panel<'_>) {
     let zeros = if form.symmetric { 0 } else { form.groups * ROWS };
     assert!(
         panel.units.len() == form.width() / STEP * form.units()
-            && panel.scales.len() == form.groups * ROWS
+            && panel.scaled_groups() == form.groups
             && panel.zeros.len() == zeros,
         "a panel of its form"
     );

@@ -143,7 +143,8 @@ fn rows<const FOUR: bool, const M: usize>(
     y: &mut ArrayViewMut2<'_, f32>,
 ) {
     let mut totals = [[0.0; ROWS]; M];
-    for (group, scales) in panel.scales.as_chunks::<ROWS>().0.iter().enumerate() {
+    for group in 0..panel.form.groups {
+        let scales = panel.scales(group);
         for tile in 0..2 {
             let sums = group_sums::<FOUR, M>(panel, block, At { first, group, tile });
             let scales = load_floats(&scales[tile * TILE..]);
@@ -261,7 +262,7 @@ fn float_of<const FOUR: bool>(panel: &Panel<'_>, x: &[f32], y: &mut [f32; ROWS])
                     *sum = from_fn(|i| vfmaq_f32(sum[i], w[i], x));
                 });
             }
-            let scales = load_floats(&panel.scales[group * ROWS + tile * TILE..]);
+            let scales = load_floats(&panel.scales(group)[tile * TILE..]);
             for i in 0..4 {
                 let left = vaddq_f32(sums[0][i], sums[1][i]);
                 let sum = vaddq_f32(left, vaddq_f32(sums[2][i], sums[3][i]));
@@ -287,7 +288,8 @@ pub(super) unsafe fn float(panel: &Panel<'_>, x: &[f32], y: &mut [f32; ROWS]) {
 #[target_feature(enable = "neon,dotprod")]
 fn dequantize_of<const FOUR: bool>(panel: &Panel<'_>, out: &mut [f32], stride: usize) {
     let (steps, per_step) = (panel.form.steps(), if FOUR { 2 } else { 4 });
-    for (group, scales) in panel.scales.as_chunks::<ROWS>().0.iter().enumerate() {
+    for group in 0..panel.form.groups {
+        let scales = panel.scales(group);
         let units = &panel.units[group * steps * per_step..];
         let span = panel.form.span(group);
         for tile in 0..2 {

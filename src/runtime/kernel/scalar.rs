@@ -30,7 +30,8 @@ pub(super) fn sums(panel: &Panel<'_>, block: Block<'_>, out: &mut Vec<[i32; ROWS
 pub(super) fn integer(panel: &Panel<'_>, block: Block<'_>, mut y: ArrayViewMut2<'_, f32>) {
     for (token, mut y) in y.rows_mut().into_iter().enumerate() {
         let mut total = [0.0; ROWS];
-        for (group, scales) in panel.scales.as_chunks::<ROWS>().0.iter().enumerate() {
+        for group in 0..panel.form.groups {
+            let scales = panel.scales(group);
             let sums = group_sums(panel, block, token, group);
             for lane in 0..ROWS {
                 total[lane] = scales[lane].mul_add(sums[lane] as f32, total[lane]);
@@ -47,7 +48,8 @@ pub(super) fn integer(panel: &Panel<'_>, block: Block<'_>, mut y: ArrayViewMut2<
 pub(super) fn float(panel: &Panel<'_>, x: &[f32], y: &mut [f32; ROWS]) {
     *y = [0.0; ROWS];
     let steps = panel.form.steps();
-    for (group, scales) in panel.scales.as_chunks::<ROWS>().0.iter().enumerate() {
+    for group in 0..panel.form.groups {
+        let scales = panel.scales(group);
         for lane in 0..ROWS {
             let zero = f32::from(panel.zero(group, lane));
             let mut sums = [0.0; 4];
@@ -66,7 +68,8 @@ pub(super) fn float(panel: &Panel<'_>, x: &[f32], y: &mut [f32; ROWS]) {
 
 /// The weights in float32, transposed: `out[column · stride + lane]`.
 pub(super) fn dequantize(panel: &Panel<'_>, out: &mut [f32], stride: usize) {
-    for (group, scales) in panel.scales.as_chunks::<ROWS>().0.iter().enumerate() {
+    for group in 0..panel.form.groups {
+        let scales = panel.scales(group);
         for (i, column) in panel.form.span(group).enumerate() {
             for lane in 0..ROWS {
                 let code = f32::from(panel.code(group, i / STEP, i % STEP, lane));
