@@ -1,6 +1,6 @@
 //! AVX-512 with VNNI: one `vpdpbusd` takes 64 products of a unit with a quad of a token.
 use super::activations::Block;
-use super::packed::{Form, Panel, ROWS, STEP, Unit};
+use super::packed::{Form, Panel, PanelScales, ROWS, STEP, Unit};
 use ndarray::ArrayViewMut2;
 #[allow(clippy::wildcard_imports, reason = "the instructions")]
 use std::arch::x86_64::*;
@@ -128,6 +128,22 @@ fn load_floats(from: &[f32; ROWS]) -> Floats {
     unsafe { [_mm512_loadu_ps(from.as_ptr()), _mm512_loadu_ps(from.as_ptr().add(16))] }
 }
 
+/// The scales of a group.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_scales(panel: &Panel<'_>, group: usize) -> Floats {
+    match panel.scales {
+        PanelScales::F32(scales) => load_floats(&scales[group]),
+        PanelScales::Bf16(scales) => {
+            let from = scales[group].as_ptr();
+            // SAFETY: 32 values of 16 bits.
+            let half = |i| unsafe { _mm256_loadu_si256(from.add(i).cast()) };
+            let wide = |v| _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(v));
+            [_mm512_castsi512_ps(wide(half(0))), _mm512_castsi512_ps(wide(half(16)))]
+        }
+    }
+}
+
 /// 32 floats from two registers.
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -155,7 +171,7 @@ unsafe fn rows<const FOUR: bool, const M: usize>(
     // SAFETY: promised by the caller.
     unsafe {
         groups::<FOUR, M>(panel, block, first, |group, sums| {
-            let scales = load_floats(&panel.scales(group));
+            let scales = load_scales(panel, group);
             for m in 0..M {
                 for i in 0..2 {
                     let sum = _mm512_cvtepi32_ps(sums[m][i]);
@@ -316,7 +332,7 @@ fn float_of<const FOUR: bool, const SYM: bool>(panel: &Panel<'_>, x: &[f32], y: 
                 *sum = [_mm512_fmadd_ps(w[0], x, sum[0]), _mm512_fmadd_ps(w[1], x, sum[1])];
             });
         }
-        let scales = load_floats(&panel.scales(group));
+        let scales = load_scales(panel, group);
         for i in 0..2 {
             let left = _mm512_add_ps(sums[0][i], sums[1][i]);
             let sum = _mm512_add_ps(left, _mm512_add_ps(sums[2][i], sums[3][i]));
@@ -348,9 +364,8 @@ fn dequantize_of<const FOUR: bool, const SYM: bool>(
 ) {
     let steps = panel.form.steps();
     for group in 0..panel.form.groups {
-        let scales = panel.scales(group);
+        let scales = load_scales(panel, group);
         let zeros = zeros(panel, group).map(|v| _mm512_cvtepi32_ps(v));
-        let scales = load_floats(&scales);
         let units = &panel.units[group * steps * panel.form.units()..];
         let span = panel.form.span(group);
         for (step, units) in units.chunks_exact(panel.form.units()).take(steps).enumerate() {

@@ -268,7 +268,11 @@ impl Panel<'_> {
         match self.scales {
             PanelScales::F32(scales) => scales[group],
             PanelScales::Bf16(scales) => {
-                scales[group].map(|upper| f32::from_bits(u32::from(upper) << 16))
+                let mut wide = [0.0; ROWS];
+                for (wide, upper) in wide.iter_mut().zip(&scales[group]) {
+                    *wide = f32::from_bits(u32::from(*upper) << 16);
+                }
+                wide
             }
         }
     }
