@@ -173,14 +173,25 @@ vectorized! {
     /// `y ← Σ weights[i] · rows[i]`: `rows` is `[weights.len(), y.len()]`, row-major.
     pub fn weighted_sum<'a>(weights: &'a [f32], rows: &'a [f32], y: &'a mut [f32]) {
         let width = y.len().max(1);
-        for (column, y) in y.chunks_mut(LANES).enumerate() {
+        let (chunks, tail) = y.as_chunks_mut::<LANES>();
+        let full = chunks.len() * LANES;
+        for (column, y) in chunks.iter_mut().enumerate() {
+            // An array, so that it stays in a register from row to row.
             let mut lanes = [0.0; LANES];
             for (weight, row) in weights.iter().zip(rows.chunks_exact(width)) {
-                for (lane, x) in lanes.iter_mut().zip(&row[column * LANES..]) {
-                    *lane += weight * x;
+                if let Some(x) = row[column * LANES..].first_chunk::<LANES>() {
+                    for i in 0..LANES {
+                        lanes[i] += weight * x[i];
+                    }
                 }
             }
-            y.copy_from_slice(&lanes[..y.len()]);
+            *y = lanes;
+        }
+        tail.fill(0.0);
+        for (weight, row) in weights.iter().zip(rows.chunks_exact(width)) {
+            for (y, x) in tail.iter_mut().zip(&row[full..]) {
+                *y += weight * x;
+            }
         }
     }
 }
