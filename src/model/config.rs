@@ -24,13 +24,12 @@ pub enum ConfigError {
         found: String,
     },
     /// No family of this name.
-    #[error(
-        "architecture `{found}` is not supported\nhint: supported are {}",
-        super::family::supported().join(", ")
-    )]
+    #[error("architecture `{found}` is not supported\nhint: supported are {supported}")]
     Architecture {
         /// `architectures[0]`, or `model_type`.
         found: String,
+        /// The supported ones.
+        supported: String,
     },
 }
 

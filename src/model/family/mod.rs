@@ -117,7 +117,10 @@ impl ModelSpec {
         FAMILIES
             .iter()
             .find(|f| f.architecture == found || f.model_type == found)
-            .ok_or_else(|| ConfigError::Architecture { found: found.to_owned() })?
+            .ok_or_else(|| ConfigError::Architecture {
+                found: found.to_owned(),
+                supported: supported().join(", "),
+            })?
             .spec(config)
     }
 }
