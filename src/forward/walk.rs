@@ -31,7 +31,7 @@ pub fn walk(
     let mut rotary: Option<(usize, usize, Rotary)> = None;
     for (b, sizes) in model.spec.blocks.iter().enumerate() {
         let block = BlockWeights::load(model, b, backend)?;
-        release(model, b);
+        model.release(b);
         for stream in &mut streams {
             let len = stream.nrows();
             let table = match rotary.take() {
@@ -82,10 +82,4 @@ pub fn logits(
     let silent = crate::progress::Silent;
     let streams = walk(model, backend, &[ids.to_vec()], team, &silent)?;
     Ok(Head::load(model, backend)?.logits(streams[0].view(), team))
-}
-
-fn release(model: &Model, block: usize) {
-    for tensor in model.spec.tensors.iter().filter(|t| t.block == Some(block)) {
-        model.weights.release(&tensor.name);
-    }
 }

@@ -71,6 +71,13 @@ impl Model {
         Ok(())
     }
 
+    /// Lets the mapped pages of a block's weights leave memory.
+    pub fn release(&self, block: usize) {
+        for tensor in self.spec.tensors.iter().filter(|t| t.block == Some(block)) {
+            self.weights.release(&tensor.name);
+        }
+    }
+
     /// Stored tensors that the architecture does not know (heads for multi-token prediction and
     /// the like), in name order. They are carried along.
     pub fn extras(&self) -> Vec<&str> {

@@ -47,7 +47,7 @@ pub struct BenchReport {
     pub decode_tokens_per_second: Spread,
     /// Bytes of weights as stored that one generated token needs.
     pub weight_bytes_per_token: u64,
-    /// Bytes per second that the same threads read from a buffer of that size.
+    /// Bytes per second that the same threads read from a buffer of that size (at most 1 GiB).
     pub read_bytes_per_second: f64,
     /// Tokens per second if reading the weights were all there is to do.
     pub decode_limit_tokens_per_second: f64,
@@ -122,11 +122,12 @@ pub fn weight_bytes_per_token(model: &Model) -> u64 {
     blocks.sum::<u64>() + head.map(of).sum::<u64>()
 }
 
-/// Bytes per second at which a team reads a buffer of `size` bytes over and over (the best of
-/// five passes).
+/// Bytes per second at which a team reads a buffer of `size` bytes (at most 1 GiB, which no cache
+/// holds) over and over; the best of five passes.
 pub fn read_rate(size: usize, team: &Team) -> f64 {
     const PART: usize = 1 << 18;
-    let buffer = vec![1_u64; (size / 8).max(PART)];
+    const LARGEST: usize = 1 << 30;
+    let buffer = vec![1_u64; (size.min(LARGEST) / 8).max(PART)];
     let parts = buffer.len().div_ceil(PART);
     let mut best = 0.0_f64;
     for _ in 0..5 {

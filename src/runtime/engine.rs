@@ -35,7 +35,9 @@ impl<'a> Engine<'a> {
         let blocks = (0..sizes.len())
             .map(|b| {
                 progress.advance(1);
-                BlockWeights::load(model, b, backend)
+                let block = BlockWeights::load(model, b, backend);
+                model.release(b);
+                block
             })
             .collect::<Result<_, _>>()?;
         progress.finish();
