@@ -30,6 +30,11 @@ fn the_quickstart_makes_measures_and_tries_a_package() {
         command.arg("compress").arg(&recipe).arg("-o").arg(&package).args(more);
         command.assert()
     };
+    // A later step that cannot work is told before the first.
+    for wrong in ["eval.text=[\"no-such.txt\"]", "eval.text=[]", "eval.reference=4"] {
+        compress(&["--set", wrong]).code(2);
+        assert!(!package.exists(), "{wrong}");
+    }
     compress(&["--set", "eval.windows=2"])
         .success()
         .stdout(predicate::str::contains("perplexity").and(predicate::str::contains("dark night")));

@@ -61,11 +61,7 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     }
     let resolved = json!({ "description": recipe.description, "model": model, "step": resolved });
     let package = args.output.to_string_lossy();
-    let makes = |(at, step): (usize, &Planned)| matches!(step, Planned::Quantize(_)) == (at == 0);
-    anyhow::ensure!(
-        steps.iter().enumerate().all(makes),
-        "recipe `{file}`: `quantize` stands first and once\nhint: other steps work on its package"
-    );
+    check(&steps, &file, context)?;
     let mut outcome = Outcome::Done;
     for step in &steps {
         match step {
@@ -85,6 +81,22 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
         }
     }
     Ok(outcome)
+}
+
+/// What is wrong with a later step is told before the first one takes its hours.
+fn check(steps: &[Planned], file: &str, context: &Context) -> anyhow::Result<()> {
+    for (at, step) in steps.iter().enumerate() {
+        anyhow::ensure!(
+            matches!(step, Planned::Quantize(_)) == (at == 0),
+            "recipe `{file}`: `quantize` stands first and once\nhint: other steps work on its package"
+        );
+        match step {
+            Planned::Quantize(_) => {}
+            Planned::Eval(settings) => settings.check(context)?,
+            Planned::Run(settings) => settings.check()?,
+        }
+    }
+    Ok(())
 }
 
 fn read(args: &Args) -> anyhow::Result<(String, Recipe)> {

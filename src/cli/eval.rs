@@ -140,8 +140,7 @@ pub(super) fn evaluate(
     context: &Context,
 ) -> anyhow::Result<EvalReport> {
     let gates = settings.gates();
-    gates.check(settings.reference.is_some())?;
-    settings.check_outputs(context)?;
+    settings.check(context)?;
     let opened = package::open(model)?;
     let (task, plan) = Task::prepare(model, &opened, settings)?;
     let reference = match &settings.reference {
@@ -206,6 +205,17 @@ pub(super) fn show(
 }
 
 impl Settings {
+    /// Finds what can be wrong before a model is there to measure.
+    pub(super) fn check(&self, context: &Context) -> anyhow::Result<()> {
+        self.gates().check(self.reference.is_some())?;
+        self.check_outputs(context)?;
+        anyhow::ensure!(!self.text.is_empty(), NO_TEXT);
+        for path in self.text.iter().filter(|it| bundled(&it.to_string_lossy()).is_none()) {
+            Bytes::map(path)?;
+        }
+        Ok(())
+    }
+
     fn gates(&self) -> Gates {
         Gates {
             max_ppl_increase: self.max_ppl_increase.map(|it| it.0),
@@ -287,6 +297,8 @@ impl Task {
     }
 }
 
+const NO_TEXT: &str = "no text to measure on\nhint: name a file with `--text`, or `builtin:en`";
+
 /// Text that the program carries, written for it (calibration-data/).
 fn bundled(name: &str) -> Option<&'static str> {
     match name {
@@ -297,7 +309,6 @@ fn bundled(name: &str) -> Option<&'static str> {
 }
 
 fn read_text(paths: &[PathBuf], form: Form, tokenizer: &Tokenizer) -> anyhow::Result<Text> {
-    anyhow::ensure!(!paths.is_empty(), "no text to measure on\nhint: name a file with --text");
     let files: Vec<(String, Bytes)> = paths
         .iter()
         .map(|path| {

@@ -134,6 +134,11 @@ pub(super) fn continue_prompt(
 }
 
 impl Settings {
+    /// Finds what can be wrong before a model is there to run.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        self.prompt.is_some().then_some(()).context(NO_PROMPT)
+    }
+
     /// With what is not given taken from the model.
     fn resolve(&self, tokenizer: &Tokenizer, seed: u64) -> GenerateSettings {
         let model = tokenizer.generation();
