@@ -12,6 +12,7 @@ pub struct Builtin {
     pub files: &'static [(&'static str, &'static [u8])],
 }
 
+#[cfg(feature = "builtin-model")]
 macro_rules! files {
     ($folder:literal: $($file:literal),+) => {
         &[$(($file, include_bytes!(concat!("builtin/", $folder, "/", $file)))),+]

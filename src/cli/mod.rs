@@ -1,6 +1,6 @@
 //! The command line: one file per verb; the only module that prints.
 //!
-//! Add a verb: one file with its `Args` and `run`, one line in [`Verb`] and one in [`run`].
+//! Add a verb: one file with its `Args` and `run`, one line in `Verb` and one in [`run`].
 mod bench;
 mod compress;
 mod context;

@@ -6,7 +6,7 @@ use serde_json::Value;
 /// The tokens and switches of `tokenizer_config.json`.
 #[derive(Clone, Debug, Default)]
 pub struct TokenizerConfig {
-    /// Named tokens (`bos_token`, `eos_token`, …), in the order of [`NAMED_TOKENS`].
+    /// Named tokens (`bos_token`, `eos_token`, …), in the order of `NAMED_TOKENS`.
     pub tokens: Vec<(&'static str, String)>,
     /// Text starts with the BOS token; `None` leaves it to tokenizer.json.
     pub add_bos: Option<bool>,
