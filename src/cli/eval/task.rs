@@ -1,0 +1,118 @@
+//! The text of an evaluation: read, tokenized, cut into windows.
+use super::Settings;
+use crate::{
+    checkpoint::sha256,
+    eval::{Encoder, Form, JOIN, Plan, PlanSettings, Protocol, StoredKey, Text},
+    package::Opened,
+    report::Method,
+    tensor::Bytes,
+    text::Tokenizer,
+};
+use anyhow::Context as _;
+use std::path::PathBuf;
+
+/// The text as the model's tokenizer has it, and what identifies that.
+pub(super) struct Task {
+    pub(super) text: Text,
+    pub(super) key: StoredKey,
+    pub(super) joined_ids: Vec<u32>,
+}
+
+impl Task {
+    pub(super) fn prepare(
+        model: &str,
+        opened: &Opened,
+        settings: &Settings,
+    ) -> anyhow::Result<(Self, Plan)> {
+        let tokenizer = opened.tokenizer()?;
+        let text = read_text(&settings.text, settings.text_form, &tokenizer)?;
+        let limit = opened.model.spec.max_positions;
+        let ctx = settings.ctx.unwrap_or_else(|| 2048.min(limit.max(2)));
+        if ctx > limit {
+            tracing::warn!("windows of {ctx} tokens: the model was made for {limit}");
+        }
+        let protocol = Protocol::find(&settings.protocol)?;
+        let sizes = PlanSettings { ctx, stride: settings.stride, windows: settings.windows };
+        let plan = with_encoder(&tokenizer, |encoder| protocol.plan(&text, encoder, sizes))?;
+        let key = StoredKey {
+            protocol: protocol.name.to_owned(),
+            ctx,
+            windows: plan.windows.len(),
+            vocab: opened.model.spec.vocab,
+            ..StoredKey::new(model, &text.sha256, &tokenizer_hash(opened)?)
+        };
+        let joined_ids = encode_sample(&tokenizer, &text)?;
+        Ok((Self { text, key, joined_ids }, plan))
+    }
+
+    pub(super) fn method(&self, settings: &Settings, plan: &Plan) -> Method {
+        let strided = settings.protocol == "strided";
+        Method {
+            protocol: self.key.protocol.clone(),
+            ctx: self.key.ctx,
+            stride: strided.then(|| settings.stride.unwrap_or(self.key.ctx / 2)),
+            windows: plan.windows.len(),
+            text_tokens: plan.text_tokens,
+            bos: plan.bos,
+            text: settings.text.iter().map(|path| path.display().to_string()).collect(),
+            text_form: self.text.form,
+            join: JOIN.into(),
+            data_sha256: self.key.data_sha256.clone(),
+            tokenizer_sha256: self.key.tokenizer_sha256.clone(),
+            backend: settings.backend.isa().into(),
+        }
+    }
+}
+
+pub(super) const NO_TEXT: &str =
+    "no text to measure on\nhint: name a file with `--text`, or `builtin:en`";
+
+/// Text that the program carries, written for it (calibration-data/).
+pub(super) fn bundled(name: &str) -> Option<&'static str> {
+    match name {
+        "builtin:en" => Some(include_str!("../../../calibration-data/en.txt")),
+        "builtin:zh" => Some(include_str!("../../../calibration-data/zh.txt")),
+        _ => None,
+    }
+}
+
+fn read_text(paths: &[PathBuf], form: Form, tokenizer: &Tokenizer) -> anyhow::Result<Text> {
+    let files: Vec<(String, Bytes)> = paths
+        .iter()
+        .map(|path| {
+            let name = path.display().to_string();
+            let bytes = match bundled(&name) {
+                Some(text) => Bytes::fixed(text.as_bytes()),
+                None => Bytes::map(path)?,
+            };
+            Ok((name, bytes))
+        })
+        .collect::<anyhow::Result<_>>()?;
+    let files: Vec<(&str, &[u8])> =
+        files.iter().map(|(name, bytes)| (name.as_str(), &**bytes)).collect();
+    let render = |messages: &serde_json::Value| {
+        let list = messages.as_array().ok_or("`messages` is no list")?;
+        let template = tokenizer.chat_template().map_err(|error| error.to_string())?;
+        template.render(list, false).map_err(|error| error.to_string())
+    };
+    Ok(Text::read(&files, form, &render)?)
+}
+
+fn with_encoder<T>(tokenizer: &Tokenizer, use_it: impl FnOnce(&Encoder<'_>) -> T) -> T {
+    let encode = |text: &str, special: bool| {
+        tokenizer.encode(text, special).map_err(|error| error.to_string())
+    };
+    let eos = tokenizer.eos().first().copied();
+    use_it(&Encoder { encode: &encode, bos: tokenizer.bos(), eos })
+}
+
+/// Ids of the beginning of the text, by which tokenizers are compared.
+pub(super) fn encode_sample(tokenizer: &Tokenizer, text: &Text) -> anyhow::Result<Vec<u32>> {
+    let sample: String = text.documents.iter().flat_map(|it| it.chars()).take(1 << 16).collect();
+    Ok(tokenizer.encode(&sample, true)?)
+}
+
+pub(super) fn tokenizer_hash(opened: &Opened) -> anyhow::Result<String> {
+    let file = opened.folder.read("tokenizer.json")?.context("no tokenizer.json")?;
+    Ok(sha256(&file))
+}
