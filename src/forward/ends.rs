@@ -1,7 +1,10 @@
 //! Where tokens enter and logits leave.
-use super::{linear::Backend, linear::Linear, projection::each_row};
+use super::{
+    linear::{Backend, Reference},
+    projection::{Loader, Projection, each_row},
+};
 use crate::linalg::{Team, rms_norm};
-use crate::model::{Model, Part, Role, Weight, WeightError};
+use crate::model::{Model, Role, Weight, WeightError};
 use ndarray::{Array2, ArrayView2};
 
 /// A forward pass cannot be made.
@@ -31,7 +34,8 @@ pub struct Embedding(Weight);
 impl Embedding {
     /// Takes the embedding of a model.
     pub fn load(model: &Model) -> Result<Self, WeightError> {
-        weight(model, Role::Embed).map(Self)
+        let loader = Loader { model, backend: &Reference, block: None, expert: None };
+        loader.weight(Role::Embed).map(Self)
     }
 
     /// The rows of the tokens, `[tokens, hidden]`.
@@ -51,17 +55,18 @@ impl Embedding {
 /// The last norm and the head.
 pub struct Head {
     gain: Vec<f32>,
-    linear: Box<dyn Linear>,
+    linear: Projection,
     eps: f32,
 }
 
 impl Head {
     /// Takes the last norm and the head of a model; a tied head is the embedding.
     pub fn load(model: &Model, backend: &dyn Backend) -> Result<Self, WeightError> {
-        let role = if model.spec.tied { Role::Embed } else { Role::Head };
+        let loader = Loader { model, backend, block: None, expert: None };
+        let role = model.spec.head().map_or(Role::Head, |tensor| tensor.role);
         Ok(Self {
-            gain: weight(model, Role::FinalNorm)?.to_f32(),
-            linear: backend.linear(vec![weight(model, role)?]),
+            gain: loader.weight(Role::FinalNorm)?.to_f32(),
+            linear: loader.projection(&[role])?,
             eps: model.spec.norm_eps,
         })
     }
@@ -76,10 +81,4 @@ impl Head {
         self.linear.forward(normed.view(), logits.view_mut(), team);
         logits
     }
-}
-
-fn weight(model: &Model, role: Role) -> Result<Weight, WeightError> {
-    let missing = || WeightError::Missing { name: format!("{role:?}").to_lowercase() };
-    let spec = model.spec.find(None, role, None, Part::Weight).ok_or_else(missing)?;
-    model.weights.get(&spec.name)
 }

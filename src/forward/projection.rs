@@ -29,6 +29,12 @@ impl Loader<'_> {
         self.model.weights.get(&spec.name).map(Some)
     }
 
+    /// A matrix that must be there.
+    pub(super) fn weight(&self, role: Role) -> Result<Weight, WeightError> {
+        let missing = || WeightError::Missing { name: format!("{role:?}").to_lowercase() };
+        self.get(role, Part::Weight)?.ok_or_else(missing)
+    }
+
     /// A norm gain.
     pub(super) fn gain(&self, role: Role) -> Result<Vec<f32>, WeightError> {
         Ok(self.get(role, Part::Weight)?.map_or_else(Vec::new, |w| w.to_f32()))
@@ -38,8 +44,7 @@ impl Loader<'_> {
     pub(super) fn projection(&self, roles: &[Role]) -> Result<Projection, WeightError> {
         let (mut weights, mut bias, mut biased) = (Vec::new(), Vec::new(), false);
         for role in roles {
-            let missing = || WeightError::Missing { name: format!("{role:?}").to_lowercase() };
-            let weight = self.get(*role, Part::Weight)?.ok_or_else(missing)?;
+            let weight = self.weight(*role)?;
             match self.get(*role, Part::Bias)? {
                 Some(part) => {
                     biased = true;

@@ -49,8 +49,9 @@ pub(super) fn exp(x: f32) -> f32 {
     e * pow2(half) * pow2(n.wrapping_sub(half))
 }
 
+/// The sum of 16 lanes, in pairs.
 #[inline(always)]
-pub(super) fn lanes_sum(lanes: [f32; LANES]) -> f32 {
+pub(crate) fn lanes_sum(lanes: [f32; LANES]) -> f32 {
     let mut sum = lanes;
     let mut width = LANES / 2;
     while width > 0 {

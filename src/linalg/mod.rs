@@ -9,9 +9,9 @@ mod matmul;
 mod team;
 
 pub use compare::{divergence_sums, top5};
-pub(crate) use elementwise::vectorized;
 pub use elementwise::{
     add_assign, log_sum_exp, rms_norm, scaled_dots, silu_mul, softmax, weighted_sum,
 };
+pub(crate) use elementwise::{lanes_sum, vectorized};
 pub use matmul::{matmul, matmul_transposed};
 pub use team::Team;

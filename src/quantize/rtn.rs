@@ -12,6 +12,7 @@
 //! least squared error; the min-max scale is among them. Sums are float32 in 16 lanes.
 use super::Method;
 use crate::{
+    linalg::lanes_sum,
     scheme::{IntScheme, QTensor, Qparams},
     tensor::{FloatType, round_to},
 };
@@ -157,7 +158,7 @@ impl Rtn {
         for (lane, x) in lanes.iter_mut().zip(tail) {
             *lane += squared(*x);
         }
-        sum(lanes)
+        lanes_sum(lanes)
     }
 
     /// The nearest codes, as [`IntScheme::quantize`] gives them.
@@ -170,19 +171,6 @@ impl Rtn {
             *code = nearest.to_bits().wrapping_sub(ROUND.to_bits()) as i8;
         }
     }
-}
-
-/// The sum of all lanes, in pairs.
-#[inline(always)]
-fn sum(mut lanes: [f32; LANES]) -> f32 {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            lanes[i] += lanes[i + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
 }
 
 /// Least and largest value.

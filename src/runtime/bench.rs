@@ -2,7 +2,7 @@
 use super::Engine;
 use crate::forward::ForwardError;
 use crate::linalg::Team;
-use crate::model::{Model, Role};
+use crate::model::Model;
 use serde::Serialize;
 use std::time::Instant;
 
@@ -114,12 +114,7 @@ pub fn weight_bytes_per_token(model: &Model) -> u64 {
         }
     };
     let blocks = model.spec.tensors.iter().filter(|t| t.role.is_block_linear()).map(of);
-    let head = model
-        .spec
-        .tensors
-        .iter()
-        .filter(|t| t.role == if model.spec.tied { Role::Embed } else { Role::Head });
-    blocks.sum::<u64>() + head.map(of).sum::<u64>()
+    blocks.sum::<u64>() + model.spec.head().map_or(0, of)
 }
 
 /// Bytes per second at which a team reads a buffer of `size` bytes (at most 1 GiB, which no cache
