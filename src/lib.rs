@@ -12,6 +12,7 @@ pub mod model;
 pub mod text;
 pub mod checkpoint;
 pub mod forward;
+pub mod calibrate;
 pub mod quantize;
 pub mod package;
 pub mod runtime;

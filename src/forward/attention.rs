@@ -3,9 +3,10 @@ use super::{
     kv_cache::KvCache,
     projection::{Loader, Projection, each_row},
     rotary::Rotary,
-    scratch::Scratch,
+    scratch::Run,
+    tap::Site,
 };
-use crate::linalg::{Team, matmul, rms_norm, scaled_dots, softmax, weighted_sum};
+use crate::linalg::{matmul, rms_norm, scaled_dots, softmax, weighted_sum};
 use crate::model::{Block, Role, WeightError};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 
@@ -39,15 +40,19 @@ impl Attention {
     pub(super) fn forward(
         &self,
         x: ArrayView2<'_, f32>,
-        y: ArrayViewMut2<'_, f32>,
+        mut y: ArrayViewMut2<'_, f32>,
         (cache, rotary): (&mut KvCache, &Rotary),
-        (team, scratch): (&Team, &mut Scratch),
+        run: &mut Run<'_>,
     ) {
         let tokens = x.nrows();
-        let (heads, width) = (self.sizes.heads, self.sizes.head_dim);
+        let Block { heads, kv_heads, head_dim: width, .. } = self.sizes;
+        let Run { team, scratch, tap } = run;
+        tap.see(Site::Input(Role::Q, None), x);
         let mut qkv = scratch.qkv.take(tokens, self.qkv.out_features());
         self.qkv.forward(x, qkv.view_mut(), team);
         each_row(qkv.view_mut(), team, |t, row| self.turn(t, row, rotary));
+        tap.see(Site::Queries, qkv.slice(s![.., ..heads * width]));
+        tap.see(Site::Keys, qkv.slice(s![.., heads * width..(heads + kv_heads) * width]));
         let past = self.remember(qkv.view(), cache);
         let mut mixed = scratch.mixed.take(tokens, heads * width);
         let queries = qkv.slice(s![.., ..heads * width]);
@@ -57,7 +62,9 @@ impl Attention {
             let queries = queries.slice(s![first..first + out.nrows(), columns]);
             self.group(queries, cache, (kv_head, past + first), out);
         });
-        self.o.forward(mixed.view(), y, team);
+        tap.see(Site::Input(Role::O, None), mixed.view());
+        self.o.forward(mixed.view(), y.view_mut(), team);
+        tap.see(Site::Output(Role::O), y.view());
     }
 
     /// Norm and rotation of the query and key heads of one token.

@@ -6,11 +6,12 @@ use super::{
     mlp::FeedForward,
     projection::{Loader, each_row},
     rotary::Rotary,
-    scratch::Scratch,
+    scratch::{Run, Scratch},
+    tap::NoTap,
 };
 use crate::linalg::{Team, add_assign, rms_norm};
 use crate::model::{Model, Role, WeightError};
-use ndarray::ArrayViewMut2;
+use ndarray::{ArrayView2, ArrayViewMut2};
 
 /// The weights of a block, ready to run: `x ← x + attention(norm(x)); x ← x + mlp(norm(x))`.
 pub struct BlockWeights {
@@ -43,30 +44,47 @@ impl BlockWeights {
         team: &Team,
         scratch: &mut Scratch,
     ) {
+        let mut run = Run { team, scratch, tap: &mut NoTap };
+        self.attend(x.view_mut(), place, &mut run);
+        self.feed(x, &mut run);
+    }
+
+    /// The first half: `x ← x + attention(norm(x))`, in place.
+    pub fn attend(
+        &self,
+        x: ArrayViewMut2<'_, f32>,
+        place: (&mut KvCache, &Rotary),
+        run: &mut Run<'_>,
+    ) {
+        self.half(x, &self.attention_gain, run, |x, y, run| {
+            self.attention.forward(x, y, place, run);
+        });
+    }
+
+    /// The second half: `x ← x + mlp(norm(x))`, in place.
+    pub fn feed(&self, x: ArrayViewMut2<'_, f32>, run: &mut Run<'_>) {
+        self.half(x, &self.mlp_gain, run, |x, y, run| self.mlp.forward(x, y, run));
+    }
+
+    /// `x ← x + f(norm(x))`.
+    fn half(
+        &self,
+        mut x: ArrayViewMut2<'_, f32>,
+        gain: &[f32],
+        run: &mut Run<'_>,
+        f: impl FnOnce(ArrayView2<'_, f32>, ArrayViewMut2<'_, f32>, &mut Run<'_>),
+    ) {
         let (tokens, hidden) = x.dim();
-        let norm = |x: &ArrayViewMut2<'_, f32>, y: ArrayViewMut2<'_, f32>, gain: &[f32]| {
-            each_row(y, team, |t, y| {
-                rms_norm(x.row(t).to_slice().expect("rows are contiguous"), gain, self.eps, y);
-            });
-        };
-        let add = |x: &mut ArrayViewMut2<'_, f32>, y: ArrayViewMut2<'_, f32>| {
-            each_row(x.view_mut(), team, |t, x| {
-                add_assign(x, y.row(t).to_slice().expect("rows are contiguous"), 1.0);
-            });
-        };
-        let mut normed = std::mem::take(&mut scratch.norm);
-        let mut out = std::mem::take(&mut scratch.out);
-
-        norm(&x, normed.take(tokens, hidden), &self.attention_gain);
+        let mut normed = std::mem::take(&mut run.scratch.norm);
+        let mut out = std::mem::take(&mut run.scratch.out);
+        each_row(normed.take(tokens, hidden), run.team, |t, y| {
+            rms_norm(x.row(t).to_slice().expect("rows are contiguous"), gain, self.eps, y);
+        });
+        f(normed.take(tokens, hidden).view(), out.take(tokens, hidden), run);
         let y = out.take(tokens, hidden);
-        self.attention.forward(normed.take(tokens, hidden).view(), y, place, (team, scratch));
-        add(&mut x, out.take(tokens, hidden));
-
-        norm(&x, normed.take(tokens, hidden), &self.mlp_gain);
-        let y = out.take(tokens, hidden);
-        self.mlp.forward(normed.take(tokens, hidden).view(), y, team, &mut scratch.gate_up);
-        add(&mut x, out.take(tokens, hidden));
-
-        (scratch.norm, scratch.out) = (normed, out);
+        each_row(x.view_mut(), run.team, |t, x| {
+            add_assign(x, y.row(t).to_slice().expect("rows are contiguous"), 1.0);
+        });
+        (run.scratch.norm, run.scratch.out) = (normed, out);
     }
 }

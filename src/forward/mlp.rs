@@ -1,9 +1,10 @@
 //! The feed-forward part: one gated MLP, or a mixture of experts.
 use super::{
     projection::{Loader, Projection, each_row},
-    scratch::Buffer,
+    scratch::Run,
+    tap::Site,
 };
-use crate::linalg::{Team, add_assign, silu_mul, softmax};
+use crate::linalg::{add_assign, silu_mul, softmax};
 use crate::model::{Expert, Mlp, Role, WeightError};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 
@@ -17,6 +18,7 @@ pub(super) enum FeedForward {
 pub(super) struct Gated {
     gate_up: Projection,
     down: Projection,
+    expert: Option<Expert>,
 }
 
 /// Experts that a router chooses per token.
@@ -52,14 +54,14 @@ impl FeedForward {
     pub(super) fn forward(
         &self,
         x: ArrayView2<'_, f32>,
-        y: ArrayViewMut2<'_, f32>,
-        team: &Team,
-        buffer: &mut Buffer,
+        mut y: ArrayViewMut2<'_, f32>,
+        run: &mut Run<'_>,
     ) {
         match self {
-            Self::Dense(gated) => gated.forward(x, y, team, buffer),
-            Self::Experts(experts) => experts.forward(x, y, team, buffer),
+            Self::Dense(gated) => gated.forward(x, y.view_mut(), run),
+            Self::Experts(experts) => experts.forward(x, y.view_mut(), run),
         }
+        run.tap.see(Site::Output(Role::Down), y.view());
     }
 }
 
@@ -68,36 +70,31 @@ impl Gated {
         Ok(Self {
             gate_up: loader.projection(&[Role::Gate, Role::Up])?,
             down: loader.projection(&[Role::Down])?,
+            expert: loader.expert,
         })
     }
 
-    fn forward(
-        &self,
-        x: ArrayView2<'_, f32>,
-        y: ArrayViewMut2<'_, f32>,
-        team: &Team,
-        buffer: &mut Buffer,
-    ) {
+    fn forward(&self, x: ArrayView2<'_, f32>, y: ArrayViewMut2<'_, f32>, run: &mut Run<'_>) {
+        let Run { team, scratch, tap } = run;
+        tap.see(Site::Input(Role::Gate, self.expert), x);
         let both = self.gate_up.out_features();
-        let mut gate_up = buffer.take(x.nrows(), both);
+        let mut gate_up = scratch.gate_up.take(x.nrows(), both);
         self.gate_up.forward(x, gate_up.view_mut(), team);
         each_row(gate_up.view_mut(), team, |_, row| {
             let (gate, up) = row.split_at_mut(both / 2);
             silu_mul(gate, up);
         });
-        self.down.forward(gate_up.slice(s![.., ..both / 2]), y, team);
+        let hidden = gate_up.slice(s![.., ..both / 2]);
+        tap.see(Site::Input(Role::Down, self.expert), hidden);
+        self.down.forward(hidden, y, team);
     }
 }
 
 impl Experts {
-    fn forward(
-        &self,
-        x: ArrayView2<'_, f32>,
-        mut y: ArrayViewMut2<'_, f32>,
-        team: &Team,
-        buffer: &mut Buffer,
-    ) {
+    fn forward(&self, x: ArrayView2<'_, f32>, mut y: ArrayViewMut2<'_, f32>, run: &mut Run<'_>) {
         y.fill(0.0);
+        let team = run.team;
+        run.tap.see(Site::Input(Role::Router, None), x);
         let mut scores = Array2::zeros((x.nrows(), self.routed.len()));
         self.router.forward(x, scores.view_mut(), team);
         for (expert, tokens) in self.route(scores).iter().enumerate() {
@@ -107,14 +104,14 @@ impl Experts {
             let rows: Vec<usize> = tokens.iter().map(|(t, _)| *t).collect();
             let input = x.select(ndarray::Axis(0), &rows);
             let mut output = Array2::zeros(input.dim());
-            self.routed[expert].forward(input.view(), output.view_mut(), team, buffer);
+            self.routed[expert].forward(input.view(), output.view_mut(), run);
             for ((t, weight), output) in tokens.iter().zip(output.outer_iter()) {
                 add_row(&mut y, *t, output.to_slice().unwrap_or_default(), *weight);
             }
         }
         if let Some((expert, gate)) = &self.shared {
             let mut output = Array2::zeros(x.dim());
-            expert.forward(x, output.view_mut(), team, buffer);
+            expert.forward(x, output.view_mut(), run);
             let mut open = Array2::zeros((x.nrows(), 1));
             gate.forward(x, open.view_mut(), team);
             for (t, (output, open)) in output.outer_iter().zip(&open).enumerate() {

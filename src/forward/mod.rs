@@ -12,6 +12,7 @@ mod mlp;
 mod projection;
 mod rotary;
 mod scratch;
+mod tap;
 mod walk;
 
 pub use block::BlockWeights;
@@ -19,5 +20,6 @@ pub use ends::{Embedding, ForwardError, Head};
 pub use kv_cache::KvCache;
 pub use linear::{Backend, Dense, Linear, Reference, SideBySide};
 pub use rotary::Rotary;
-pub use scratch::Scratch;
+pub use scratch::{Run, Scratch};
+pub use tap::{NoTap, Site, Tap};
 pub use walk::{each_logits, logits, walk};

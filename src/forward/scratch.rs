@@ -1,5 +1,17 @@
 //! Buffers that live from block to block.
+use super::tap::Tap;
+use crate::linalg::Team;
 use ndarray::{ArrayViewMut2, ShapeBuilder};
+
+/// What running a block needs beside weights and tokens.
+pub struct Run<'a> {
+    /// Threads.
+    pub team: &'a Team,
+    /// Memory.
+    pub scratch: &'a mut Scratch,
+    /// Sees the activations.
+    pub tap: &'a mut dyn Tap,
+}
 
 /// Intermediate results of a block. Kept, so that no block allocates them anew.
 #[derive(Debug, Default)]

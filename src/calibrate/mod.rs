@@ -1,0 +1,4 @@
+//! Statistics of activations over a calibration set.
+mod moments;
+
+pub use moments::Moments;
