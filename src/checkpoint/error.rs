@@ -16,6 +16,31 @@ pub enum CheckpointError {
     /// A file cannot be mapped.
     #[error(transparent)]
     Map(#[from] MapError),
+    /// Work on this output was begun and not finished.
+    #[error(
+        "unfinished work in `{}`\nhint: go on with --resume, or start anew with --force",
+        path.display()
+    )]
+    UnfinishedWork {
+        /// Its folder.
+        path: PathBuf,
+    },
+    /// Unfinished work was begun in another way.
+    #[error(
+        "the work in `{}` was begun with another `{what}`: {begun} then, {now} now\n\
+         hint: resume with the settings of then, or start anew with --force and without --resume",
+        path.display()
+    )]
+    OtherWork {
+        /// Its folder.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+        /// Its value when the work was begun.
+        begun: String,
+        /// Its value now.
+        now: String,
+    },
     /// The system refuses to write.
     #[error("cannot write `{}`: {source}{}", path.display(), write_hint(source))]
     Write {

@@ -12,6 +12,7 @@ mod header;
 mod output;
 mod shards;
 pub mod synth;
+mod work;
 mod writer;
 
 pub use builtin::{BUILTIN_PREFIX, BUILTINS, Builtin};
@@ -21,6 +22,7 @@ pub use folder::Folder;
 pub use header::parse as parse_safetensors;
 pub use output::{FileRecord, OutputDir, remove_unfinished, write_file};
 pub use shards::{INDEX_FILE, Tensors, WEIGHTS_FILE};
+pub use work::{WorkDir, difference};
 pub use writer::{
     DEFAULT_SHARD_BYTES, ShardWriter, TensorPlan, TensorRecord, Written, hex, sha256,
 };

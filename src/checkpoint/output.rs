@@ -50,7 +50,7 @@ pub fn remove_unfinished() {
     }
 }
 
-fn write_error(path: &Path) -> impl FnOnce(std::io::Error) -> CheckpointError + '_ {
+pub(super) fn write_error(path: &Path) -> impl FnOnce(std::io::Error) -> CheckpointError + '_ {
     |source| CheckpointError::Write { path: path.to_owned(), source }
 }
 

@@ -98,12 +98,12 @@ fn split(tensors: Vec<TensorPlan>, limit: u64) -> Vec<Shard> {
     groups.into_iter().enumerate().map(|(i, tensors)| Shard { name: name(i), tensors }).collect()
 }
 
-/// The header of a shard: tensors in their order, padded to 8 bytes.
-fn header(shard: &Shard) -> Vec<u8> {
+/// The header of a file: tensors in their order, padded to 8 bytes.
+pub(super) fn header(tensors: &[TensorPlan]) -> Vec<u8> {
     let mut map = serde_json::Map::new();
     map.insert("__metadata__".into(), serde_json::json!({ "format": "pt" }));
     let mut at = 0;
-    for tensor in &shard.tensors {
+    for tensor in tensors {
         let end = at + tensor.bytes();
         map.insert(
             tensor.name.clone(),
@@ -256,7 +256,7 @@ impl Sink {
     fn run(&mut self, shards: &[Shard], chunks: &mut Chunks) -> Result<Written, CheckpointError> {
         for shard in shards {
             let mut file = self.file(&shard.name)?;
-            file.write(&header(shard))?;
+            file.write(&header(&shard.tensors))?;
             for tensor in &shard.tensors {
                 let Some(sha256) = copy(tensor, chunks, &mut file)? else {
                     return Ok(Written::default()); // given up by the sender

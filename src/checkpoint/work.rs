@@ -1,0 +1,197 @@
+//! Long work that can be taken up again after it was killed.
+use super::{CheckpointError, header, output::write_error, writer::header as write_header};
+use crate::{
+    checkpoint::{TensorPlan, write_file},
+    tensor::{Bytes, RawTensor},
+};
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs,
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+/// The settings that the work began with.
+const KEY: &str = "work.json";
+
+/// A folder `NAME.partial` beside an output `NAME`. What is put there is complete: every file is
+/// written under another name and renamed. It stays when the program is killed.
+#[derive(Debug)]
+pub struct WorkDir {
+    path: PathBuf,
+}
+
+/// Tensors by name.
+type Tensors = BTreeMap<String, RawTensor>;
+
+impl WorkDir {
+    /// Where unfinished work on an output lies.
+    pub fn place(target: &Path) -> PathBuf {
+        let mut name = target.as_os_str().to_owned();
+        name.push(".partial");
+        name.into()
+    }
+
+    /// Begins work, or takes it up. What is there is refused without `resume` or `force`, and
+    /// with `resume` when it was begun with another `key`. With `force` alone it is removed.
+    pub fn begin(
+        target: &Path,
+        key: &Value,
+        resume: bool,
+        force: bool,
+    ) -> Result<Self, CheckpointError> {
+        let path = Self::place(target);
+        let work = Self { path: path.clone() };
+        if path.symlink_metadata().is_ok() {
+            let begun = work.json(KEY)?;
+            match begun {
+                Some(begun) if resume => match difference(&begun, key) {
+                    None => return Ok(work),
+                    Some((what, begun, now)) => {
+                        return Err(CheckpointError::OtherWork { path, what, begun, now });
+                    }
+                },
+                Some(_) if force => fs::remove_dir_all(&path).map_err(write_error(&path))?,
+                Some(_) => return Err(CheckpointError::UnfinishedWork { path }),
+                None => return Err(CheckpointError::NotReplaceable { path }),
+            }
+        }
+        fs::create_dir_all(&path).map_err(write_error(&path))?;
+        work.put_json(KEY, key)?;
+        Ok(work)
+    }
+
+    /// A JSON file of the work.
+    pub fn json(&self, name: &str) -> Result<Option<Value>, CheckpointError> {
+        let path = self.path.join(name);
+        match fs::read(&path) {
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(value) => Ok(Some(value)),
+                Err(source) => {
+                    Err(CheckpointError::Json { file: path.display().to_string(), source })
+                }
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(CheckpointError::Read { path, source }),
+        }
+    }
+
+    /// Writes a JSON file.
+    pub fn put_json(&self, name: &str, value: &Value) -> Result<(), CheckpointError> {
+        write_file(&self.path.join(name), value.to_string().as_bytes(), true)
+    }
+
+    /// Tensors that were put under this name, mapped.
+    pub fn tensors(&self, name: &str) -> Result<Option<Tensors>, CheckpointError> {
+        let path = self.file(name);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let damaged = |source| CheckpointError::Header {
+            file: path.display().to_string(),
+            source: Box::new(source),
+        };
+        Ok(Some(header::parse(&Bytes::map(&path)?).map_err(damaged)?))
+    }
+
+    /// Writes tensors to a file of this name.
+    #[expect(clippy::disallowed_methods, reason = "outputs are made here")]
+    pub fn put(&self, name: &str, tensors: &Tensors) -> Result<(), CheckpointError> {
+        let (path, temp) = (self.file(name), self.path.join(format!(".{name}.tmp")));
+        let plans = tensors.iter().map(|(name, it)| TensorPlan {
+            name: name.clone(),
+            dtype: it.dtype,
+            shape: it.shape.clone(),
+        });
+        let write = || {
+            let mut out = BufWriter::with_capacity(1 << 20, fs::File::create(&temp)?);
+            out.write_all(&write_header(&plans.collect::<Vec<_>>()))?;
+            for tensor in tensors.values() {
+                out.write_all(&tensor.bytes)?;
+            }
+            out.flush()?;
+            fs::rename(&temp, &path)
+        };
+        write().map_err(write_error(&path))
+    }
+
+    /// Removes the tensors of a name, if there are any.
+    pub fn remove(&self, name: &str) -> Result<(), CheckpointError> {
+        let path = self.file(name);
+        if path.exists() { fs::remove_file(&path).map_err(write_error(&path)) } else { Ok(()) }
+    }
+
+    /// The work is done: removes the folder.
+    pub fn finish(self) -> Result<(), CheckpointError> {
+        fs::remove_dir_all(&self.path).map_err(write_error(&self.path))
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        let mut file = OsString::from(name);
+        file.push(".safetensors");
+        self.path.join(file)
+    }
+}
+
+/// The first place in which two JSON values differ, with both values: `settings.seed`, `0`, `1`.
+pub fn difference(a: &Value, b: &Value) -> Option<(String, String, String)> {
+    let shown = |value: Option<&Value>| value.map_or("nothing".to_owned(), Value::to_string);
+    match (a, b) {
+        (Value::Object(left), Value::Object(right)) => {
+            let keys: std::collections::BTreeSet<&String> =
+                left.keys().chain(right.keys()).collect();
+            keys.into_iter().find_map(|key| match (left.get(key), right.get(key)) {
+                (Some(a), Some(b)) => difference(a, b).map(|(inner, a, b)| {
+                    (if inner.is_empty() { key.clone() } else { format!("{key}.{inner}") }, a, b)
+                }),
+                (a, b) => Some((key.clone(), shown(a), shown(b))),
+            })
+        }
+        _ if a == b => None,
+        _ => Some((String::new(), shown(Some(a)), shown(Some(b)))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn work_is_taken_up_only_with_its_own_settings() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("out");
+        let key = json!({"seed": 0, "settings": {"keep": 0.8}});
+        let work = WorkDir::begin(&target, &key, false, false).unwrap();
+        let tensors = BTreeMap::from([("a".to_owned(), RawTensor::from_f32(vec![2], &[1.0, 2.0]))]);
+        work.put("block-0", &tensors).unwrap();
+        drop(work);
+        let again = WorkDir::begin(&target, &key, false, false).unwrap_err();
+        assert!(matches!(again, CheckpointError::UnfinishedWork { .. }), "{again}");
+        let other = json!({"seed": 0, "settings": {"keep": 0.7}});
+        let error = WorkDir::begin(&target, &other, true, false).unwrap_err().to_string();
+        assert!(error.contains("`settings.keep`") && error.contains("0.8"), "{error}");
+        let work = WorkDir::begin(&target, &key, true, false).unwrap();
+        let back = work.tensors("block-0").unwrap().unwrap();
+        assert_eq!(back["a"].to_f32().unwrap(), [1.0, 2.0]);
+        assert!(work.tensors("block-1").unwrap().is_none());
+        work.finish().unwrap();
+        assert!(!WorkDir::place(&target).exists());
+    }
+
+    #[test]
+    fn force_begins_anew_but_not_over_a_strange_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("out");
+        let work = WorkDir::begin(&target, &json!(1), false, false).unwrap();
+        work.put("x", &BTreeMap::new()).unwrap();
+        let work = WorkDir::begin(&target, &json!(2), false, true).unwrap();
+        assert!(work.tensors("x").unwrap().is_none());
+        let strange = folder.path().join("strange");
+        fs::create_dir(WorkDir::place(&strange)).unwrap();
+        assert!(WorkDir::begin(&strange, &json!(1), false, true).is_err());
+        assert!(WorkDir::place(&strange).exists());
+    }
+}
