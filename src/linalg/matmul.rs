@@ -11,9 +11,47 @@ const PANEL: usize = 96;
 ///
 /// # Panics
 /// When the shapes do not fit.
-pub fn matmul(a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, mut c: ArrayViewMut2<'_, f32>) {
+pub fn matmul(a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, c: ArrayViewMut2<'_, f32>) {
+    product(a, b, c, 0.0, 1.0);
+}
+
+/// `C ← C + A·B` on the calling thread, shapes as [`matmul`].
+///
+/// # Panics
+/// When the shapes do not fit.
+pub fn matmul_add(a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, c: ArrayViewMut2<'_, f32>) {
+    product(a, b, c, 1.0, 1.0);
+}
+
+/// `C ← C + s·A·B` in float64 on the calling thread, shapes as [`matmul`].
+///
+/// # Panics
+/// When the shapes do not fit.
+pub fn matmul_add_f64(
+    s: f64,
+    a: ArrayView2<'_, f64>,
+    b: ArrayView2<'_, f64>,
+    c: ArrayViewMut2<'_, f64>,
+) {
+    product(a, b, c, 1.0, s);
+}
+
+/// `C ← keep·C + scale·A·B`; `keep` 0 does not read C.
+fn product<T: Copy + PartialEq + Default + 'static>(
+    a: ArrayView2<'_, T>,
+    b: ArrayView2<'_, T>,
+    mut c: ArrayViewMut2<'_, T>,
+    keep: T,
+    scale: T,
+) {
     let ((m, k), n) = (a.dim(), b.ncols());
-    assert!(b.nrows() == k && c.dim() == (m, n), "matmul shapes {a:?} {b:?} {c:?}");
+    assert!(
+        b.nrows() == k && c.dim() == (m, n),
+        "matmul shapes {:?} {:?} {:?}",
+        a.dim(),
+        b.dim(),
+        c.dim()
+    );
     if m == 0 || n == 0 {
         return;
     }
@@ -30,15 +68,15 @@ pub fn matmul(a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, mut c: ArrayViewMu
             c.as_mut_ptr(),
             c_cs,
             c_rs,
-            false,
+            keep != T::default(),
             a.as_ptr(),
             a_cs,
             a_rs,
             b.as_ptr(),
             b_cs,
             b_rs,
-            0.0,
-            1.0,
+            keep,
+            scale,
             false,
             false,
             false,

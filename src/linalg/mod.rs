@@ -1,17 +1,26 @@
-//! Dense float32 linear algebra and the threads that share it; pure functions without a model.
+//! Dense linear algebra, products in float32 and factorizations in float64, and the threads that
+//! share it; pure functions without a model.
 //!
 //! Add a factorization or transform: one file here, behind a non-generic function, so that
 //! monomorphised library code is compiled once.
 
+mod cholesky;
 mod compare;
 mod elementwise;
+mod error;
+mod gram;
 mod matmul;
+mod spectral;
 mod team;
 
+pub use cholesky::{Cholesky, Damped, MAX_DAMPING, factor_damped};
 pub use compare::{divergence_sums, top5};
 pub use elementwise::{
     add_assign, log_sum_exp, rms_norm, scaled_dots, silu_mul, softmax, weighted_sum,
 };
 pub(crate) use elementwise::{lanes_sum, vectorized};
-pub use matmul::{matmul, matmul_transposed};
+pub use error::LinalgError;
+pub use gram::{CHUNK, accumulate_cross, accumulate_gram, mirror};
+pub use matmul::{matmul, matmul_add, matmul_add_f64, matmul_transposed};
+pub use spectral::{Eigen, Roots, Svd, Tiny, eigh, sqrt_psd, svd};
 pub use team::Team;
