@@ -13,6 +13,7 @@ pub mod text;
 pub mod checkpoint;
 pub mod forward;
 pub mod calibrate;
+pub mod prune;
 pub mod quantize;
 pub mod package;
 pub mod runtime;

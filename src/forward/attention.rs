@@ -70,13 +70,15 @@ impl Attention {
     /// Norm and rotation of the query and key heads of one token.
     fn turn(&self, token: usize, row: &mut [f32], rotary: &Rotary) {
         let Block { heads, kv_heads, head_dim, .. } = self.sizes;
+        let repeat = self.sizes.kv_repeat();
         let turned = &mut row[..(heads + kv_heads) * head_dim];
         for (index, head) in turned.chunks_mut(head_dim).enumerate() {
             if let Some([q, k]) = &self.qk_gains {
                 let plain = head.to_vec();
                 rms_norm(&plain, if index < heads { q } else { k }, self.eps, head);
             }
-            rotary.turn(token, head);
+            let kv_head = if index < heads { index / repeat } else { index - heads };
+            rotary.turn(token, kv_head, head);
         }
     }
 

@@ -19,7 +19,7 @@ pub use block::BlockWeights;
 pub use ends::{Embedding, ForwardError, Head};
 pub use kv_cache::KvCache;
 pub use linear::{Backend, Dense, Linear, Reference, SideBySide};
-pub use rotary::Rotary;
+pub use rotary::{Rotary, RotaryCache};
 pub use scratch::{Run, Scratch};
 pub use tap::{NoTap, Site, Tap};
 pub use walk::{each_logits, logits, walk};

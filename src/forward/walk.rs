@@ -4,7 +4,7 @@ use super::{
     ends::{Embedding, ForwardError, Head},
     kv_cache::KvCache,
     linear::Backend,
-    rotary::Rotary,
+    rotary::RotaryCache,
     scratch::Scratch,
 };
 use crate::linalg::Team;
@@ -28,19 +28,15 @@ pub fn walk(
     let tokens: usize = windows.iter().map(Vec::len).sum();
     progress.start("forward", (tokens * model.spec.blocks.len()) as u64, Unit::Tokens);
     let mut scratch = Scratch::default();
-    let mut rotary: Option<(usize, usize, Rotary)> = None;
+    let mut rotary = RotaryCache::default();
     for (b, sizes) in model.spec.blocks.iter().enumerate() {
         let block = BlockWeights::load(model, b, backend)?;
         model.release(b);
         for stream in &mut streams {
             let len = stream.nrows();
-            let table = match rotary.take() {
-                Some((width, tokens, table)) if (width, tokens) == (sizes.head_dim, len) => table,
-                _ => Rotary::new(&model.spec.rope, sizes.head_dim, 0..len, len),
-            };
+            let table = rotary.get(&model.spec, b, 0..len, len);
             let mut cache = KvCache::new(sizes.kv_heads, sizes.head_dim, len);
-            block.forward(stream.view_mut(), (&mut cache, &table), team, &mut scratch);
-            rotary = Some((sizes.head_dim, len, table));
+            block.forward(stream.view_mut(), (&mut cache, table), team, &mut scratch);
             progress.advance(len as u64);
         }
     }

@@ -63,10 +63,32 @@ impl<'a> Config<'a> {
         key: &str,
         default: Option<usize>,
     ) -> Result<Option<usize>, ConfigError> {
-        let Some(value) = self.get(key) else { return Ok(default) };
-        match value.as_u64() {
-            Some(size @ 1..=MAX_SIZE) => Ok(Some(size as usize)),
-            _ => Err(unfit(key, format!("a whole number from 1 to {MAX_SIZE}"), value)),
+        self.get(key).map_or(Ok(default), |value| size_of(key, value).map(Some))
+    }
+
+    /// A size of at least 1 of block `b`: a number for all blocks, or a list with one entry per
+    /// block. The list is a form of this project, for models whose blocks differ.
+    pub(super) fn block_size(self, key: &'static str, b: usize) -> Result<usize, ConfigError> {
+        self.block_size_or(key, b, None)?.ok_or(ConfigError::Missing { key })
+    }
+
+    /// As [`Self::block_size`], or a default when absent.
+    pub(super) fn block_size_or(
+        self,
+        key: &str,
+        b: usize,
+        default: Option<usize>,
+    ) -> Result<Option<usize>, ConfigError> {
+        let Some(list) = self.get(key).and_then(Value::as_array) else {
+            return self.size_or(key, default);
+        };
+        let blocks = self.size("num_hidden_layers")?;
+        match list.get(b).filter(|_| list.len() == blocks) {
+            Some(value) => size_of(&format!("{key}[{b}]"), value).map(Some),
+            None => {
+                let expected = format!("a number, or a list of {blocks}, one per block");
+                Err(unfit(key, expected, &format!("a list of {}", list.len()).into()))
+            }
         }
     }
 
@@ -87,6 +109,13 @@ impl<'a> Config<'a> {
     pub(super) fn flag(self, key: &str, default: bool) -> Result<bool, ConfigError> {
         let Some(value) = self.get(key) else { return Ok(default) };
         value.as_bool().ok_or_else(|| unfit(key, "true or false", value))
+    }
+}
+
+fn size_of(key: &str, value: &Value) -> Result<usize, ConfigError> {
+    match value.as_u64() {
+        Some(size @ 1..=MAX_SIZE) => Ok(size as usize),
+        _ => Err(unfit(key, format!("a whole number from 1 to {MAX_SIZE}"), value)),
     }
 }
 

@@ -7,7 +7,7 @@ mod spec;
 mod weights;
 
 pub use config::ConfigError;
-pub use rope::{Rope, RopeScaling};
+pub use rope::{KeptPairs, Rope, RopeScaling};
 pub use space::{Axis, Expert, Side, Space};
 pub use spec::{Block, Mlp, ModelSpec, Part, Role, TensorSpec};
 pub use weights::{Weight, WeightError, WeightStore, part_name};

@@ -1,5 +1,6 @@
 //! Rotary position embedding (`RoPE`, arXiv 2104.09864) and the ways to stretch it.
 use super::config::{Config, ConfigError, unfit};
+use serde_json::Value;
 use std::f64::consts::PI;
 
 /// Frequencies of the rotary pairs of a head.
@@ -11,6 +12,19 @@ pub struct Rope {
     pub max_positions: usize,
     /// How the frequencies are stretched.
     pub scaling: RopeScaling,
+    /// Heads that kept pairs of their own of a wider head; `None` where pair `i` of every head
+    /// turns alike.
+    pub kept: Option<KeptPairs>,
+}
+
+/// Pairs that heads kept of wider ones, which differ from head to head: a form of this project,
+/// `"rope_type": "kept-pairs"`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptPairs {
+    /// Width of the heads before; even.
+    pub head_dim: usize,
+    /// Pairs of the wider head, ascending: `[blocks][kv_heads][head_dim / 2]` of the narrow heads.
+    pub pairs: Vec<Vec<Vec<usize>>>,
 }
 
 /// The `rope_type` of a config.
@@ -66,7 +80,7 @@ impl Rope {
     pub(super) fn parse(config: Config<'_>, head_dim: usize) -> Result<Self, ConfigError> {
         let max_positions = config.size_or("max_position_embeddings", Some(2048))?.unwrap_or(2048);
         let nested = config.get("rope_parameters").or_else(|| config.get("rope_scaling"));
-        let nested = Config(nested.unwrap_or(&serde_json::Value::Null));
+        let nested = Config(nested.unwrap_or(&Value::Null));
         let theta = config.number("rope_theta", 10_000.0)?;
         let theta = nested.number("rope_theta", theta)?;
         if theta.is_nan() || theta <= 1.0 {
@@ -78,23 +92,32 @@ impl Rope {
                 return Err(unfit("partial_rotary_factor", "1 (whole heads)", &share.into()));
             }
         }
-        let kind = nested.get("rope_type").or_else(|| nested.get("type"));
-        let scaling = match kind.map(|kind| kind.as_str().unwrap_or("")) {
-            None | Some("default") => RopeScaling::Default,
-            Some("linear") => RopeScaling::Linear { factor: factor(nested)? },
-            Some("dynamic") => RopeScaling::Dynamic { factor: factor(nested)? },
-            Some("llama3") => llama3(nested, max_positions)?,
-            Some("yarn") => yarn(nested, theta, head_dim, max_positions)?,
-            Some("longrope" | "su") => longrope(config, nested, head_dim, max_positions)?,
-            Some(_) => {
-                let known = "default, linear, dynamic, llama3, yarn or longrope";
-                return Err(unfit("rope_type", known, kind.unwrap_or(&serde_json::Value::Null)));
-            }
-        };
-        Ok(Self { theta, max_positions, scaling })
+        if kind(nested).and_then(Value::as_str) != Some(KEPT_PAIRS) {
+            let scaling = scaling(config, nested, theta, (head_dim, max_positions))?;
+            return Ok(Self { theta, max_positions, scaling, kept: None });
+        }
+        let kept = kept_pairs(nested, head_dim)?;
+        let parent = Config(nested.get("parent").unwrap_or(&Value::Null));
+        let scaling = scaling(config, parent, theta, (kept.head_dim, max_positions))?;
+        Ok(Self { theta, max_positions, scaling, kept: Some(kept) })
     }
 
-    /// Angle per position of each pair, `[head_dim / 2]`, for a sequence of `tokens` positions.
+    /// Angle per position of each pair of a head of block `block`, `[head_dim / 2]`, for a
+    /// sequence of `tokens` positions.
+    pub fn head_frequencies(
+        &self,
+        (block, kv_head): (usize, usize),
+        head_dim: usize,
+        tokens: usize,
+    ) -> Vec<f64> {
+        let Some(kept) = &self.kept else { return self.frequencies(head_dim, tokens) };
+        let all = self.frequencies(kept.head_dim, tokens);
+        let pairs = kept.pairs.get(block).and_then(|heads| heads.get(kv_head));
+        pairs.into_iter().flatten().map(|pair| all[*pair]).collect()
+    }
+
+    /// Angle per position of each pair, `[head_dim / 2]`, for a sequence of `tokens` positions,
+    /// of heads as wide as the scaling was made for; see [`Self::head_frequencies`].
     pub fn frequencies(&self, head_dim: usize, tokens: usize) -> Vec<f64> {
         let dim = head_dim as f64;
         let plain = |theta: f64| (0..head_dim / 2).map(move |i| theta.powf(-2.0 * i as f64 / dim));
@@ -139,6 +162,61 @@ impl Rope {
                 attention
             }
             _ => 1.0,
+        }
+    }
+}
+
+/// `rope_type` of heads whose kept pairs differ.
+const KEPT_PAIRS: &str = "kept-pairs";
+
+fn kind(nested: Config<'_>) -> Option<&Value> {
+    nested.get("rope_type").or_else(|| nested.get("type"))
+}
+
+fn scaling(
+    config: Config<'_>,
+    nested: Config<'_>,
+    theta: f64,
+    (head_dim, max_positions): (usize, usize),
+) -> Result<RopeScaling, ConfigError> {
+    let kind = kind(nested);
+    match kind.map(|kind| kind.as_str().unwrap_or("")) {
+        None | Some("default") => Ok(RopeScaling::Default),
+        Some("linear") => Ok(RopeScaling::Linear { factor: factor(nested)? }),
+        Some("dynamic") => Ok(RopeScaling::Dynamic { factor: factor(nested)? }),
+        Some("llama3") => llama3(nested, max_positions),
+        Some("yarn") => yarn(nested, theta, head_dim, max_positions),
+        Some("longrope" | "su") => longrope(config, nested, head_dim, max_positions),
+        Some(_) => {
+            let known = "default, linear, dynamic, llama3, yarn, longrope or kept-pairs";
+            Err(unfit("rope_type", known, kind.unwrap_or(&Value::Null)))
+        }
+    }
+}
+
+/// Widest head that kept pairs may come from.
+const MAX_HEAD: usize = 1 << 16;
+
+fn kept_pairs(nested: Config<'_>, head_dim: usize) -> Result<KeptPairs, ConfigError> {
+    let key = "original_head_dim";
+    let original = nested.size(key)?;
+    if original < head_dim || original > MAX_HEAD || !original.is_multiple_of(2) {
+        let expected = format!("an even number from {head_dim} to {MAX_HEAD}");
+        return Err(unfit(key, expected, &original.into()));
+    }
+    let list = nested.get("pairs").ok_or(ConfigError::Missing { key: "pairs" })?;
+    let pairs: Vec<Vec<Vec<usize>>> = serde_json::from_value(list.clone())
+        .map_err(|_| unfit("pairs", "whole numbers per head of each block", list))?;
+    let fits = |pairs: &Vec<usize>| {
+        pairs.len() == head_dim / 2
+            && pairs.is_sorted_by(|a, b| a < b)
+            && pairs.last().is_some_and(|last| *last < original / 2)
+    };
+    match pairs.iter().flatten().find(|pairs| !fits(pairs)) {
+        None => Ok(KeptPairs { head_dim: original, pairs }),
+        Some(wrong) => {
+            let expected = format!("{} ascending pairs below {}", head_dim / 2, original / 2);
+            Err(unfit("pairs", expected, &wrong.as_slice().into()))
         }
     }
 }

@@ -1,9 +1,9 @@
 //! A loaded model with a memory of the tokens it has seen.
 use crate::forward::{
-    Backend, BlockWeights, Embedding, ForwardError, Head, KvCache, Rotary, Scratch,
+    Backend, BlockWeights, Embedding, ForwardError, Head, KvCache, RotaryCache, Scratch,
 };
 use crate::linalg::Team;
-use crate::model::{Block, Model, Rope};
+use crate::model::{Model, ModelSpec};
 use crate::progress::{Progress, Unit};
 
 /// Tokens of a prompt that pass through a block at a time.
@@ -15,8 +15,7 @@ pub struct Engine<'a> {
     blocks: Vec<BlockWeights>,
     head: Head,
     caches: Vec<KvCache>,
-    sizes: Vec<Block>,
-    rope: Rope,
+    spec: ModelSpec,
     scratch: Scratch,
     logits: Vec<f32>,
     team: &'a Team,
@@ -30,7 +29,7 @@ impl<'a> Engine<'a> {
         team: &'a Team,
         progress: &dyn Progress,
     ) -> Result<Self, ForwardError> {
-        let sizes = model.spec.blocks.clone();
+        let sizes = &model.spec.blocks;
         progress.start("load", sizes.len() as u64, Unit::Items);
         let blocks = (0..sizes.len())
             .map(|b| {
@@ -47,8 +46,7 @@ impl<'a> Engine<'a> {
             blocks,
             head: Head::load(model, backend)?,
             caches,
-            sizes,
-            rope: model.spec.rope.clone(),
+            spec: model.spec.clone(),
             scratch: Scratch::default(),
             logits: Vec::new(),
             team,
@@ -67,7 +65,7 @@ impl<'a> Engine<'a> {
 
     /// Positions that the model was made for.
     pub fn max_positions(&self) -> usize {
-        self.rope.max_positions
+        self.spec.rope.max_positions
     }
 
     /// Forgets all tokens but the first `len`.
@@ -83,15 +81,9 @@ impl<'a> Engine<'a> {
         for batch in ids.chunks(BATCH) {
             let mut x = self.embedding.rows(batch)?;
             let start = self.len();
-            let mut table: Option<(usize, Rotary)> = None;
-            for ((block, cache), sizes) in self.blocks.iter().zip(&mut self.caches).zip(&self.sizes)
-            {
-                let width = sizes.head_dim;
-                let fits = table.take().filter(|(of, _)| *of == width);
-                let (_, rotary) = table.insert(fits.unwrap_or_else(|| {
-                    let positions = start..start + batch.len();
-                    (width, Rotary::new(&self.rope, width, positions, end))
-                }));
+            let mut tables = RotaryCache::default();
+            for (b, (block, cache)) in self.blocks.iter().zip(&mut self.caches).enumerate() {
+                let rotary = tables.get(&self.spec, b, start..start + batch.len(), end);
                 block.forward(x.view_mut(), (cache, rotary), self.team, &mut self.scratch);
             }
             if self.len() == end {

@@ -15,6 +15,7 @@ mod qwen2;
 mod qwen2_moe;
 mod qwen3;
 mod qwen3_moe;
+mod resize;
 
 /// What sets a family apart.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +92,9 @@ pub const FAMILIES: &[Family] = &[
 const MAX_BLOCKS: usize = 1024;
 const MAX_EXPERTS: usize = 1024;
 
+/// Key of the width of a shared expert.
+const SHARED_WIDTH: &str = "shared_expert_intermediate_size";
+
 /// Names of the supported architectures.
 pub fn supported() -> Vec<&'static str> {
     FAMILIES.iter().map(|f| f.architecture).collect()
@@ -143,6 +147,14 @@ impl Family {
         let sizes: Vec<Block> =
             (0..layers).map(|b| self.block(config, b)).collect::<Result<_, _>>()?;
         let rope = Rope::parse(config, sizes[0].head_dim)?;
+        if let Some(kept) = &rope.kept {
+            let found: Vec<usize> = kept.pairs.iter().map(Vec::len).collect();
+            let expected: Vec<usize> = sizes.iter().map(|b| b.kv_heads).collect();
+            if found != expected {
+                let expected = format!("one list per key/value head of each block: {expected:?}");
+                return Err(unfit("pairs", expected, &found.into()));
+            }
+        }
         let mut spec = ModelSpec::empty(self.name, sizes, rope);
         spec.hidden = config.size("hidden_size")?;
         spec.vocab = config.size("vocab_size")?;
@@ -154,11 +166,15 @@ impl Family {
     }
 
     fn block(&self, config: Config<'_>, b: usize) -> Result<Block, ConfigError> {
-        let heads = config.size("num_attention_heads")?;
-        let kv_heads = config.size_or("num_key_value_heads", Some(heads))?.unwrap_or(heads);
+        let heads = config.block_size("num_attention_heads", b)?;
+        let kv_heads =
+            config.block_size_or("num_key_value_heads", b, Some(heads))?.unwrap_or(heads);
         if !heads.is_multiple_of(kv_heads) {
             let expected = format!("a divisor of num_attention_heads = {heads}");
             return Err(unfit("num_key_value_heads", expected, &kv_heads.into()));
+        }
+        if config.get("num_attention_heads").is_some_and(Value::is_array) {
+            config.size("head_dim")?; // heads of all blocks have one width: it must be said
         }
         let even = config.size("hidden_size")? / heads;
         let head_dim = config.size_or("head_dim", Some(even.max(1)))?.unwrap_or(even);
@@ -176,7 +192,7 @@ impl Family {
     }
 
     fn mlp(&self, config: Config<'_>, b: usize) -> Result<Mlp, ConfigError> {
-        let dense = || Ok(Mlp::Dense { width: config.size("intermediate_size")? });
+        let dense = || Ok(Mlp::Dense { width: config.block_size("intermediate_size", b)? });
         let Some(rule) = self.experts else { return dense() };
         let only = config.get("mlp_only_layers").and_then(Value::as_array);
         let listed = only.is_some_and(|l| l.iter().any(|i| i.as_u64() == Some(b as u64)));
@@ -197,10 +213,10 @@ impl Family {
             return Err(unfit("num_experts_per_tok", expected, &per_token.into()));
         }
         let shared = match rule.shared {
-            Some(_) => Some(config.size("shared_expert_intermediate_size")?),
+            Some(_) => Some(config.block_size(SHARED_WIDTH, b)?),
             None => None,
         };
-        let (width, normalize) = (config.size(rule.width)?, rule.normalize.read(config)?);
+        let (width, normalize) = (config.block_size(rule.width, b)?, rule.normalize.read(config)?);
         Ok(Mlp::Experts { count, per_token, width, shared, normalize })
     }
 

@@ -1,0 +1,136 @@
+//! The `config.json` of a pruned model.
+//!
+//! Where all heads keep the same rotary pairs S, a narrow head is an ordinary head whose pair `i`
+//! turns as pair `S_i` did: `longrope` divisors `f_i = base^(−2i/d) / frequency(S_i)` say so to
+//! every engine that knows that kind of stretching. Pairs that differ by head need this project's
+//! `kept-pairs`.
+use super::{BlockShape, Kept, PruneError};
+use crate::model::{Block, KeptPairs, ModelSpec, Rope, RopeScaling};
+use serde_json::{Map, Value, json};
+
+/// The `config.json` of a model that keeps `kept`, one entry per block, of the model that `config`
+/// and `spec` describe. Keeping everything gives the same config.
+pub fn pruned_config(config: &Value, spec: &ModelSpec, kept: &[Kept]) -> Result<Value, PruneError> {
+    if kept.len() != spec.blocks.len() {
+        return Err(PruneError::Blocks { expected: spec.blocks.len(), found: kept.len() });
+    }
+    for (b, (kept, block)) in kept.iter().zip(&spec.blocks).enumerate() {
+        kept.check(b, block)?;
+    }
+    let each = kept.iter().zip(&spec.blocks);
+    let blocks: Vec<Block> = each.map(|(kept, block)| kept.shape().block(block)).collect();
+    if blocks == spec.blocks {
+        return Ok(config.clone());
+    }
+    let mut new = spec.resized(config, &blocks)?;
+    if let Some(rope) = rope(config, spec, kept)? {
+        new[rope_key(config)] = rope;
+    }
+    ModelSpec::from_config(&new)?;
+    Ok(new)
+}
+
+/// The `config.json` of a model with these block sizes, as if each block kept its first units:
+/// right in everything but the rotary divisors, which depend on the pairs.
+pub fn shaped_config(
+    config: &Value,
+    spec: &ModelSpec,
+    shapes: &[BlockShape],
+) -> Result<Value, PruneError> {
+    if shapes.len() != spec.blocks.len() {
+        return Err(PruneError::Blocks { expected: spec.blocks.len(), found: shapes.len() });
+    }
+    let kept: Vec<Kept> =
+        spec.blocks.iter().zip(shapes).map(|(block, shape)| Kept::first(block, shape)).collect();
+    for (block, (kept, shape)) in kept.iter().zip(shapes).enumerate() {
+        if kept.shape() != *shape {
+            let (unit, found) = ("sizes", format!("{shape:?}"));
+            let expected = format!("{:?}", kept.shape());
+            return Err(PruneError::Kept { block, unit, expected, found });
+        }
+    }
+    pruned_config(config, spec, &kept)
+}
+
+/// The key that holds the rotary settings, or that will.
+fn rope_key(config: &Value) -> &'static str {
+    let (new, old) = ("rope_parameters", "rope_scaling");
+    let set = |key: &str| config.get(key).is_some_and(|value| !value.is_null());
+    if set(new) || (config.get(new).is_some() && config.get(old).is_none()) { new } else { old }
+}
+
+/// Rotary settings of the pruned model; `None` where they stay as they are.
+fn rope(config: &Value, spec: &ModelSpec, kept: &[Kept]) -> Result<Option<Value>, PruneError> {
+    let (Some(old), Some(first)) = (spec.blocks.first(), kept.first()) else { return Ok(None) };
+    let shared = &first.kv_heads[0].pairs;
+    let alike = kept.iter().flat_map(|kept| &kept.kv_heads).all(|head| head.pairs == *shared);
+    let cut = 2 * shared.len() < old.head_dim;
+    if !cut && spec.rope.kept.is_none() {
+        return Ok(None);
+    }
+    if matches!(spec.rope.scaling, RopeScaling::Dynamic { .. }) {
+        return Err(PruneError::DynamicRope);
+    }
+    let nested = config.get(rope_key(config)).unwrap_or(&Value::Null);
+    let mut rope = if alike && spec.rope.kept.is_none() {
+        longrope(&spec.rope, old.head_dim, shared)
+    } else {
+        kept_pairs(&spec.rope, nested, old.head_dim, kept)
+    };
+    if let Some(theta) = nested.get("rope_theta") {
+        rope.insert("rope_theta".to_owned(), theta.clone());
+    }
+    Ok(Some(Value::Object(rope)))
+}
+
+/// Divisors that make pair `i` of a narrow head turn as pair `pairs[i]` of the wide one.
+fn longrope(rope: &Rope, head_dim: usize, pairs: &[usize]) -> Map<String, Value> {
+    let original = match rope.scaling {
+        RopeScaling::LongRope { original, .. } => original,
+        _ => rope.max_positions,
+    };
+    let factors = |tokens: usize| -> Vec<f64> {
+        let wide = rope.frequencies(head_dim, tokens);
+        let width = 2.0 * pairs.len() as f64;
+        let plain = |i: usize| rope.theta.powf(-2.0 * i as f64 / width);
+        pairs.iter().enumerate().map(|(i, pair)| plain(i) / wide[*pair]).collect()
+    };
+    // Only a parent that changes its divisors beyond `original` has two lists.
+    let settings = json!({
+        "rope_type": "longrope",
+        "short_factor": factors(1),
+        "long_factor": factors(original + 1),
+        "factor": 1.0,
+        "attention_factor": rope.attention_factor(),
+        "original_max_position_embeddings": original,
+    });
+    settings.as_object().cloned().unwrap_or_default()
+}
+
+/// Pairs by head of the widest ancestor's heads, and that ancestor's settings.
+fn kept_pairs(rope: &Rope, nested: &Value, head_dim: usize, kept: &[Kept]) -> Map<String, Value> {
+    let composed = |before: &KeptPairs| -> Vec<Vec<Vec<usize>>> {
+        let block = |(b, kept): (usize, &Kept)| {
+            let of = |kv_head: usize, pair: &usize| before.pairs[b][kv_head][*pair];
+            kept.kv_heads
+                .iter()
+                .map(|head| head.pairs.iter().map(|pair| of(head.kv_head, pair)).collect())
+                .collect()
+        };
+        kept.iter().enumerate().map(block).collect()
+    };
+    let (parent, head_dim, pairs) = match &rope.kept {
+        Some(before) => (nested.get("parent"), before.head_dim, composed(before)),
+        None => {
+            let of = |kept: &Kept| kept.kv_heads.iter().map(|head| head.pairs.clone()).collect();
+            (Some(nested), head_dim, kept.iter().map(of).collect())
+        }
+    };
+    let settings = json!({
+        "rope_type": "kept-pairs",
+        "original_head_dim": head_dim,
+        "pairs": pairs,
+        "parent": parent,
+    });
+    settings.as_object().cloned().unwrap_or_default()
+}

@@ -1,0 +1,115 @@
+//! Drops whole blocks.
+use super::PruneError;
+use crate::model::{Mlp, Model, ModelSpec, OpenError, WeightStore};
+use serde_json::{Value, json};
+
+/// Keys that hold one entry per block.
+const LISTS: [&str; 6] = [
+    "layer_types",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "intermediate_size",
+    "moe_intermediate_size",
+    "shared_expert_intermediate_size",
+];
+
+/// A model of some of the blocks, `blocks` ascending: block `i` of the result is block `blocks[i]`
+/// of `model`. Weights are not copied; tensors that the architecture does not know go with the
+/// block in whose module they lie. Keeping all blocks gives the same config and weights.
+pub fn keep_blocks(model: &Model, blocks: &[usize]) -> Result<Model, PruneError> {
+    let count = model.spec.blocks.len();
+    if !blocks.is_sorted_by(|a, b| a < b) || blocks.last().is_none_or(|last| *last >= count) {
+        let found: Vec<String> = blocks.iter().map(ToString::to_string).collect();
+        return Err(PruneError::BlockList { found: found.join(", "), blocks: count });
+    }
+    if blocks.len() == count {
+        return Ok(model.clone());
+    }
+    if let Some(tensor) = model.weights.quantized.keys().next() {
+        return Err(PruneError::Already { tensor: tensor.clone() });
+    }
+    let config = config(model, blocks);
+    let spec = ModelSpec::from_config(&config)?;
+    compare(&model.spec, &spec, blocks)?;
+    let mut weights = WeightStore::default();
+    let modules: Vec<String> = (0..count).map(|b| module(&model.spec, b)).collect();
+    for (name, raw) in &model.weights.raw {
+        let home = modules.iter().position(|it| !it.is_empty() && name.starts_with(it));
+        let place = home.map(|home| blocks.binary_search(&home));
+        let name = match (home, place) {
+            (Some(home), Some(Ok(place))) => {
+                format!("{}{}", module(&spec, place), &name[modules[home].len()..])
+            }
+            (Some(_), _) => continue,
+            (None, _) => name.clone(),
+        };
+        weights.raw.insert(name, raw.clone());
+    }
+    Model::new(config, weights).map_err(|error| match error {
+        OpenError::Config(error) => error.into(),
+        OpenError::Model(error) => error.into(),
+    })
+}
+
+/// What the names of a block's tensors begin with, up to a dot.
+fn module(spec: &ModelSpec, block: usize) -> String {
+    let mut names = spec.tensors.iter().filter(|t| t.block == Some(block)).map(|t| &t.name);
+    let Some(first) = names.next() else { return String::new() };
+    let common = names.fold(first.len(), |common, name| {
+        let pairs = first.bytes().zip(name.bytes());
+        pairs.take_while(|(a, b)| a == b).count().min(common)
+    });
+    first[..common].rfind('.').map_or_else(String::new, |dot| first[..=dot].to_owned())
+}
+
+fn config(model: &Model, blocks: &[usize]) -> Value {
+    let mut config = model.config.clone();
+    let count = model.spec.blocks.len();
+    config["num_hidden_layers"] = json!(blocks.len());
+    let chosen = |list: &Value| -> Value {
+        blocks.iter().map(|b| list.get(*b).cloned().unwrap_or(Value::Null)).collect()
+    };
+    for key in LISTS {
+        if let Some(list) = config.get(key).filter(|it| it.is_array()) {
+            config[key] = chosen(list);
+        }
+    }
+    for key in ["rope_parameters", "rope_scaling"] {
+        if let Some(pairs) = config.get(key).and_then(|nested| nested.get("pairs")) {
+            config[key]["pairs"] = chosen(pairs);
+        }
+    }
+    // Blocks from this one on see a window: as many of the kept ones lie below as before.
+    let key = "max_window_layers";
+    let below = |border: u64| blocks.iter().filter(|b| (**b as u64) < border).count();
+    match config.get(key).and_then(Value::as_u64) {
+        Some(border) if border < count as u64 => config[key] = json!(below(border)),
+        Some(_) => {}
+        None if blocks.iter().any(|b| model.spec.blocks[*b].window.is_some()) => {
+            let full = blocks.iter().take_while(|b| model.spec.blocks[**b].window.is_none());
+            config[key] = json!(full.count());
+        }
+        None => {}
+    }
+    let dense = |b: usize| matches!(model.spec.blocks[b].mlp, Mlp::Dense { .. });
+    if model.spec.blocks.iter().any(|it| matches!(it.mlp, Mlp::Experts { .. })) {
+        let listed: Vec<usize> = (0..blocks.len()).filter(|i| dense(blocks[*i])).collect();
+        if !listed.is_empty() || config.get("mlp_only_layers").is_some() {
+            config["mlp_only_layers"] = json!(listed);
+            config["decoder_sparse_step"] = json!(1);
+        }
+    }
+    config
+}
+
+/// Each block is what it was.
+fn compare(old: &ModelSpec, new: &ModelSpec, blocks: &[usize]) -> Result<(), PruneError> {
+    for (place, block) in blocks.iter().enumerate() {
+        let (was, is) = (&old.blocks[*block], &new.blocks[place]);
+        if was != is {
+            let key = if was.window == is.window { "num_hidden_layers" } else { "layer_types" };
+            return Err(PruneError::Depth { block: *block, place, key });
+        }
+    }
+    Ok(())
+}

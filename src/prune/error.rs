@@ -1,0 +1,87 @@
+//! Why a model cannot be pruned as wanted.
+use crate::model::{ConfigError, ModelError, WeightError};
+
+/// Model and cut do not fit.
+#[derive(Debug, thiserror::Error)]
+pub enum PruneError {
+    /// What is kept is not a part of the block.
+    #[error("block {block}: kept {unit}: expected {expected}, found {found}")]
+    Kept {
+        /// The block; 0 where a single one is checked.
+        block: usize,
+        /// What is counted.
+        unit: &'static str,
+        /// What may be kept.
+        expected: String,
+        /// What was.
+        found: String,
+    },
+    /// Pairs that differ by head, in a model whose heads share a gain.
+    #[error(
+        "block {block}: heads with a common norm gain keep different rotary pairs\nhint: --pairs shared, or --attn-unit groups"
+    )]
+    PairsOfNorm {
+        /// The block.
+        block: usize,
+    },
+    /// Another number of blocks than the model has.
+    #[error("expected sizes for {expected} blocks, found {found}")]
+    Blocks {
+        /// Blocks of the model.
+        expected: usize,
+        /// Given.
+        found: usize,
+    },
+    /// Frequencies that depend on the length of the sequence cannot be those of kept pairs.
+    #[error(
+        "rope_type `dynamic`: the frequencies of kept rotary pairs cannot be written down\nhint: cut whole heads (--attn-unit heads or groups) or the MLP alone (--ffn-width)"
+    )]
+    DynamicRope,
+    /// A weight that is quantized.
+    #[error(
+        "tensor `{tensor}` is quantized already\nhint: prune the float checkpoint, then quantize"
+    )]
+    Already {
+        /// Its name.
+        tensor: String,
+    },
+    /// A stored tensor has another shape than the architecture gives it.
+    #[error("tensor `{tensor}`: expected the shape {expected:?}, found {found:?}")]
+    Shape {
+        /// Its name.
+        tensor: String,
+        /// By the architecture.
+        expected: Vec<usize>,
+        /// In the file.
+        found: Vec<usize>,
+    },
+    /// Blocks to keep that are not ascending blocks of the model.
+    #[error("kept blocks `{found}` are not ascending blocks of {blocks}\nhint: keep at least one")]
+    BlockList {
+        /// As given.
+        found: String,
+        /// Blocks of the model.
+        blocks: usize,
+    },
+    /// The rest of the blocks cannot be written into a config.json.
+    #[error(
+        "block {block} of the model cannot become block {place} of a shorter one: `{key}` cannot say that it stays as it is\nhint: cut widths instead"
+    )]
+    Depth {
+        /// The block.
+        block: usize,
+        /// Its new place.
+        place: usize,
+        /// The key that decides.
+        key: &'static str,
+    },
+    /// A weight cannot be had.
+    #[error(transparent)]
+    Weight(#[from] WeightError),
+    /// Config and weights of the pruned model disagree.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The pruned model's config.json cannot be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
