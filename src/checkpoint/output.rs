@@ -143,6 +143,12 @@ impl OutputDir {
         Ok(())
     }
 
+    /// Refuses a target as [`Self::create`] would; for the start of long work.
+    pub fn check(target: &Path, force: bool) -> Result<(), CheckpointError> {
+        split(target)?;
+        check_target(target, force)
+    }
+
     /// Where the files go for now.
     pub fn path(&self) -> &Path {
         &self.temp

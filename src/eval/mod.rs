@@ -10,6 +10,7 @@ mod protocol;
 mod run;
 mod source;
 mod stored;
+mod streams;
 mod text;
 mod wikitext;
 
@@ -20,5 +21,6 @@ pub use protocol::{BosPolicy, Encoder, PROTOCOLS, Plan, PlanSettings, Protocol, 
 pub use run::measure;
 pub use source::{LogitSource, ModelSource, Rows};
 pub use stored::{StoredKey, StoredReference, StoredWriter};
+pub use streams::StreamSource;
 pub use text::{Form, JOIN, Render, Text};
 pub use wikitext::{detokenize, pages, words};

@@ -3,6 +3,7 @@
 //! A package is a Hugging Face directory with a [`Manifest`] `milm.json`: what was done, the
 //! scheme of each weight, the hash of every tensor and file.
 
+mod checkpoint;
 pub mod compressed_tensors;
 pub mod gguf;
 mod error;
@@ -14,6 +15,7 @@ mod tokenizer;
 mod verify;
 mod write;
 
+pub use checkpoint::Rewritten;
 pub use error::PackageError;
 pub use inspect::{
     INSPECTION_SCHEMA, Inspection, RoleFigures, TensorFigures, inspect, inspect_gguf,

@@ -122,12 +122,7 @@ impl Job<'_> {
     /// Makes the package. It appears at `target` when it is complete.
     pub fn write(&self, target: &Path, force: bool) -> Result<Summary, PackageError> {
         let plan = self.plan()?;
-        let source = self.opened.folder.path();
-        if let (Some(source), Ok(place)) = (source, target.canonicalize())
-            && source.starts_with(&place)
-        {
-            return Err(PackageError::OverInput { path: target.to_owned() });
-        }
+        refuse_over_input(self.opened, target)?;
         let output = OutputDir::create(target, force)?;
         self.progress.start("quantize", plan.source_bytes(), Unit::Bytes);
         let written = self.stream(&plan, &output);
@@ -235,7 +230,17 @@ fn parts(name: &str, raw: &RawTensor, scheme: Option<TensorScheme>) -> Vec<Tenso
     }
 }
 
-fn copy_side_files(
+/// An output does not replace the folder that it is made from.
+pub(super) fn refuse_over_input(opened: &Opened, target: &Path) -> Result<(), PackageError> {
+    match (opened.folder.path(), target.canonicalize()) {
+        (Some(source), Ok(place)) if source.starts_with(&place) => {
+            Err(PackageError::OverInput { path: target.to_owned() })
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn copy_side_files(
     folder: &Folder,
     output: &OutputDir,
 ) -> Result<BTreeMap<String, FileRecord>, PackageError> {

@@ -1,5 +1,6 @@
 //! Why a model cannot be pruned as wanted.
-use crate::model::{ConfigError, ModelError, WeightError};
+use super::{repair::RepairError, score::ScoreError, values::ValuesError};
+use crate::model::{ConfigError, Expert, ModelError, Role, WeightError};
 
 /// Model and cut do not fit.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +76,49 @@ pub enum PruneError {
         /// The key that decides.
         key: &'static str,
     },
+    /// A layer that the architecture does not have in this place.
+    #[error("block {block} has no {role:?}")]
+    Absent {
+        /// The block.
+        block: usize,
+        /// The layer.
+        role: Role,
+    },
+    /// Statistics that were not collected.
+    #[error(
+        "block {block}: no statistics of the input of {role:?} {}\nhint: calibrate again with them",
+        expert.map_or(String::new(), |expert| format!("({expert:?})"))
+    )]
+    Unseen {
+        /// The block.
+        block: usize,
+        /// The layer.
+        role: Role,
+        /// The expert that it is in.
+        expert: Option<Expert>,
+    },
+    /// The values of a head cannot be rotated.
+    #[error("block {block}, key/value head {kv_head}: {source}")]
+    Values {
+        /// The block.
+        block: usize,
+        /// The head.
+        kv_head: usize,
+        /// Why.
+        source: ValuesError,
+    },
+    /// A tensor that is not stored as floats.
+    #[error("tensor `{tensor}`: expected F32, F16 or BF16\nhint: prune the float checkpoint")]
+    Type {
+        /// Its name.
+        tensor: String,
+    },
+    /// Units have no score.
+    #[error(transparent)]
+    Score(#[from] ScoreError),
+    /// A layer cannot be refitted.
+    #[error(transparent)]
+    Repair(#[from] RepairError),
     /// A weight cannot be had.
     #[error(transparent)]
     Weight(#[from] WeightError),

@@ -1,0 +1,85 @@
+//! Writes a rewritten float model as a checkpoint folder with a manifest.
+use super::{
+    MANIFEST_FILE, Manifest, Opened, PackageError, SCHEMA, Source, Tool,
+    stream::Stream,
+    write::{copy_side_files, refuse_over_input},
+};
+use crate::{
+    checkpoint::{DEFAULT_SHARD_BYTES, OutputDir, ShardWriter, TensorPlan},
+    linalg::Team,
+    model::Model,
+    progress::{Progress, Unit},
+};
+use serde_json::Value;
+use std::{collections::BTreeMap, path::Path};
+
+/// A float model in another shape than the one that was opened.
+#[derive(Clone, Copy)]
+pub struct Rewritten<'a> {
+    /// The model that it was made from.
+    pub opened: &'a Opened,
+    /// SHA-256 of that model's tensors, see [`Source`].
+    pub source_sha256: &'a str,
+    /// The model to write.
+    pub model: &'a Model,
+    /// Stored in the manifest: the resolved recipe.
+    pub recipe: &'a Value,
+    /// Further files by name.
+    pub files: &'a BTreeMap<String, String>,
+    /// Threads.
+    pub team: &'a Team,
+    /// Told of the work.
+    pub progress: &'a dyn Progress,
+}
+
+impl Rewritten<'_> {
+    /// Writes the folder. It appears at `target` when it is complete.
+    pub fn write(&self, target: &Path, force: bool) -> Result<Manifest, PackageError> {
+        refuse_over_input(self.opened, target)?;
+        let raw = &self.model.weights.raw;
+        let bytes = |raw: &BTreeMap<String, crate::tensor::RawTensor>| {
+            raw.values().map(|tensor| tensor.bytes.len() as u64).sum::<u64>()
+        };
+        let output = OutputDir::create(target, force)?;
+        let plans = raw.iter().map(|(name, it)| TensorPlan {
+            name: name.clone(),
+            dtype: it.dtype,
+            shape: it.shape.clone(),
+        });
+        let mut writer = ShardWriter::create(&output, plans.collect(), DEFAULT_SHARD_BYTES);
+        self.progress.start("write", bytes(raw), Unit::Bytes);
+        let (team, progress) = (self.team, self.progress);
+        let mut stream = Stream { writer: &mut writer, team, progress, allow_nonfinite: false };
+        let copied = raw.iter().try_for_each(|(name, tensor)| stream.copy(name, tensor));
+        self.progress.finish();
+        copied?;
+        let written = writer.finish()?;
+        let mut files = written.files;
+        files.extend(copy_side_files(&self.opened.folder, &output)?);
+        let config = format!("{:#}\n", self.model.config);
+        let own = self.files.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+        for (name, text) in own.chain([("config.json", config.as_str())]) {
+            files.insert(name.to_owned(), output.write(name, text.as_bytes())?);
+        }
+        let manifest = Manifest {
+            schema: SCHEMA,
+            tool: Tool::default(),
+            source: Source {
+                sha256: self.source_sha256.to_owned(),
+                bytes: bytes(&self.opened.model.weights.raw),
+                parameters: self.opened.model.spec.parameters(),
+            },
+            recipe: self.recipe.clone(),
+            quantized: BTreeMap::new(),
+            beyond_standard: Vec::new(),
+            carried: self.model.extras().into_iter().map(str::to_owned).collect(),
+            evaluation: None,
+            files,
+            tensors: written.tensors,
+            sha256: String::new(),
+        };
+        output.write(MANIFEST_FILE, manifest.sealed().as_bytes())?;
+        output.commit()?;
+        Ok(manifest)
+    }
+}

@@ -1,0 +1,34 @@
+//! Why a pipeline stops.
+use crate::{
+    calibrate::CalibrateError, checkpoint::CheckpointError, eval::EvalError, model::ConfigError,
+    model::OpenError, package::PackageError, prune::PruneError,
+};
+
+/// A stage fails.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the stages' errors say what they are")]
+pub enum PipelineError {
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Calibrate(#[from] CalibrateError),
+    #[error(transparent)]
+    Prune(#[from] PruneError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Model(#[from] OpenError),
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+    #[error(transparent)]
+    Package(#[from] PackageError),
+    /// The record of unfinished work cannot be read.
+    #[error("the record of the unfinished work is damaged: {0}\nhint: start anew with --force")]
+    State(serde_json::Error),
+    /// A part of unfinished work is not there, or not what it should be.
+    #[error("`{name}` of the unfinished work is missing or damaged\nhint: start anew with --force")]
+    Damaged {
+        /// Its name in the work folder.
+        name: String,
+    },
+}

@@ -1,0 +1,138 @@
+//! What a pruning has done so far, so that it can be taken up after the last finished block.
+use super::PipelineError;
+use crate::{
+    calibrate::HiddenStates,
+    checkpoint::WorkDir,
+    prune::{BlockScores, Refit, Streams, Tensors},
+    tensor::RawTensor,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The file that says how far the work is.
+const STATE: &str = "state.json";
+
+/// Which part of a shot is under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Phase {
+    /// Units are scored.
+    #[default]
+    Score,
+    /// Blocks are cut and refitted.
+    Cut,
+}
+
+/// How far the work is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct State {
+    /// Shot, from 0.
+    pub(super) shot: usize,
+    /// Its part.
+    pub(super) phase: Phase,
+    /// The next block.
+    pub(super) block: usize,
+    /// Refits so far, of all shots.
+    pub(super) refits: Vec<Refit>,
+    /// The file that holds the streams before the next block, if there are any yet.
+    pub(super) streams: Option<String>,
+}
+
+/// The record of a pruning in a work folder.
+pub(super) struct Journal {
+    work: WorkDir,
+    pub(super) state: State,
+}
+
+impl Journal {
+    pub(super) fn open(work: WorkDir) -> Result<Self, PipelineError> {
+        let state = match work.json(STATE)? {
+            Some(state) => serde_json::from_value(state).map_err(PipelineError::State)?,
+            None => State::default(),
+        };
+        Ok(Self { work, state })
+    }
+
+    /// Whether a part of a shot is over.
+    pub(super) fn is_past(&self, shot: usize, phase: Phase) -> bool {
+        (self.state.shot, self.state.phase) > (shot, phase)
+    }
+
+    /// The block that a part of a shot goes on with.
+    pub(super) fn next(&self, shot: usize, phase: Phase) -> usize {
+        if (self.state.shot, self.state.phase) == (shot, phase) { self.state.block } else { 0 }
+    }
+
+    /// Notes that a block is finished, with the streams behind it. The old streams go last.
+    pub(super) fn finished(&mut self, streams: &[(&str, &HiddenStates)]) -> Result<(), PipelineError> {
+        self.state.block += 1;
+        let State { shot, phase, block, .. } = self.state;
+        let name = format!("streams-{shot}-{}-{block}", phase as u8);
+        let tensors: Tensors =
+            streams.iter().map(|(name, states)| ((*name).to_owned(), states.to_raw())).collect();
+        self.work.put(&name, &tensors)?;
+        let old = self.state.streams.replace(name);
+        self.note()?;
+        old.map_or(Ok(()), |old| Ok(self.work.remove(&old)?))
+    }
+
+    /// Notes that a part of a shot is over.
+    pub(super) fn begin(&mut self, shot: usize, phase: Phase) -> Result<(), PipelineError> {
+        (self.state.shot, self.state.phase, self.state.block) = (shot, phase, 0);
+        let old = self.state.streams.take();
+        self.note()?;
+        old.map_or(Ok(()), |old| Ok(self.work.remove(&old)?))
+    }
+
+    /// Streams that were noted with the last finished block.
+    pub(super) fn streams(&self, name: &str) -> Result<Option<HiddenStates>, PipelineError> {
+        let Some(file) = &self.state.streams else { return Ok(None) };
+        let mut tensors = self.work.tensors(file)?.unwrap_or_default();
+        Ok(tensors.remove(name).map(|raw| HiddenStates::from_raw(&raw)).transpose()?)
+    }
+
+    /// Keeps the tensors of a block.
+    pub(super) fn put_block(
+        &self,
+        shot: usize,
+        block: usize,
+        tensors: &Tensors,
+    ) -> Result<(), PipelineError> {
+        Ok(self.work.put(&format!("block-{shot}-{block}"), tensors)?)
+    }
+
+    /// The tensors of a finished block.
+    pub(super) fn block(&self, shot: usize, block: usize) -> Result<Tensors, PipelineError> {
+        self.file(&format!("block-{shot}-{block}"))
+    }
+
+    /// Keeps the scores of a block.
+    pub(super) fn put_scores(
+        &self,
+        shot: usize,
+        block: usize,
+        scores: &BlockScores,
+    ) -> Result<(), PipelineError> {
+        Ok(self.work.put(&format!("scores-{shot}-{block}"), &scores.to_tensors())?)
+    }
+
+    /// The scores of a block.
+    pub(super) fn scores(&self, shot: usize, block: usize) -> Result<BlockScores, PipelineError> {
+        let name = format!("scores-{shot}-{block}");
+        BlockScores::from_tensors(&self.file(&name)?).ok_or(PipelineError::Damaged { name })
+    }
+
+    fn file(&self, name: &str) -> Result<Tensors, PipelineError> {
+        self.work.tensors(name)?.ok_or_else(|| PipelineError::Damaged { name: name.to_owned() })
+    }
+
+    /// The work is done.
+    pub(super) fn finish(self) -> Result<(), PipelineError> {
+        Ok(self.work.finish()?)
+    }
+
+    fn note(&self) -> Result<(), PipelineError> {
+        let state = serde_json::to_value(&self.state).map_err(PipelineError::State)?;
+        Ok(self.work.put_json(STATE, &state)?)
+    }
+}

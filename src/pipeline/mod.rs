@@ -1,0 +1,11 @@
+//! Where calibration, compression and measurement meet.
+//!
+//! [`Prune`] takes a checkpoint to a smaller one. Add a stage: one file here that calls the stage
+//! block by block.
+mod error;
+mod journal;
+mod prune;
+mod shot;
+
+pub use error::PipelineError;
+pub use prune::{Cost, Measured, Prune, Pruned, REPORT_FILE};

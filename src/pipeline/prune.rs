@@ -1,0 +1,165 @@
+//! A checkpoint with narrower blocks: score, choose, cut, refit, measure, write.
+use super::{PipelineError, journal::Journal, shot::Shot};
+use crate::{
+    calibrate::{CalibrationSet, Statistics},
+    checkpoint::{OutputDir, WorkDir},
+    eval::{Figures, LogitSource, StreamSource, Window, measure},
+    linalg::Team,
+    model::Model,
+    package::{Opened, Rewritten},
+    progress::Progress,
+    prune::{self, Plan, Refit, Repair, Settings, Streams},
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, path::Path};
+
+/// A model to prune and how.
+#[derive(Clone, Copy)]
+pub struct Prune<'a> {
+    /// The float model.
+    pub opened: &'a Opened,
+    /// What is wanted.
+    pub settings: &'a Settings,
+    /// Text to calibrate on.
+    pub calibration: &'a CalibrationSet,
+    /// Texts to measure the cost on.
+    pub measured: &'a [Measured],
+    /// SHA-256 of the model's tensors, see [`Source`](crate::package::Source).
+    pub source_sha256: &'a str,
+    /// Statistics of the float model: no forward pass is made for scores and repair then.
+    pub statistics: Option<&'a Statistics>,
+    /// Everything that the result depends on: a work that was begun with another is not resumed.
+    pub key: &'a Value,
+    /// Seed of random scores.
+    pub seed: u64,
+    /// Threads.
+    pub team: &'a Team,
+    /// Told of the work.
+    pub progress: &'a dyn Progress,
+}
+
+/// Windows of a text, not calibrated on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// What the text is called.
+    pub name: String,
+    /// Its windows.
+    pub windows: Vec<Window>,
+}
+
+/// What pruning did.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Pruned {
+    /// Version of this form.
+    pub schema: u32,
+    /// Shapes and sizes before and after.
+    pub plan: Plan,
+    /// Each refitted consumer, in the order of the work.
+    pub refits: Vec<Refit>,
+    /// The refit with the largest error left.
+    pub worst: Option<Refit>,
+    /// What it cost, on each measured text.
+    pub costs: Vec<Cost>,
+}
+
+/// Figures of the pruned model against the float model.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Cost {
+    /// The text.
+    pub text: String,
+    /// As it was cut.
+    pub before_repair: Figures,
+    /// As it is written.
+    pub after_repair: Figures,
+}
+
+/// Version of the JSON form of [`Pruned`].
+const SCHEMA: u32 = 1;
+
+/// The file beside the weights that holds a [`Pruned`].
+pub const REPORT_FILE: &str = "prune.json";
+
+impl Prune<'_> {
+    /// Prunes. The checkpoint appears at `target` when it is complete; what is finished before
+    /// lies in a work folder beside it, from which `resume` goes on.
+    pub fn write(&self, target: &Path, resume: bool, force: bool) -> Result<Pruned, PipelineError> {
+        OutputDir::check(target, force)?;
+        let plan = prune::plan(&self.opened.model.spec, &self.opened.model.config, self.settings)?;
+        let mut journal = Journal::open(WorkDir::begin(target, self.key, resume, force)?)?;
+        let mut model = self.opened.model.clone();
+        let mut streams = None;
+        for (index, shapes) in plan.shots(self.settings.shots).into_iter().enumerate() {
+            let mut shot = Shot { prune: self, index, source: &model, shapes };
+            let kept = shot.choose(&mut journal)?;
+            (model, streams) = shot.cut(&kept, &mut journal)?;
+        }
+        let costs = streams.map_or(Ok(Vec::new()), |streams| self.costs(&model, &streams))?;
+        let refits = journal.state.refits.clone();
+        let worst = refits.iter().max_by(|a, b| a.error_after.total_cmp(&b.error_after)).cloned();
+        let pruned = Pruned { schema: SCHEMA, plan, refits, worst, costs };
+        self.write_checkpoint(&model, &pruned, target, force)?;
+        journal.finish()?;
+        Ok(pruned)
+    }
+
+    fn write_checkpoint(
+        &self,
+        model: &Model,
+        pruned: &Pruned,
+        target: &Path,
+        force: bool,
+    ) -> Result<(), PipelineError> {
+        let report = serde_json::to_string_pretty(pruned).map_err(PipelineError::State)? + "\n";
+        let rewritten = Rewritten {
+            opened: self.opened,
+            source_sha256: self.source_sha256,
+            model,
+            recipe: &json!({ "step": [{ "do": "prune", "settings": self.key }] }),
+            files: &BTreeMap::from([(REPORT_FILE.to_owned(), report)]),
+            team: self.team,
+            progress: self.progress,
+        };
+        rewritten.write(target, force)?;
+        Ok(())
+    }
+
+    /// Measures the streams behind the last block.
+    fn costs(&self, model: &Model, streams: &Streams) -> Result<Vec<Cost>, PipelineError> {
+        // Windows to measure on stand behind those to calibrate on, text after text.
+        let calibrated = streams.float.len() - streams.plain.len();
+        let figures = |states, first, float_first, windows: &[Window]| {
+            let (team, progress) = (self.team, self.progress);
+            let float = &self.opened.model;
+            let mut float = StreamSource::new(float, &streams.float, float_first, team)?;
+            let mut pruned = StreamSource::new(model, states, first, team)?;
+            let float = Some(&mut float as &mut dyn LogitSource);
+            let measured =
+                measure::<std::io::Sink>(windows, &mut pruned, float, None, (team, progress));
+            Ok::<Figures, PipelineError>(measured?.0)
+        };
+        let mut costs = Vec::new();
+        let mut first = 0;
+        for Measured { name, windows } in self.measured {
+            let behind = calibrated + first;
+            costs.push(Cost {
+                text: name.clone(),
+                before_repair: figures(&streams.plain, first, behind, windows)?,
+                after_repair: figures(&streams.pruned, behind, behind, windows)?,
+            });
+            first += windows.len();
+        }
+        Ok(costs)
+    }
+
+    /// Whether activations of the pruned model are needed at all.
+    pub(super) fn walks(&self) -> bool {
+        !self.measured.is_empty() || self.refits_on_the_way()
+    }
+
+    /// Whether consumers are refitted on what the pruned model sees, rather than on statistics of
+    /// the float model.
+    pub(super) fn refits_on_the_way(&self) -> bool {
+        self.settings.repair == Repair::LeastSquares && self.statistics.is_none()
+    }
+}

@@ -1,0 +1,198 @@
+//! One cut of a model to narrower shapes.
+use super::{
+    PipelineError,
+    journal::{Journal, Phase},
+    prune::Prune,
+};
+use crate::{
+    calibrate::{BlockStatistics, HiddenStates, Request, Walk},
+    forward::Reference,
+    model::{Model, ModelSpec, WeightStore},
+    progress::Unit,
+    prune::{
+        BlockScores, BlockShape, Choice, Kept, Pairs, RefitWalk, Repair, Streams, Tensors,
+        allocated, pruned_config, refit_from_statistics, score, slice_block,
+    },
+};
+
+/// A model and the shapes that it is cut to.
+pub(super) struct Shot<'a> {
+    pub(super) prune: &'a Prune<'a>,
+    /// Counted from 0.
+    pub(super) index: usize,
+    /// The float model, or the result of the shot before.
+    pub(super) source: &'a Model,
+    pub(super) shapes: Vec<BlockShape>,
+}
+
+/// Where statistics of the source come from.
+enum Seen<'a> {
+    Walk(Box<Walk<'a>>),
+    File(&'a crate::calibrate::Statistics),
+}
+
+impl Seen<'_> {
+    fn block(&mut self, block: usize, request: &Request) -> Result<BlockStatistics, PipelineError> {
+        Ok(match self {
+            Self::Walk(walk) => walk.observe(request)?,
+            Self::File(statistics) => statistics.block(block)?,
+        })
+    }
+
+    /// What a walk needs to go on.
+    fn states(&self) -> Vec<(&'static str, &HiddenStates)> {
+        match self {
+            Self::Walk(walk) => vec![("source", walk.states())],
+            Self::File(_) => Vec::new(),
+        }
+    }
+}
+
+impl Shot<'_> {
+    /// Scores every block and chooses what stays.
+    pub(super) fn choose(&mut self, journal: &mut Journal) -> Result<Vec<Kept>, PipelineError> {
+        let Prune { settings, seed, progress, .. } = *self.prune;
+        let score = score::find(&settings.score)?;
+        let shared_pairs = settings.pairs == Pairs::Shared;
+        let choice = Choice { score, values: settings.values, shared_pairs, seed };
+        let blocks = self.source.spec.blocks.len();
+        if !journal.is_past(self.index, Phase::Score) {
+            let request = choice.request(&self.source.spec, &self.shapes);
+            let first = journal.next(self.index, Phase::Score);
+            let mut seen = self.seen(journal, first)?;
+            progress.start("score", ((blocks - first) * self.tokens()) as u64, Unit::Tokens);
+            for b in first..blocks {
+                let statistics = seen.block(b, &request)?;
+                let scores = choice.score(self.source, b, &statistics, &self.shapes[b])?;
+                self.source.release(b);
+                journal.put_scores(self.index, b, &scores)?;
+                journal.finished(&seen.states())?;
+            }
+            progress.finish();
+            journal.begin(self.index, Phase::Cut)?;
+        }
+        let scores: Vec<BlockScores> =
+            (0..blocks).map(|b| journal.scores(self.index, b)).collect::<Result<_, _>>()?;
+        if settings.allocate {
+            self.shapes = allocated(&self.source.spec, &self.shapes, &scores, settings)?;
+        }
+        Ok(choice.choose(&self.source.spec, &self.shapes, &scores))
+    }
+
+    /// Tokens that are calibrated on.
+    fn tokens(&self) -> usize {
+        self.prune.calibration.windows.iter().map(Vec::len).sum()
+    }
+
+    fn seen(&self, journal: &Journal, first: usize) -> Result<Seen<'_>, PipelineError> {
+        let Prune { calibration, statistics, team, progress, .. } = *self.prune;
+        if let Some(statistics) = statistics {
+            return Ok(Seen::File(statistics));
+        }
+        let windows = &calibration.windows;
+        let walk = match journal.streams("source")? {
+            Some(states) => Walk::resume(self.source, &Reference, first, states, team, progress),
+            None => Walk::new(self.source, &Reference, windows, team, progress)?,
+        };
+        Ok(Seen::Walk(Box::new(walk)))
+    }
+
+    /// Cuts and refits every block. The streams behind the last one are there when they are
+    /// needed for a measurement.
+    pub(super) fn cut(
+        &self,
+        kept: &[Kept],
+        journal: &mut Journal,
+    ) -> Result<(Model, Option<Streams>), PipelineError> {
+        let config = pruned_config(&self.source.config, &self.source.spec, kept)?;
+        let spec = ModelSpec::from_config(&config)?;
+        let mut streams = None;
+        if !journal.is_past(self.index, Phase::Cut) {
+            streams = self.streams(journal)?;
+            self.cut_blocks(&spec, kept, journal, &mut streams)?;
+        }
+        let source = &self.source.spec;
+        let mut raw = self.source.weights.raw.clone();
+        for tensor in source.tensors.iter().filter(|tensor| tensor.block.is_some()) {
+            raw.remove(&tensor.name);
+        }
+        for b in 0..source.blocks.len() {
+            raw.extend(journal.block(self.index, b)?);
+        }
+        let weights = WeightStore { raw, ..WeightStore::default() };
+        Ok((Model::new(config, weights)?, streams))
+    }
+
+    fn cut_blocks(
+        &self,
+        spec: &ModelSpec,
+        kept: &[Kept],
+        journal: &mut Journal,
+        streams: &mut Option<Streams>,
+    ) -> Result<(), PipelineError> {
+        let Prune { settings, team, progress, .. } = *self.prune;
+        let walk = RefitWalk {
+            float: &self.prune.opened.model,
+            source: self.source,
+            pruned: spec,
+            calibration: if self.prune.refits_on_the_way() { self.prune.calibration.windows.len() } else { 0 },
+            settings: self.prune.refits_on_the_way().then(|| settings.refit()),
+            team,
+            progress,
+        };
+        let first = journal.next(self.index, Phase::Cut);
+        let blocks = kept.len();
+        let tokens = streams.as_ref().map_or(1, |streams| 2 * streams.float.tokens());
+        progress.start("prune", ((blocks - first) * tokens) as u64, Unit::Tokens);
+        for (b, kept) in kept.iter().enumerate().skip(first) {
+            let cut = slice_block(self.source, b, kept)?;
+            let (mut ready, mut refits) = (None, Vec::new());
+            if let (Some(statistics), Repair::LeastSquares) = (self.prune.statistics, settings.repair) {
+                let seen = statistics.block(b)?;
+                let refitted = refit_from_statistics(self.source, spec, (b, kept), &cut, &seen, settings.refit())?;
+                (ready, refits) = (Some(refitted.0), refitted.1);
+            }
+            let tensors = match streams {
+                Some(streams) => {
+                    let walked = walk.block((b, kept), &cut, ready, streams)?;
+                    refits.extend(walked.1);
+                    walked.0
+                }
+                None => ready.unwrap_or(cut),
+            };
+            self.source.release(b);
+            journal.put_block(self.index, b, &tensors)?;
+            journal.state.refits.extend(refits);
+            journal.finished(&states(streams.as_ref()))?;
+        }
+        progress.finish();
+        if self.index + 1 < settings.shots {
+            journal.begin(self.index + 1, Phase::Score)?;
+        }
+        Ok(())
+    }
+
+    /// The streams before the next block; none when activations are not needed.
+    fn streams(&self, journal: &Journal) -> Result<Option<Streams>, PipelineError> {
+        if !self.prune.walks() {
+            return Ok(None);
+        }
+        let stored = (journal.streams("float")?, journal.streams("pruned")?, journal.streams("plain")?);
+        if let (Some(float), Some(pruned), Some(plain)) = stored {
+            return Ok(Some(Streams { float, pruned, plain }));
+        }
+        let calibrated: &[Vec<u32>] =
+            if self.prune.refits_on_the_way() { &self.prune.calibration.windows } else { &[] };
+        let measured = self.prune.measured.iter().flat_map(|text| &text.windows);
+        let measured = measured.map(|window| window.ids.clone());
+        let all: Vec<Vec<u32>> = calibrated.iter().cloned().chain(measured.clone()).collect();
+        let float = HiddenStates::embed(&self.prune.opened.model, &all)?;
+        let plain = HiddenStates::embed(&self.prune.opened.model, &measured.collect::<Vec<_>>())?;
+        Ok(Some(Streams { pruned: float.clone(), float, plain }))
+    }
+}
+
+fn states(streams: Option<&Streams>) -> Vec<(&'static str, &HiddenStates)> {
+    let Some(Streams { float, pruned, plain }) = streams else { return Vec::new() };
+    vec![("float", float), ("pruned", pruned), ("plain", plain)]
+}

@@ -1,0 +1,215 @@
+//! Block by block through the float model and the pruned one: each consumer of a cut space is
+//! refitted on the inputs that it will really see.
+use super::{
+    Kept, PruneError, Tensors,
+    refit::{Refit, RefitSettings, Sums, before_the_cut, refit},
+};
+use crate::{
+    calibrate::HiddenStates,
+    forward::{
+        BlockWeights, KvCache, NoTap, Reference, Rotary, Run, Scratch, Site, Tap,
+    },
+    linalg::Team,
+    model::{Expert, Mlp, Model, ModelSpec, Role, WeightStore},
+    progress::Progress,
+};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2};
+use std::collections::BTreeMap;
+
+/// The residual streams between two blocks.
+#[derive(Clone, Debug)]
+pub struct Streams {
+    /// Of the float model: the windows to calibrate on, then those to measure on.
+    pub float: HiddenStates,
+    /// Of the pruned and refitted model, the same windows.
+    pub pruned: HiddenStates,
+    /// Of the pruned model as it was cut, over the windows to measure on alone.
+    pub plain: HiddenStates,
+}
+
+/// A walk through the blocks of two models at once.
+pub struct RefitWalk<'a> {
+    /// The float model.
+    pub float: &'a Model,
+    /// The model that is cut: the float model, or the result of the shot before.
+    pub source: &'a Model,
+    /// Architecture of the pruned model.
+    pub pruned: &'a ModelSpec,
+    /// Windows that are calibrated on: the first ones. The others are only carried along.
+    pub calibration: usize,
+    /// How consumers are refitted; `None` leaves them as they were cut.
+    pub settings: Option<RefitSettings>,
+    /// Threads.
+    pub team: &'a Team,
+    /// Told of the tokens that passed a block.
+    pub progress: &'a dyn Progress,
+}
+
+/// What the consumers of one half of a block are refitted from.
+type Seen = BTreeMap<Option<Expert>, Sums>;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Half {
+    Attention,
+    Mlp,
+}
+
+impl Half {
+    /// The layer that reads the space which was cut.
+    fn consumer(self) -> Role {
+        if self == Self::Attention { Role::O } else { Role::Down }
+    }
+}
+
+impl RefitWalk<'_> {
+    /// Carries every stream through block `block`. `cut` are the pruned block's tensors, made from
+    /// the source's by `kept`; `ready` the same refitted already, if they are. Returns the tensors
+    /// with refitted consumers.
+    pub fn block(
+        &self,
+        (block, kept): (usize, &Kept),
+        cut: &Tensors,
+        ready: Option<Tensors>,
+        streams: &mut Streams,
+    ) -> Result<(Tensors, Vec<Refit>), PruneError> {
+        let load = |model: &Model| BlockWeights::load(model, block, &Reference);
+        let float = load(self.float)?;
+        let plain = load(&self.model(cut.clone()))?;
+        let mut model = self.model(ready.unwrap_or_else(|| cut.clone()));
+        let mut runner = Runner::new(block, self.team);
+        let mut refits = Vec::new();
+        for half in [Half::Attention, Half::Mlp] {
+            let ready = load(&model)?;
+            let seen = self.see(half, &mut runner, (&float, &ready), streams)?;
+            for (settings, (expert, sums)) in self.settings.iter().flat_map(|it| seen.iter().map(move |sums| (*it, sums))) {
+                let place = (block, half.consumer(), *expert);
+                let cut = match expert {
+                    Some(_) => Some(before_the_cut(self.source, place, kept, sums)?),
+                    None => None,
+                };
+                refits.push(refit(&mut model, place, cut.as_ref().unwrap_or(sums), settings)?);
+            }
+            let ready = if seen.is_empty() { ready } else { load(&model)? };
+            runner.advance(half, (&ready, self.pruned), &mut streams.pruned);
+            runner.advance(half, (&plain, self.pruned), &mut streams.plain);
+        }
+        self.float.release(block);
+        self.source.release(block);
+        Ok((model.weights.raw, refits))
+    }
+
+    /// A model of a single block.
+    fn model(&self, tensors: Tensors) -> Model {
+        let weights = WeightStore { raw: tensors, ..WeightStore::default() };
+        Model { config: serde_json::Value::Null, spec: self.pruned.clone(), weights }
+    }
+
+    /// Carries the float stream through a half, and sums what consumers see and should give.
+    fn see(
+        &self,
+        half: Half,
+        runner: &mut Runner<'_>,
+        (float, pruned): (&BlockWeights, &BlockWeights),
+        streams: &mut Streams,
+    ) -> Result<Seen, PruneError> {
+        let settings = self.settings.filter(|_| self.calibration > 0);
+        let experts = matches!(self.float.spec.blocks[runner.block].mlp, Mlp::Experts { .. });
+        let routed = half == Half::Mlp && experts;
+        let mut seen = Seen::new();
+        for window in 0..streams.float.len() {
+            let mut x = streams.float.load(window);
+            let mut output = Array2::zeros((0, 0));
+            let mut keep = |site, y: ArrayView2<'_, f32>| {
+                if site == Site::Output(half.consumer()) {
+                    output = y.to_owned();
+                }
+            };
+            runner.run(half, (float, &self.float.spec), x.view_mut(), &mut keep);
+            streams.float.store(window, x.view());
+            self.progress.advance(x.nrows() as u64);
+            let Some(settings) = settings.filter(|_| window < self.calibration && !routed) else {
+                continue;
+            };
+            let mut stream = streams.pruned.load(window);
+            let target = settings.target.of(&output, &x, &stream);
+            let mut sum = |site, x: ArrayView2<'_, f32>| {
+                if site == Site::Input(half.consumer(), None) {
+                    let sums = || Sums::new(target.ncols(), x.ncols());
+                    seen.entry(None).or_insert_with(sums).add(target.view(), x, self.team);
+                }
+            };
+            runner.run(half, (pruned, self.pruned), stream.view_mut(), &mut sum);
+        }
+        if routed && settings.is_some() {
+            return self.see_experts(runner, streams);
+        }
+        Ok(seen)
+    }
+
+    /// What the experts of the source see in the pruned stream. The float model may send a token
+    /// elsewhere, so that its experts' outputs are no targets: each expert is fitted to what it
+    /// gave before it was cut.
+    fn see_experts(
+        &self,
+        runner: &mut Runner<'_>,
+        streams: &Streams,
+    ) -> Result<Seen, PruneError> {
+        let whole = BlockWeights::load(self.source, runner.block, &Reference)?;
+        let mut seen = Seen::new();
+        for window in 0..self.calibration {
+            let mut stream = streams.pruned.load(window);
+            let mut sum = |site, x: ArrayView2<'_, f32>| {
+                if let Site::Input(Role::Down, expert) = site {
+                    let sums = || Sums::new(0, x.ncols());
+                    seen.entry(expert).or_insert_with(sums).add_inputs(x, self.team);
+                }
+            };
+            runner.run(Half::Mlp, (&whole, &self.source.spec), stream.view_mut(), &mut sum);
+        }
+        Ok(seen)
+    }
+}
+
+/// Runs halves of one block over windows of any length.
+struct Runner<'a> {
+    block: usize,
+    team: &'a Team,
+    scratch: Scratch,
+}
+
+impl<'a> Runner<'a> {
+    fn new(block: usize, team: &'a Team) -> Self {
+        Self { block, team, scratch: Scratch::default() }
+    }
+
+    fn run(
+        &mut self,
+        half: Half,
+        (weights, spec): (&BlockWeights, &ModelSpec),
+        x: ArrayViewMut2<'_, f32>,
+        tap: &mut dyn Tap,
+    ) {
+        let mut run = Run { team: self.team, scratch: &mut self.scratch, tap };
+        if half == Half::Mlp {
+            return weights.feed(x, &mut run);
+        }
+        let (tokens, sizes) = (x.nrows(), &spec.blocks[self.block]);
+        let rotary = Rotary::new(spec, self.block, 0..tokens, tokens);
+        let mut cache = KvCache::new(sizes.kv_heads, sizes.head_dim, tokens);
+        weights.attend(x, (&mut cache, &rotary), &mut run);
+    }
+
+    /// Carries a stream through a half.
+    fn advance(
+        &mut self,
+        half: Half,
+        model: (&BlockWeights, &ModelSpec),
+        states: &mut HiddenStates,
+    ) {
+        for window in 0..states.len() {
+            let mut x = states.load(window);
+            self.run(half, model, x.view_mut(), &mut NoTap);
+            states.store(window, x.view());
+        }
+    }
+}
