@@ -3,12 +3,17 @@
 //!
 //! The residual stream keeps its width. Inside a block, heads, rotary pairs, value channels and
 //! hidden units of MLPs go; whole blocks go by [`keep_blocks`].
+//!
+//! Add a score: one file in `score/` and one line in [`score::SCORES`].
 mod config;
 mod depth;
 mod error;
 mod kept;
 mod shape;
 mod slice;
+pub mod repair;
+pub mod score;
+pub mod values;
 
 pub use config::{pruned_config, shaped_config};
 pub use depth::keep_blocks;
