@@ -37,7 +37,7 @@ impl Cholesky {
         assert!(a.is_square(), "a symmetric matrix is square");
         let n = a.nrows();
         // The lower triangle by columns, which faer reads, is the upper one by rows.
-        let mut factor = a.as_standard_layout().into_owned();
+        let mut factor = rows(a);
         let slice = factor.as_slice_mut().expect("standard layout");
         let mut memory = MemBuffer::new(factor::cholesky_in_place_scratch::<f64>(
             n,
@@ -65,7 +65,7 @@ impl Cholesky {
     pub fn solve_rows(&self, b: Array2<f64>) -> Array2<f64> {
         let (rows, n) = b.dim();
         assert_eq!(n, self.factor.nrows(), "right-hand sides");
-        let mut x = b.as_standard_layout().into_owned();
+        let mut x = self::rows(b);
         let right = MatMut::from_column_major_slice_mut(
             x.as_slice_mut().expect("standard layout"),
             n,
@@ -148,6 +148,11 @@ pub fn factor_damped(h: ArrayView2<'_, f64>, damping: f64) -> Result<Damped, Lin
             Err(other) => return Err(other),
         }
     }
+}
+
+/// The same matrix with its rows one after the other; copied only where they are not.
+fn rows(a: Array2<f64>) -> Array2<f64> {
+    if a.is_standard_layout() { a } else { a.as_standard_layout().into_owned() }
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //!
 //! The residual stream keeps its width. Inside a block, heads, rotary pairs, value channels and
 //! hidden units of MLPs go; whole blocks go by [`keep_blocks`].
+//!
+//! Add a score: one file in `score/` and one line in [`score::SCORES`].
 mod config;
 mod depth;
 mod error;
