@@ -81,15 +81,13 @@ fn config(model: &Model, blocks: &[usize]) -> Value {
     }
     // Blocks from this one on see a window: as many of the kept ones lie below as before.
     let key = "max_window_layers";
-    let below = |border: u64| blocks.iter().filter(|b| (**b as u64) < border).count();
-    match config.get(key).and_then(Value::as_u64) {
-        Some(border) if border < count as u64 => config[key] = json!(below(border)),
-        Some(_) => {}
-        None if blocks.iter().any(|b| model.spec.blocks[*b].window.is_some()) => {
-            let full = blocks.iter().take_while(|b| model.spec.blocks[**b].window.is_none());
-            config[key] = json!(full.count());
-        }
-        None => {}
+    let windowed = |b: &usize| model.spec.blocks[*b].window.is_some();
+    let mixed = (0..count).any(|b| windowed(&b)) && !(0..count).all(|b| windowed(&b));
+    let border = config.get(key).map_or(mixed.then_some(0), Value::as_u64);
+    if border.is_some_and(|border| border < count as u64) {
+        let full = blocks.iter().take_while(|b| !windowed(b)).count();
+        let below = blocks.iter().filter(|b| (**b as u64) < border.unwrap_or(0)).count();
+        config[key] = json!(if mixed { full } else { below });
     }
     let dense = |b: usize| matches!(model.spec.blocks[b].mlp, Mlp::Dense { .. });
     if model.spec.blocks.iter().any(|it| matches!(it.mlp, Mlp::Experts { .. })) {
