@@ -3,16 +3,24 @@
 //!
 //! The residual stream keeps its width. Inside a block, heads, rotary pairs, value channels and
 //! hidden units of MLPs go; whole blocks go by [`keep_blocks`].
+mod allocate;
 mod config;
 mod depth;
 mod error;
 mod kept;
+mod plan;
+mod settings;
 mod shape;
+mod size;
 mod slice;
 
+pub use allocate::allocate;
 pub use config::{pruned_config, shaped_config};
 pub use depth::keep_blocks;
 pub use error::PruneError;
 pub use kept::{Kept, KeptHead, Values};
+pub use plan::{Plan, plan};
+pub use settings::{Amount, AttnUnit, Pairs, Repair, Settings, ValueMethod};
 pub use shape::BlockShape;
+pub use size::Size;
 pub use slice::{GainRatios, Tensors, slice_block};
