@@ -16,6 +16,7 @@ mod golden;
 mod package;
 mod quantize;
 mod recipes;
+mod slice;
 mod text;
 mod tidy;
 mod util;

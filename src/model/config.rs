@@ -83,13 +83,11 @@ impl<'a> Config<'a> {
             return self.size_or(key, default);
         };
         let blocks = self.size("num_hidden_layers")?;
-        match list.get(b).filter(|_| list.len() == blocks) {
-            Some(value) => size_of(&format!("{key}[{b}]"), value).map(Some),
-            None => {
-                let expected = format!("a number, or a list of {blocks}, one per block");
-                Err(unfit(key, expected, &format!("a list of {}", list.len()).into()))
-            }
+        if let Some(value) = list.get(b).filter(|_| list.len() == blocks) {
+            return size_of(&format!("{key}[{b}]"), value).map(Some);
         }
+        let expected = format!("a number, or a list of {blocks}, one per block");
+        Err(unfit(key, expected, &format!("a list of {}", list.len()).into()))
     }
 
     /// A finite number, or a default when absent.

@@ -119,12 +119,10 @@ fn kept_pairs(rope: &Rope, nested: &Value, head_dim: usize, kept: &[Kept]) -> Ma
         };
         kept.iter().enumerate().map(block).collect()
     };
+    let own = |kept: &Kept| kept.kv_heads.iter().map(|head| head.pairs.clone()).collect();
     let (parent, head_dim, pairs) = match &rope.kept {
         Some(before) => (nested.get("parent"), before.head_dim, composed(before)),
-        None => {
-            let of = |kept: &Kept| kept.kv_heads.iter().map(|head| head.pairs.clone()).collect();
-            (Some(nested), head_dim, kept.iter().map(of).collect())
-        }
+        None => (Some(nested), head_dim, kept.iter().map(own).collect()),
     };
     let settings = json!({
         "rope_type": "kept-pairs",

@@ -28,7 +28,7 @@ pub fn keep_blocks(model: &Model, blocks: &[usize]) -> Result<Model, PruneError>
     if let Some(tensor) = model.weights.quantized.keys().next() {
         return Err(PruneError::Already { tensor: tensor.clone() });
     }
-    let config = config(model, blocks);
+    let config = shortened_config(&model.config, &model.spec, blocks);
     let spec = ModelSpec::from_config(&config)?;
     compare(&model.spec, &spec, blocks)?;
     let mut weights = WeightStore::default();
@@ -62,9 +62,10 @@ fn module(spec: &ModelSpec, block: usize) -> String {
     first[..common].rfind('.').map_or_else(String::new, |dot| first[..=dot].to_owned())
 }
 
-fn config(model: &Model, blocks: &[usize]) -> Value {
-    let mut config = model.config.clone();
-    let count = model.spec.blocks.len();
+/// The `config.json` of a model of some of the blocks.
+pub(super) fn shortened_config(config: &Value, spec: &ModelSpec, blocks: &[usize]) -> Value {
+    let mut config = config.clone();
+    let count = spec.blocks.len();
     config["num_hidden_layers"] = json!(blocks.len());
     let chosen = |list: &Value| -> Value {
         blocks.iter().map(|b| list.get(*b).cloned().unwrap_or(Value::Null)).collect()
@@ -81,18 +82,16 @@ fn config(model: &Model, blocks: &[usize]) -> Value {
     }
     // Blocks from this one on see a window: as many of the kept ones lie below as before.
     let key = "max_window_layers";
-    let below = |border: u64| blocks.iter().filter(|b| (**b as u64) < border).count();
-    match config.get(key).and_then(Value::as_u64) {
-        Some(border) if border < count as u64 => config[key] = json!(below(border)),
-        Some(_) => {}
-        None if blocks.iter().any(|b| model.spec.blocks[*b].window.is_some()) => {
-            let full = blocks.iter().take_while(|b| model.spec.blocks[**b].window.is_none());
-            config[key] = json!(full.count());
-        }
-        None => {}
+    let windowed = |b: &usize| spec.blocks[*b].window.is_some();
+    let mixed = (0..count).any(|b| windowed(&b)) && !(0..count).all(|b| windowed(&b));
+    let border = config.get(key).map_or(mixed.then_some(0), Value::as_u64);
+    if border.is_some_and(|border| border < count as u64) {
+        let full = blocks.iter().take_while(|b| !windowed(b)).count();
+        let below = blocks.iter().filter(|b| (**b as u64) < border.unwrap_or(0)).count();
+        config[key] = json!(if mixed { full } else { below });
     }
-    let dense = |b: usize| matches!(model.spec.blocks[b].mlp, Mlp::Dense { .. });
-    if model.spec.blocks.iter().any(|it| matches!(it.mlp, Mlp::Experts { .. })) {
+    let dense = |b: usize| matches!(spec.blocks[b].mlp, Mlp::Dense { .. });
+    if spec.blocks.iter().any(|it| matches!(it.mlp, Mlp::Experts { .. })) {
         let listed: Vec<usize> = (0..blocks.len()).filter(|i| dense(blocks[*i])).collect();
         if !listed.is_empty() || config.get("mlp_only_layers").is_some() {
             config["mlp_only_layers"] = json!(listed);

@@ -119,6 +119,46 @@ pub enum PruneError {
     /// A layer cannot be refitted.
     #[error(transparent)]
     Repair(#[from] RepairError),
+    /// No kind of target, or several.
+    #[error(
+        "expected one kind of target, found {found}\nhint: give one of --target-params, --target-bytes, --keep, --attn-width and --ffn-width, --drop-layers"
+    )]
+    Targets {
+        /// The kinds that are given.
+        found: String,
+    },
+    /// A setting that cannot be used.
+    #[error("{name}: expected {expected}, found `{found}`")]
+    Setting {
+        /// Its flag.
+        name: &'static str,
+        /// As it was given.
+        found: String,
+        /// What may stand there.
+        expected: String,
+    },
+    /// A target that is no cut.
+    #[error(
+        "a target of {target} parameters is not below the model's {parameters}\nhint: nothing is to be pruned"
+    )]
+    TooLarge {
+        /// Wanted.
+        target: u64,
+        /// There are.
+        parameters: u64,
+    },
+    /// A target below what the narrowest blocks leave.
+    #[error(
+        "a target of {target} parameters cannot be reached: embeddings and head have {ends}, the narrowest blocks leave {smallest}\nhint: {smallest} is the smallest target; --drop-layers goes further"
+    )]
+    TooSmall {
+        /// Wanted.
+        target: u64,
+        /// Of embedding, last norm and head.
+        ends: u64,
+        /// Fewest parameters.
+        smallest: u64,
+    },
     /// A weight cannot be had.
     #[error(transparent)]
     Weight(#[from] WeightError),

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
     Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize,
 )]
 #[serde(rename_all = "kebab-case")]
-pub enum Target {
+pub enum RepairTarget {
     /// The float model's output of the same layer
     Output,
     /// The float model's residual stream: errors of the layers before are made up for, too
@@ -25,7 +25,7 @@ pub enum Target {
     Stream,
 }
 
-impl Target {
+impl RepairTarget {
     /// Targets `[tokens, hidden]` from the float layer's output, the float stream after it and
     /// the pruned stream before it.
     pub(super) fn of(
@@ -46,7 +46,7 @@ impl Target {
 #[serde(rename_all = "kebab-case")]
 pub struct RefitSettings {
     /// What they are refitted towards.
-    pub target: Target,
+    pub target: RepairTarget,
     /// Ridge towards the weights as they were cut, relative to the mean of H's diagonal.
     pub damping: f64,
 }

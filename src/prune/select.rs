@@ -1,6 +1,6 @@
 //! Which heads, rotary pairs, value channels and hidden units stay.
 use super::{
-    BlockShape, GainRatios, Kept, KeptHead, PruneError, Values,
+    BlockShape, GainRatios, Kept, KeptHead, PruneError, ValueMethod, Values,
     refit::{Place, layer},
     score::{PairSite, Score, Site},
     values::value_maps,
@@ -11,27 +11,6 @@ use crate::{
 };
 use ndarray::{Array2, ArrayView2, Axis, s};
 use std::collections::BTreeMap;
-
-/// How the V/O channels of a head are cut.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    clap::ValueEnum,
-    serde::Serialize,
-    serde::Deserialize,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum ValueMethod {
-    /// Whitened singular value decomposition: the head's values are rotated, then truncated
-    #[default]
-    Svd,
-    /// The channels with the highest score
-    Select,
-}
 
 /// How units are chosen.
 #[derive(Clone, Copy)]

@@ -3,7 +3,7 @@ use crate::model::{Block, Expert, Mlp};
 use std::collections::BTreeMap;
 
 /// Sizes of a block after pruning.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct BlockShape {
     /// Query heads.
     pub heads: usize,
@@ -12,7 +12,22 @@ pub struct BlockShape {
     /// Width of one head; even.
     pub head_dim: usize,
     /// Hidden units of the MLP, or of each expert; routed experts of a block have one width.
+    #[serde(serialize_with = "widths")]
     pub mlp: BTreeMap<Option<Expert>, usize>,
+}
+
+/// One entry for all routed experts.
+fn widths<S: serde::Serializer>(
+    mlp: &BTreeMap<Option<Expert>, usize>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let name = |expert: &Option<Expert>| match expert {
+        None => "dense",
+        Some(Expert::Routed(_)) => "routed",
+        Some(Expert::Shared) => "shared",
+    };
+    let named: BTreeMap<&str, usize> = mlp.iter().map(|(e, width)| (name(e), *width)).collect();
+    serializer.collect_map(named)
 }
 
 impl BlockShape {
