@@ -44,7 +44,7 @@ pub(super) fn architecture(
     put(key::CONTEXT, size(spec.max_positions));
     put(key::HIDDEN, size(spec.hidden));
     put(key::VOCAB, size(spec.vocab));
-    put(key::MLP_WIDTH, each(|b| mlp_width(b)));
+    put(key::MLP_WIDTH, each(mlp_width));
     put(key::HEADS, each(|b| b.heads));
     put(key::KV_HEADS, each(|b| b.kv_heads));
     let head_dim = spec.blocks.first().map_or(0, |b| b.head_dim);
