@@ -1,6 +1,7 @@
-//! GGUF in: block formats, the reader, hostile files, whole models.
+//! GGUF in and out: block formats, the reader, hostile files, whole models, other engines.
 mod blocks;
 mod build;
+mod export;
 mod hostile;
 mod models;
 mod smollm2;

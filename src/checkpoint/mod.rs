@@ -6,6 +6,7 @@
 
 mod builtin;
 mod error;
+mod file;
 mod finite;
 mod folder;
 mod header;
@@ -17,10 +18,11 @@ mod writer;
 
 pub use builtin::{BUILTIN_PREFIX, BUILTINS, Builtin};
 pub use error::{CheckpointError, HeaderError};
+pub use file::{OutputFile, write_file};
 pub use finite::{NonFinite, find_nonfinite};
 pub use folder::Folder;
 pub use header::parse as parse_safetensors;
-pub use output::{FileRecord, OutputDir, remove_unfinished, write_file};
+pub use output::{FileRecord, OutputDir, remove_unfinished};
 pub use shards::{INDEX_FILE, Tensors, WEIGHTS_FILE};
 pub use work::{WorkDir, difference};
 pub use writer::{

@@ -29,10 +29,10 @@ pub struct OutputDir {
     committed: bool,
 }
 
-/// Temporary folders of outputs that are being written.
+/// Temporary folders and files of outputs that are being written.
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
+pub(super) fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -43,7 +43,9 @@ pub fn remove_unfinished() {
     for path in list.drain(..) {
         // A thread that still writes may add a file between listing and removal.
         for _ in 0..20 {
-            if fs::remove_dir_all(&path).is_ok() || !path.exists() {
+            if fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path)).is_ok()
+                || !path.exists()
+            {
                 break;
             }
         }
@@ -55,7 +57,7 @@ pub(super) fn write_error(path: &Path) -> impl FnOnce(std::io::Error) -> Checkpo
 }
 
 /// Target's parent and name; parents are taken as they are, the name must be one.
-fn split(target: &Path) -> Result<(&Path, &OsStr), CheckpointError> {
+pub(super) fn split(target: &Path) -> Result<(&Path, &OsStr), CheckpointError> {
     let name = target.file_name();
     let name = name.ok_or_else(|| CheckpointError::OutputName { path: target.to_owned() })?;
     let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -234,32 +236,6 @@ fn sync_dir(path: &Path) -> std::io::Result<()> {
     if cfg!(unix) { fs::File::open(path)?.sync_all() } else { Ok(()) }
 }
 
-/// Writes one file under a temporary name and renames it. A file that exists is refused without
-/// `force`.
-pub fn write_file(path: &Path, bytes: &[u8], force: bool) -> Result<(), CheckpointError> {
-    let (parent, name) = split(path)?;
-    if !force && path.symlink_metadata().is_ok() {
-        return Err(CheckpointError::Exists { path: path.to_owned() });
-    }
-    if path.is_dir() {
-        return Err(CheckpointError::NotReplaceable { path: path.to_owned() });
-    }
-    let mut builder = tempfile::Builder::new();
-    let prefix = format!(".{}.tmp-", name.to_string_lossy());
-    builder.prefix(&prefix);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // Narrowed by the umask, as for any new file.
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
-    let failed = || write_error(path);
-    let mut file = builder.tempfile_in(parent).map_err(failed())?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(failed())?;
-    file.persist(path).map_err(|error| failed()(error.error))?;
-    Ok(())
-}
-
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests make folders")]
 mod tests {
@@ -309,17 +285,5 @@ mod tests {
         output.commit().unwrap();
         assert_eq!(names(&target), ["model.safetensors"]);
         assert_eq!(names(top.path()), ["out"]);
-    }
-
-    #[test]
-    fn a_file_is_refused_or_replaced() {
-        let top = tempfile::tempdir().unwrap();
-        let path = top.path().join("a.json");
-        write_file(&path, b"1", false).unwrap();
-        assert!(matches!(write_file(&path, b"2", false), Err(CheckpointError::Exists { .. })));
-        write_file(&path, b"2", true).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"2");
-        let nowhere = write_file(&top.path().join("no/a.json"), b"1", false).unwrap_err();
-        assert!(nowhere.to_string().contains("is the folder above it there"), "{nowhere}");
     }
 }

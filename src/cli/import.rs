@@ -1,6 +1,6 @@
 //! `milm-compress import`: a GGUF file as a Hugging Face directory.
-use super::{Context, Outcome};
-use crate::{checkpoint::OutputDir, package::gguf, tensor::FloatType};
+use super::{Context, Outcome, model::FloatName};
+use crate::{checkpoint::OutputDir, package::gguf};
 use std::path::PathBuf;
 
 /// Turn a GGUF file into a Hugging Face directory
@@ -24,24 +24,6 @@ pub(super) struct Args {
     /// Take NaN and infinity over instead of stopping there
     #[arg(long)]
     allow_nonfinite: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
-enum FloatName {
-    #[default]
-    F32,
-    Bf16,
-    F16,
-}
-
-impl FloatName {
-    fn float(self) -> FloatType {
-        match self {
-            Self::F32 => FloatType::F32,
-            Self::Bf16 => FloatType::Bf16,
-            Self::F16 => FloatType::F16,
-        }
-    }
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {

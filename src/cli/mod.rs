@@ -5,6 +5,7 @@ mod bench;
 mod compress;
 mod context;
 mod eval;
+mod export;
 mod inspect;
 mod import;
 mod logits;
@@ -54,6 +55,7 @@ pub struct Global {
 enum Verb {
     Compress(compress::Args),
     Import(import::Args),
+    Export(export::Args),
     Inspect(inspect::Args),
     Quantize(quantize::Args),
     Verify(verify::Args),
@@ -78,6 +80,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
     match cli.verb {
         Verb::Compress(args) => compress::run(&args, &context),
         Verb::Import(args) => import::run(&args, &context),
+        Verb::Export(args) => export::run(&args, &context),
         Verb::Inspect(args) => inspect::run(&args, &context),
         Verb::Quantize(args) => quantize::run(&args, &context),
         Verb::Verify(args) => verify::run(&args, &context),

@@ -2,6 +2,7 @@
 use crate::{
     forward::{Backend, Reference},
     runtime::{Kernels, kernel::Isa},
+    tensor::FloatType,
 };
 
 /// How weights are held and multiplied.
@@ -41,6 +42,25 @@ impl BackendName {
                 let all = Isa::available();
                 all.iter().find(|(_, isa)| *isa == Isa::active()).map_or("scalar", |(name, _)| name)
             }
+        }
+    }
+}
+
+/// A float format of weights.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub(super) enum FloatName {
+    #[default]
+    F32,
+    Bf16,
+    F16,
+}
+
+impl FloatName {
+    pub(super) fn float(self) -> FloatType {
+        match self {
+            Self::F32 => FloatType::F32,
+            Self::Bf16 => FloatType::Bf16,
+            Self::F16 => FloatType::F16,
         }
     }
 }

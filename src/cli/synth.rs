@@ -1,12 +1,11 @@
 //! `milm-compress synth`: random checkpoints of planning shapes.
-use super::{Context, Outcome};
+use super::{Context, Outcome, model::FloatName};
 use crate::{
     checkpoint::{
         OutputDir,
         synth::{SHAPES, Shape, Synth},
     },
     quantize::ShardSize,
-    tensor::FloatType,
 };
 use anyhow::Context as _;
 use std::path::PathBuf;
@@ -30,17 +29,10 @@ pub(super) struct Args {
     output: PathBuf,
     /// Type of the weights
     #[arg(long, value_enum, default_value = "bf16")]
-    dtype: Dtype,
+    dtype: FloatName,
     /// Largest safetensors file, e.g. 500MB
     #[arg(long, value_name = "SIZE", default_value_t)]
     shard_size: ShardSize,
-}
-
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Dtype {
-    F32,
-    F16,
-    Bf16,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
@@ -49,11 +41,7 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
         format!("unknown shape `{}`\nhint: known are {}", args.shape, names.join(", "))
     })?;
     let spec = shape.spec()?;
-    let dtype = match args.dtype {
-        Dtype::F32 => FloatType::F32,
-        Dtype::F16 => FloatType::F16,
-        Dtype::Bf16 => FloatType::Bf16,
-    };
+    let dtype = args.dtype.float();
     let synth = Synth {
         shape,
         dtype,

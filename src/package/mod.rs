@@ -22,5 +22,6 @@ pub use inspect::{
 };
 pub use manifest::{MANIFEST_FILE, Manifest, QuantizedTensor, SCHEMA, Source, Tool};
 pub use open::{Kind, Opened, open};
+pub use tokenizer::StoredText;
 pub use verify::{Problem, Verification, verify};
 pub use write::{Estimate, Job, Summary, set_evaluation};

@@ -1,29 +1,48 @@
 //! The tokenizer of an opened model.
 use super::{Opened, PackageError};
+use crate::tensor::Bytes;
 use crate::text::{TextFiles, Tokenizer};
 
 const TOKENIZER_FILE: &str = "tokenizer.json";
 
+/// The files of a model's folder that concern text.
+#[derive(Clone, Debug)]
+pub struct StoredText {
+    tokenizer: Bytes,
+    config: Option<String>,
+    generation: Option<String>,
+    template: Option<String>,
+}
+
+impl StoredText {
+    /// As the tokenizer takes them.
+    pub fn files(&self) -> TextFiles<'_> {
+        TextFiles {
+            tokenizer: &self.tokenizer,
+            tokenizer_config: self.config.as_deref(),
+            generation_config: self.generation.as_deref(),
+            chat_template: self.template.as_deref(),
+        }
+    }
+}
+
 impl Opened {
-    /// Reads the tokenizer from the model's folder and checks it against the vocabulary.
-    pub fn tokenizer(&self) -> Result<Tokenizer, PackageError> {
+    /// Reads the files that concern text.
+    pub fn text(&self) -> Result<StoredText, PackageError> {
         let folder = &self.folder;
         let missing = || PackageError::NoTokenizer { folder: folder.name().to_owned() };
-        let tokenizer = folder.read(TOKENIZER_FILE)?.ok_or_else(missing)?;
-        let text = |file| folder.text(file);
-        let (config, generation, template) = (
-            text("tokenizer_config.json")?,
-            text("generation_config.json")?,
-            text("chat_template.jinja")?,
-        );
-        let files = TextFiles {
-            tokenizer: &tokenizer,
-            tokenizer_config: config.as_deref(),
-            generation_config: generation.as_deref(),
-            chat_template: template.as_deref(),
-        };
-        let failed = |source| PackageError::Text { folder: folder.name().to_owned(), source };
-        let tokenizer = Tokenizer::new(&files).map_err(failed)?;
+        Ok(StoredText {
+            tokenizer: folder.read(TOKENIZER_FILE)?.ok_or_else(missing)?,
+            config: folder.text("tokenizer_config.json")?,
+            generation: folder.text("generation_config.json")?,
+            template: folder.text("chat_template.jinja")?,
+        })
+    }
+
+    /// Reads the tokenizer from the model's folder and checks it against the vocabulary.
+    pub fn tokenizer(&self) -> Result<Tokenizer, PackageError> {
+        let failed = |source| PackageError::Text { folder: self.folder.name().to_owned(), source };
+        let tokenizer = Tokenizer::new(&self.text()?.files()).map_err(failed)?;
         tokenizer.check_vocabulary(self.model.spec.vocab).map_err(failed)?;
         Ok(tokenizer)
     }

@@ -5,6 +5,8 @@
 use super::{error::ContentError, tokenizer::Parts};
 use serde_json::{Value, json};
 
+/// `tokenizer.ggml.model` of this kind.
+pub(super) const MODEL_NAME: &str = "gpt2";
 pub(super) const PRE: &str = "tokenizer.ggml.pre";
 pub(super) const MERGES: &str = "tokenizer.ggml.merges";
 
@@ -40,18 +42,8 @@ pub(super) fn adds_bos(pre: &str) -> bool {
     find(pre) == Some(Cut::Llama3)
 }
 
-/// The stages for a pre-tokenizer's name.
-pub(super) fn parts(
-    pre: &str,
-    vocabulary: Value,
-    merges: &[String],
-    prefix_space: bool,
-) -> Result<Parts, ContentError> {
-    let cut = find(pre).ok_or_else(|| ContentError::Tokenizer {
-        key: PRE,
-        found: pre.to_owned(),
-        known: CUTS.iter().flat_map(|(_, names)| *names).copied().collect::<Vec<_>>().join(", "),
-    })?;
+/// Normalizer and pre-tokenizer of a tokenizer.json.
+fn stages(cut: Cut, prefix_space: bool) -> (Value, Value) {
     let bytes = |regex: bool| {
         json!({
             "type": "ByteLevel", "add_prefix_space": prefix_space, "trim_offsets": true,
@@ -72,6 +64,57 @@ pub(super) fn parts(
         Cut::Llama3 => after(split(LLAMA3), bytes(false)),
         Cut::Qwen2 => after(split(QWEN2), bytes(false)),
     };
+    let normalizer = if cut == Cut::Qwen2 { json!({"type": "NFC"}) } else { Value::Null };
+    (normalizer, pre_tokenizer)
+}
+
+/// The name of the pre-tokenizer of a tokenizer.json; `None` if none of those that are known cuts
+/// like it.
+pub(super) fn name_of(normalizer: &Value, pre_tokenizer: &Value) -> Option<&'static str> {
+    // llama.cpp leaves text as it is where the models' own files bring it to normal form C.
+    if !normalizer.is_null() && normalizer["type"] != "NFC" {
+        return None;
+    }
+    let found = steps(pre_tokenizer);
+    let (_, names) = CUTS.iter().find(|(cut, _)| steps(&stages(*cut, false).1) == found)?;
+    names.first().copied()
+}
+
+/// What a pre-tokenizer does, one after another, without keys that change no ids.
+fn steps(pre_tokenizer: &Value) -> Vec<Value> {
+    let keys = |names: &[&str]| {
+        let pairs = names.iter().map(|name| ((*name).to_owned(), pre_tokenizer[*name].clone()));
+        vec![Value::Object(pairs.collect())]
+    };
+    match pre_tokenizer["type"].as_str() {
+        Some("Sequence") => {
+            let inner = pre_tokenizer["pretokenizers"].as_array();
+            inner.into_iter().flatten().flat_map(steps).collect()
+        }
+        Some("ByteLevel") => {
+            let regex = pre_tokenizer["use_regex"].as_bool().unwrap_or(true);
+            let space = pre_tokenizer["add_prefix_space"].as_bool().unwrap_or(true);
+            vec![json!({"type": "ByteLevel", "use_regex": regex, "add_prefix_space": space})]
+        }
+        Some("Digits") => keys(&["type", "individual_digits"]),
+        Some("Split") => keys(&["type", "pattern", "behavior", "invert"]),
+        _ => vec![pre_tokenizer.clone()],
+    }
+}
+
+/// The stages for a pre-tokenizer's name.
+pub(super) fn parts(
+    pre: &str,
+    vocabulary: Value,
+    merges: &[String],
+    prefix_space: bool,
+) -> Result<Parts, ContentError> {
+    let cut = find(pre).ok_or_else(|| ContentError::Tokenizer {
+        key: PRE,
+        found: pre.to_owned(),
+        known: CUTS.iter().flat_map(|(_, names)| *names).copied().collect::<Vec<_>>().join(", "),
+    })?;
+    let (normalizer, pre_tokenizer) = stages(cut, prefix_space);
     let pairs: Vec<Value> = merges
         .iter()
         .map(|merge| merge.split_once(' ').map(|(left, right)| json!([left, right])))
@@ -80,7 +123,7 @@ pub(super) fn parts(
             why: format!("an entry of `{MERGES}` is not two pieces"),
         })?;
     Ok(Parts {
-        normalizer: if cut == Cut::Qwen2 { json!({"type": "NFC"}) } else { Value::Null },
+        normalizer,
         pre_tokenizer,
         decoder: json!({
             "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true,
@@ -92,4 +135,21 @@ pub(super) fn parts(
             "merges": pairs,
         }),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_to_cut_is_recognized_by_its_stages() {
+        for (cut, names) in CUTS {
+            let (normalizer, pre_tokenizer) = stages(*cut, false);
+            assert_eq!(name_of(&normalizer, &pre_tokenizer), Some(names[0]));
+            let (_, spaced) = stages(*cut, true);
+            assert_eq!(name_of(&normalizer, &spaced), None, "llama.cpp adds no space");
+        }
+        assert_eq!(name_of(&Value::Null, &json!({"type": "Whitespace"})), None);
+        assert_eq!(name_of(&json!({"type": "Lowercase"}), &stages(Cut::Gpt2, false).1), None);
+    }
 }

@@ -1,8 +1,9 @@
 //! `config.json` and `generation_config.json` from the metadata of a GGUF file.
 use super::{
+    arch::Arch,
     error::ContentError,
     file::{Gguf, missing},
-    names::{ROPE_FACTORS, gguf_name},
+    names::{ROPE_FACTORS, gguf_name, key},
     tokenizer::Tokens,
 };
 use crate::{
@@ -11,18 +12,15 @@ use crate::{
 };
 use serde_json::{Map, Value, json};
 
-/// Values of `general.architecture` that are read.
-pub(super) const ARCHITECTURES: &[&str] = &["llama", "qwen2", "qwen3"];
-
 /// Keys of a GGUF architecture.
 struct Keys<'a> {
     gguf: &'a Gguf,
-    arch: &'a str,
+    arch: Arch,
 }
 
 impl Keys<'_> {
     fn key(&self, leaf: &str) -> String {
-        format!("{}.{leaf}", self.arch)
+        format!("{}.{leaf}", self.arch.name())
     }
 
     fn size(&self, leaf: &str) -> Result<Option<u64>, ContentError> {
@@ -31,6 +29,20 @@ impl Keys<'_> {
 
     fn needed(&self, leaf: &str) -> Result<u64, ContentError> {
         self.gguf.needed(&self.key(leaf))
+    }
+
+    /// A size, or one per block as a list, where the architecture lets blocks differ.
+    fn per_block(&self, leaf: &str) -> Result<Option<Value>, ContentError> {
+        let key = self.key(leaf);
+        if self.arch != Arch::Deci {
+            return Ok(self.gguf.size(&key)?.map(Value::from));
+        }
+        Ok(match self.gguf.sizes(&key)? {
+            Some(all) if all.iter().all(|size| *size == all[0]) => {
+                all.first().copied().map(Value::from)
+            }
+            all => all.map(Value::from),
+        })
     }
 
     fn number(&self, leaf: &str) -> Result<Option<f64>, ContentError> {
@@ -47,12 +59,6 @@ impl Keys<'_> {
     }
 }
 
-/// Whether the rows of queries and keys are interleaved: llama.cpp rotates neighbours for this
-/// architecture, where Hugging Face rotates halves.
-pub(super) fn interleaved(arch: &str) -> bool {
-    arch == "llama"
-}
-
 /// The config of the Hugging Face directory.
 pub(super) fn config(
     gguf: &Gguf,
@@ -60,17 +66,20 @@ pub(super) fn config(
     float: FloatType,
 ) -> Result<Value, ContentError> {
     let arch = gguf.architecture()?;
-    if !ARCHITECTURES.contains(&arch) {
-        return Err(ContentError::Architecture { found: arch.to_owned() });
-    }
+    let unknown = || ContentError::Architecture { found: arch.to_owned() };
+    let arch = Arch::of(arch).ok_or_else(unknown)?;
     let keys = Keys { gguf, arch };
     refuse_experts(&keys)?;
-    let (hidden, heads) =
-        (keys.needed("embedding_length")?, keys.needed("attention.head_count")?.max(1));
-    let head_dim = head_dim(&keys, hidden / heads)?;
-    let eps = "attention.layer_norm_rms_epsilon";
+    let hidden = keys.needed(key::HIDDEN)?;
+    let heads = keys.per_block(key::HEADS)?;
+    let heads = heads.ok_or_else(|| missing(&keys.key(key::HEADS)))?;
+    let first = heads.get(0).unwrap_or(&heads).as_u64().unwrap_or(1).max(1);
+    let head_dim = head_dim(&keys, hidden / first)?;
+    let width = keys.per_block(key::MLP_WIDTH)?;
+    let width = width.ok_or_else(|| missing(&keys.key(key::MLP_WIDTH)))?;
+    let eps = key::NORM_EPS;
     let eps = keys.number(eps)?.ok_or_else(|| missing(&keys.key(eps)))?;
-    let context = keys.needed("context_length")?;
+    let context = keys.needed(key::CONTEXT)?;
     let embedding = gguf_name(None, Role::Embed, Part::Weight).unwrap_or_default();
     let vocab = gguf.tensor(&embedding).map(|tensor| tensor.shape[0]);
     let vocab = vocab.ok_or(ContentError::NoTensor { name: embedding })?;
@@ -79,20 +88,21 @@ pub(super) fn config(
         return Err(ContentError::Vocabulary { why });
     }
     let head = gguf_name(None, Role::Head, Part::Weight).unwrap_or_default();
-    let window = keys.size("attention.sliding_window")?.filter(|window| *window > 0);
+    let window = keys.size(key::WINDOW)?.filter(|window| *window > 0);
     let mut config = family(&keys, window)?;
     let shape = json!({
         "hidden_act": "silu",
         "hidden_size": hidden,
         "initializer_range": 0.02,
-        "intermediate_size": keys.needed("feed_forward_length")?,
+        "intermediate_size": width,
         "max_position_embeddings": context,
+        "num_key_value_heads":
+            keys.per_block(key::KV_HEADS)?.unwrap_or_else(|| heads.clone()),
         "num_attention_heads": heads,
-        "num_key_value_heads": keys.size("attention.head_count_kv")?.unwrap_or(heads),
-        "num_hidden_layers": keys.needed("block_count")?,
+        "num_hidden_layers": keys.needed(key::BLOCKS)?,
         "head_dim": head_dim,
         "rms_norm_eps": eps,
-        "rope_theta": keys.number("rope.freq_base")?.unwrap_or(10_000.0),
+        "rope_theta": keys.number(key::THETA)?.unwrap_or(10_000.0),
         "rope_scaling": rope_scaling(&keys, head_dim, context)?,
         "tie_word_embeddings": gguf.tensor(&head).is_none(),
         "use_cache": true,
@@ -130,30 +140,32 @@ fn family(keys: &Keys<'_>, window: Option<u64>) -> Result<Map<String, Value>, Co
     let window_flags = json!({
         "sliding_window": window, "use_sliding_window": window.is_some(), "max_window_layers": 0,
     });
-    let chosen = match (keys.arch, window) {
-        ("qwen3", _) => json!({
+    let chosen = match (keys.arch.interleaved(), window) {
+        (false, _) if keys.arch == Arch::Qwen2 => {
+            json!({ "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2" })
+        }
+        (false, _) => json!({
             "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "attention_bias": qkv || o,
         }),
         // Biases of the queries, keys and values alone are Qwen2's, whose arithmetic is the same.
-        ("llama", None) if qkv && !o && !mlp => {
+        (true, None) if qkv && !o && !mlp => {
             json!({ "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2" })
         }
-        ("llama", None) => json!({
+        (true, None) => json!({
             "architectures": ["LlamaForCausalLM"], "model_type": "llama",
             "attention_bias": qkv || o, "mlp_bias": mlp,
         }),
-        ("llama", Some(_)) if !qkv && !o && !mlp => json!({
+        (true, Some(_)) if !qkv && !o && !mlp => json!({
             "architectures": ["MistralForCausalLM"], "model_type": "mistral",
         }),
-        ("llama", Some(_)) => {
+        (true, Some(_)) => {
             let why = "no architecture has a window and biases";
-            return Err(keys.unsupported("attention.sliding_window", why));
+            return Err(keys.unsupported(key::WINDOW, why));
         }
-        _ => json!({ "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2" }),
     };
     let mut config = Map::new();
     extend(&mut config, chosen);
-    if keys.arch != "llama" || window.is_some() {
+    if !keys.arch.interleaved() || window.is_some() {
         extend(&mut config, window_flags);
     }
     Ok(config)
@@ -171,8 +183,8 @@ fn refuse_experts(keys: &Keys<'_>) -> Result<(), ContentError> {
 
 /// The width of a head: of keys, of values and of the rotation, which must be one.
 fn head_dim(keys: &Keys<'_>, even: u64) -> Result<u64, ContentError> {
-    let head_dim = keys.size("attention.key_length")?.unwrap_or(even);
-    for leaf in ["attention.value_length", "rope.dimension_count"] {
+    let head_dim = keys.size(key::KEY_WIDTH)?.unwrap_or(even);
+    for leaf in [key::VALUE_WIDTH, key::ROTARY_WIDTH] {
         if let Some(other) = keys.size(leaf)?.filter(|other| *other != head_dim) {
             let why = format!("{other}, while heads are {head_dim} wide");
             return Err(keys.unsupported(leaf, why));
@@ -182,19 +194,19 @@ fn head_dim(keys: &Keys<'_>, even: u64) -> Result<u64, ContentError> {
 }
 
 fn rope_scaling(keys: &Keys<'_>, head_dim: u64, context: u64) -> Result<Value, ContentError> {
-    let kind = keys.gguf.text(&keys.key("rope.scaling.type"))?;
-    let factor = match keys.number("rope.scaling.factor")? {
+    let kind = keys.gguf.text(&keys.key(key::SCALING))?;
+    let factor = match keys.number(key::SCALING_FACTOR)? {
         None => keys.number("rope.scale_linear")?,
         found => found,
     };
     let factor = factor.filter(|factor| (factor - 1.0).abs() > f64::EPSILON && *factor > 0.0);
-    let original = keys.size("rope.scaling.original_context_length")?;
+    let original = keys.size(key::SCALING_ORIGINAL)?;
     let scaling = match (kind, factor) {
         (Some("none"), _) | (None | Some("linear" | "yarn"), None) => Value::Null,
         (None | Some("linear"), Some(factor)) => json!({"rope_type": "linear", "factor": factor}),
         (Some("yarn"), Some(factor)) => yarn(keys, factor, original.unwrap_or(context))?,
         (Some(other), _) => {
-            return Err(keys.unsupported("rope.scaling.type", format!("`{other}` is not known")));
+            return Err(keys.unsupported(key::SCALING, format!("`{other}` is not known")));
         }
     };
     match rope_factors(keys, head_dim)? {
@@ -218,8 +230,8 @@ fn yarn(keys: &Keys<'_>, factor: f64, original: u64) -> Result<Value, ContentErr
             "rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original,
         }),
     );
-    for (leaf, name) in [("yarn_beta_fast", "beta_fast"), ("yarn_beta_slow", "beta_slow")] {
-        if let Some(value) = keys.number(&format!("rope.scaling.{leaf}"))? {
+    for (leaf, name) in [(key::YARN_FAST, "beta_fast"), (key::YARN_SLOW, "beta_slow")] {
+        if let Some(value) = keys.number(leaf)? {
             yarn.insert(name.into(), value.into());
         }
     }

@@ -1,6 +1,10 @@
-//! What can be wrong with a GGUF file.
+//! What can be wrong with a GGUF file, read or written.
+use super::arch::Arch;
 use crate::{
-    checkpoint::CheckpointError, model::OpenError, scheme::ggml::FORMATS, tensor::MapError,
+    checkpoint::CheckpointError,
+    model::{OpenError, WeightError},
+    scheme::ggml::FORMATS,
+    tensor::MapError,
     text::TextError,
 };
 
@@ -55,7 +59,7 @@ pub enum ContentError {
     /// Another architecture.
     #[error(
         "architecture `{found}` cannot be imported\nhint: supported are {}; start from the model's Hugging Face folder",
-        super::config::ARCHITECTURES.join(", ")
+        Arch::ALL.map(Arch::name).join(", ")
     )]
     Architecture {
         /// `general.architecture`.
@@ -118,6 +122,99 @@ pub enum ContentError {
     Vocabulary {
         /// What is wrong.
         why: String,
+    },
+}
+
+/// Stock llama.cpp has no architecture that computes what a model computes.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name every field")]
+pub enum Unsupported {
+    #[error("the model has no blocks\nhint: check `num_hidden_layers` in config.json")]
+    NoBlocks,
+    #[error(
+        "block {block} is a mixture of experts, which is not written as GGUF yet\nhint: dense models are; leave this model as a folder"
+    )]
+    Experts { block: usize },
+    #[error(
+        "heads are {first} wide in block 0 and {found} in block {block}; GGUF has one width for all\nhint: prune heads to the same width in every block"
+    )]
+    HeadWidths { block: usize, first: usize, found: usize },
+    #[error(
+        "block {block} has another window of attention than block 0, which no architecture of llama.cpp here has\nhint: leave this model as a folder"
+    )]
+    Windows { block: usize },
+    #[error(
+        "block {block} has other sizes than block 0 and queries and keys are normalized; llama.cpp's `qwen3` has one size for all blocks\nhint: prune every block of this family to the same shape"
+    )]
+    NormedBlocksDiffer { block: usize },
+    #[error(
+        "the rotation needs a factor per frequency, which llama.cpp's `qwen3` does not read\nhint: keep whole heads in this family: prune MLPs, or values alone"
+    )]
+    NormedFactors,
+    #[error(
+        "tensor `{tensor}`: llama.cpp's `qwen3` has no biases\nhint: leave this model as a folder"
+    )]
+    NormedBias { tensor: String },
+    #[error(
+        "`rope_type` `dynamic`: llama.cpp has no rotation that depends on the length of the text\nhint: remove `rope_scaling` from config.json for texts within the model's positions"
+    )]
+    DynamicRope,
+    #[error(
+        "`rope_type` `longrope` with other factors for long texts than for short ones, which llama.cpp reads for other architectures only\nhint: for texts within the original positions, set `long_factor` to `short_factor` in config.json"
+    )]
+    LongRope,
+    #[error(
+        "the rotation is multiplied by {found} beside factors per frequency, which is not written\nhint: leave this model as a folder"
+    )]
+    LongRopeAttention { found: f64 },
+    #[error(
+        "head {head} of block {block} kept other rotary pairs than the first head of the model; GGUF has one list of frequencies for all\nhint: prune with the same rotary pairs for every head"
+    )]
+    KeptPairs { block: usize, head: usize },
+    #[error(
+        "`rope_type` `yarn` with a ramp from {from} to {to}; llama.cpp's begins and ends at whole pairs\nhint: leave this model as a folder"
+    )]
+    YarnRamp { from: f64, to: f64 },
+}
+
+/// A model cannot be written as GGUF.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// No architecture of llama.cpp says the model.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
+    /// The file cannot be written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A weight cannot be had.
+    #[error(transparent)]
+    Weight(#[from] WeightError),
+    /// The tokenizer cannot be read.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// A quantized weight.
+    #[error(
+        "tensor `{tensor}` is quantized, which is not written as GGUF yet\nhint: export the float checkpoint that the package was made from"
+    )]
+    Quantized {
+        /// Its name.
+        tensor: String,
+    },
+    /// NaN or infinity.
+    #[error("{found}\nhint: {hint}")]
+    NonFinite {
+        /// Where.
+        found: crate::checkpoint::NonFinite,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// tokenizer.json has a form that GGUF does not say.
+    #[error("tokenizer.json: {what}\nhint: {hint}")]
+    Tokenizer {
+        /// What was found.
+        what: String,
+        /// What to do.
+        hint: &'static str,
     },
 }
 

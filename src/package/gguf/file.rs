@@ -1,6 +1,7 @@
 //! An opened GGUF file and its metadata.
 use super::{
     error::{ContentError, GgufError, ParseError},
+    names::key,
     parse::{TensorInfo, parse},
     value::{Array, Value},
 };
@@ -41,7 +42,7 @@ impl Gguf {
 
     /// `general.architecture`.
     pub fn architecture(&self) -> Result<&str, ContentError> {
-        self.text("general.architecture")?.ok_or_else(|| missing("general.architecture"))
+        self.text(key::ARCHITECTURE)?.ok_or_else(|| missing(key::ARCHITECTURE))
     }
 
     /// A tensor by its name in the file.
@@ -88,6 +89,19 @@ impl Gguf {
         };
         let expected = "a whole number, the same for every block";
         number.map(Some).ok_or_else(|| wrong(key, expected, value))
+    }
+
+    /// Whole numbers of at least 0; a number that stands alone is one.
+    pub(super) fn sizes(&self, key: &str) -> Result<Option<Vec<u64>>, ContentError> {
+        let Some(value) = self.metadata.get(key) else { return Ok(None) };
+        let sizes: Option<Vec<u64>> = match value {
+            Value::Array(array) => {
+                let all: Option<Vec<u64>> = array.numbers().map(|v| v.as_u64()).collect();
+                all.filter(|all| all.len() == array.len())
+            }
+            other => other.as_u64().map(|size| vec![size]),
+        };
+        sizes.map(Some).ok_or_else(|| wrong(key, "whole numbers", value))
     }
 
     /// A whole number that must be there.

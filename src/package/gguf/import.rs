@@ -1,6 +1,7 @@
 //! A GGUF file as a Hugging Face directory.
 use super::{
-    config::{self, interleaved},
+    arch::{Arch, interleaved_row},
+    config,
     error::{ContentError, GgufError},
     file::Gguf,
     names::{ROPE_FACTORS, gguf_name, place},
@@ -175,20 +176,12 @@ fn decode_rows(tensor: &Source<'_>, first: usize, width: usize, values: &mut [f3
     }
 }
 
-/// The row of the file that is row `row` of the output: in a head of width d, row i of the first
-/// half stands at 2i and row i of the second half at 2i + 1.
-fn interleaved_row(row: usize, head: usize) -> usize {
-    let (base, within) = (row / head * head, row % head);
-    let half = head / 2;
-    base + if within < half { 2 * within } else { 2 * (within - half) + 1 }
-}
-
 /// Every tensor of the output in the order of names: those of the architecture, then whatever else
 /// the file holds.
 fn sources<'a>(gguf: &'a Gguf, spec: &ModelSpec) -> Result<Vec<Source<'a>>, ContentError> {
     let by_name: std::collections::BTreeMap<&str, &TensorInfo> =
         gguf.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
-    let interleaves = interleaved(gguf.architecture()?);
+    let interleaves = Arch::of(gguf.architecture()?).is_some_and(Arch::interleaved);
     let mut all = Vec::new();
     for tensor in &spec.tensors {
         let absent = || ContentError::NoTensor { name: tensor.name.clone() };
@@ -224,7 +217,7 @@ fn sources<'a>(gguf: &'a Gguf, spec: &ModelSpec) -> Result<Vec<Source<'a>>, Cont
 }
 
 /// Width of the heads of a query or key projection.
-fn head_width(spec: &ModelSpec, tensor: &TensorSpec) -> Option<usize> {
+pub(super) fn head_width(spec: &ModelSpec, tensor: &TensorSpec) -> Option<usize> {
     let rotated = matches!(tensor.role, Role::Q | Role::K);
     let (Part::Weight | Part::Bias) = tensor.part;
     tensor.block.filter(|_| rotated).map(|b| spec.blocks[b].head_dim)

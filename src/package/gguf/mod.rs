@@ -1,20 +1,27 @@
 //! GGUF files (ggml `docs/gguf.md`): [`open`] reads the header, [`Import`] makes a Hugging Face
-//! directory of a file.
+//! directory of a file, [`Export`] writes one of a model that [`accepts`] takes.
 //!
-//! Add an architecture: its name and switches in `config.rs`; a tensor: one line in `names.rs`; a
-//! pre-tokenizer: its name in `bpe.rs`.
+//! Add an architecture: its name and rotation in `arch.rs`, its switches in `config.rs`; a tensor
+//! or key: one line in `names.rs`; a pre-tokenizer: its name in `bpe.rs`.
+mod arch;
 mod bpe;
 mod config;
 mod error;
+mod export;
 mod file;
 mod import;
+mod metadata;
 mod names;
 mod parse;
 mod spm;
 mod tokenizer;
 mod value;
+mod vocab;
+mod write;
 
-pub use error::{ContentError, GgufError, ParseError};
+pub use arch::{Arch, accepts};
+pub use error::{ContentError, ExportError, GgufError, ParseError, Unsupported};
+pub use export::{Export, ExportOptions};
 pub use file::{Gguf, open};
 pub use import::Import;
 pub use names::{gguf_name, place};

@@ -20,6 +20,34 @@ const BLOCK: &[(&str, Role)] = &[
     ("ffn_down", Role::Down),
 ];
 
+/// Keys that the reader and the writer share; those with a leaf stand behind the architecture.
+pub(super) mod key {
+    pub(crate) const ARCHITECTURE: &str = "general.architecture";
+    pub(crate) const FILE_TYPE: &str = "general.file_type";
+    pub(crate) const QUANTIZATION_VERSION: &str = "general.quantization_version";
+    pub(crate) const BLOCKS: &str = "block_count";
+    pub(crate) const CONTEXT: &str = "context_length";
+    pub(crate) const HIDDEN: &str = "embedding_length";
+    pub(crate) const MLP_WIDTH: &str = "feed_forward_length";
+    pub(crate) const HEADS: &str = "attention.head_count";
+    pub(crate) const KV_HEADS: &str = "attention.head_count_kv";
+    pub(crate) const KEY_WIDTH: &str = "attention.key_length";
+    pub(crate) const VALUE_WIDTH: &str = "attention.value_length";
+    pub(crate) const ROTARY_WIDTH: &str = "rope.dimension_count";
+    pub(crate) const WINDOW: &str = "attention.sliding_window";
+    pub(crate) const NORM_EPS: &str = "attention.layer_norm_rms_epsilon";
+    pub(crate) const THETA: &str = "rope.freq_base";
+    pub(crate) const VOCAB: &str = "vocab_size";
+    pub(crate) const SCALING: &str = "rope.scaling.type";
+    pub(crate) const SCALING_FACTOR: &str = "rope.scaling.factor";
+    pub(crate) const SCALING_ORIGINAL: &str = "rope.scaling.original_context_length";
+    pub(crate) const SCALING_ATTENTION: &str = "rope.scaling.attn_factor";
+    pub(crate) const YARN_FAST: &str = "rope.scaling.yarn_beta_fast";
+    pub(crate) const YARN_SLOW: &str = "rope.scaling.yarn_beta_slow";
+    pub(crate) const TEMPLATE: &str = "tokenizer.chat_template";
+    pub(crate) const ADD_SPACE: &str = "tokenizer.ggml.add_space_prefix";
+}
+
 /// Divisors of the rotary frequencies, one per pair.
 pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 

@@ -17,7 +17,9 @@ const MAX_NAME: u64 = 255;
 const MAX_DEPTH: usize = 4;
 /// Axes of a tensor in ggml.
 const MAX_DIMS: u32 = 4;
-const DEFAULT_ALIGNMENT: u64 = 32;
+pub(super) const MAGIC: [u8; 4] = *b"GGUF";
+/// Where tensors begin, unless a file says otherwise: at multiples of this.
+pub(super) const DEFAULT_ALIGNMENT: u64 = 32;
 const MAX_ALIGNMENT: u64 = 1 << 20;
 const ALIGNMENT: &str = "general.alignment";
 
@@ -55,7 +57,7 @@ struct Listed {
 pub(super) fn parse(file: &Bytes) -> Result<Parsed, ParseError> {
     let mut reader = Reader { file, at: 0 };
     let magic: [u8; 4] = reader.array("the magic number")?;
-    if magic != *b"GGUF" {
+    if magic != MAGIC {
         return Err(ParseError::Magic { found: magic });
     }
     let version = reader.u32("the version")?;

@@ -5,15 +5,17 @@ use super::{
     tokenizer::{Parts, TokenType, Tokens},
 };
 use serde_json::{Value, json};
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::BTreeMap};
 
+/// `tokenizer.ggml.model` of this kind.
+pub(super) const MODEL_NAME: &str = "llama";
 pub(super) const SCORES: &str = "tokenizer.ggml.scores";
 
 /// Longest piece whose halves are looked up, in bytes; real ones have up to some hundred.
 const MAX_PIECE: usize = 1024;
 
 /// Stands for a space inside pieces.
-const SPACE: &str = "▁";
+pub(super) const SPACE: &str = "▁";
 
 /// The stages of a SentencePiece vocabulary, as in the published tokenizer.json of Llama 2.
 pub(super) fn parts(
@@ -44,17 +46,22 @@ pub(super) fn parts(
             "type": "BPE", "dropout": null, "unk_token": unknown.map(|id| &tokens.texts[id]),
             "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": true,
             "byte_fallback": true, "ignore_merges": false, "vocab": tokens.vocabulary(),
-            "merges": merges(tokens, scores)?,
+            "merges": merges(tokens.texts, &tokens.types, &tokens.ids, scores)?,
         }),
     })
 }
 
 /// Every way to join two pieces into a third: best score first, then the longer left piece, then
 /// the longer right one (in characters), then the order of the vocabulary.
-fn merges(tokens: &Tokens<'_>, scores: &[f64]) -> Result<Vec<[String; 2]>, ContentError> {
+pub(super) fn merges(
+    texts: &[String],
+    types: &[TokenType],
+    ids: &BTreeMap<&str, usize>,
+    scores: &[f64],
+) -> Result<Vec<[String; 2]>, ContentError> {
     let mut found = Vec::new();
-    for (id, piece) in tokens.texts.iter().enumerate() {
-        if tokens.types[id] != TokenType::Normal {
+    for (id, piece) in texts.iter().enumerate() {
+        if types[id] != TokenType::Normal {
             continue;
         }
         if piece.len() > MAX_PIECE {
@@ -63,7 +70,7 @@ fn merges(tokens: &Tokens<'_>, scores: &[f64]) -> Result<Vec<[String; 2]>, Conte
         }
         for (at, _) in piece.char_indices().skip(1) {
             let (left, right) = piece.split_at(at);
-            if let (Some(l), Some(r)) = (tokens.ids.get(left), tokens.ids.get(right)) {
+            if let (Some(l), Some(r)) = (ids.get(left), ids.get(right)) {
                 let lengths = Reverse((left.chars().count(), right.chars().count()));
                 found.push((id, lengths, *l, *r));
             }
@@ -73,6 +80,6 @@ fn merges(tokens: &Tokens<'_>, scores: &[f64]) -> Result<Vec<[String; 2]>, Conte
         let key = |it: &(usize, Reverse<(usize, usize)>, usize, usize)| (it.1, it.0, it.2, it.3);
         scores[b.0].total_cmp(&scores[a.0]).then_with(|| key(a).cmp(&key(b)))
     });
-    let text = |id: usize| tokens.texts[id].clone();
+    let text = |id: usize| texts[id].clone();
     Ok(found.into_iter().map(|(_, _, left, right)| [text(left), text(right)]).collect())
 }

@@ -3,6 +3,7 @@ use super::{
     bpe,
     error::ContentError,
     file::{Gguf, missing},
+    names::key,
     spm,
 };
 use serde_json::{Map, Value, json};
@@ -39,12 +40,12 @@ pub(super) struct Tokens<'a> {
     pub(super) ids: BTreeMap<&'a str, usize>,
 }
 
-const MODEL: &str = "tokenizer.ggml.model";
-const TOKENS: &str = "tokenizer.ggml.tokens";
-const TYPES: &str = "tokenizer.ggml.token_type";
+pub(super) const MODEL: &str = "tokenizer.ggml.model";
+pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
+pub(super) const TYPES: &str = "tokenizer.ggml.token_type";
 
 /// Tokens with a task: name in Hugging Face files and key.
-const SPECIAL: &[(&str, &str)] = &[
+pub(super) const SPECIAL: &[(&str, &str)] = &[
     ("bos", "tokenizer.ggml.bos_token_id"),
     ("eos", "tokenizer.ggml.eos_token_id"),
     ("unk", "tokenizer.ggml.unknown_token_id"),
@@ -60,8 +61,8 @@ impl<'a> Tokens<'a> {
     /// Reads and checks the vocabulary.
     pub(super) fn read(gguf: &'a Gguf) -> Result<Self, ContentError> {
         let kind = match gguf.text(MODEL)?.ok_or_else(|| missing(MODEL))? {
-            "gpt2" => Kind::ByteLevel,
-            "llama" => Kind::SentencePiece,
+            bpe::MODEL_NAME => Kind::ByteLevel,
+            spm::MODEL_NAME => Kind::SentencePiece,
             other => {
                 return Err(ContentError::Tokenizer {
                     key: MODEL,
@@ -80,7 +81,7 @@ impl<'a> Tokens<'a> {
         let types = match gguf.numbers(TYPES)? {
             None => vec![TokenType::Normal; texts.len()],
             Some(numbers) if numbers.len() == texts.len() => {
-                numbers.into_iter().map(token_type).collect()
+                numbers.into_iter().map(TokenType::of).collect()
             }
             Some(numbers) => {
                 return Err(unusable(format!(
@@ -129,7 +130,7 @@ impl<'a> Tokens<'a> {
 
     /// Whether a beginning or end is added to every text, by the file or as llama.cpp presumes.
     fn adds(&self, task: &str) -> Result<bool, ContentError> {
-        let said = self.gguf.flag(&format!("tokenizer.ggml.add_{task}_token"))?;
+        let said = self.gguf.flag(&adds_key(task))?;
         let presumed = task == "bos"
             && match self.kind {
                 Kind::SentencePiece => true,
@@ -157,12 +158,12 @@ impl<'a> Tokens<'a> {
         let parts = match self.kind {
             Kind::ByteLevel => {
                 let merges = self.gguf.texts(bpe::MERGES)?.ok_or_else(|| missing(bpe::MERGES))?;
-                let prefix = self.gguf.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(false);
+                let prefix = self.gguf.flag(key::ADD_SPACE)?.unwrap_or(false);
                 bpe::parts(self.pre()?, self.vocabulary(), merges, prefix)?
             }
             Kind::SentencePiece => {
                 let scores = self.gguf.numbers(spm::SCORES)?.ok_or_else(|| missing(spm::SCORES))?;
-                let prefix = self.gguf.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
+                let prefix = self.gguf.flag(key::ADD_SPACE)?.unwrap_or(true);
                 spm::parts(self, &scores, prefix)?
             }
         };
@@ -226,9 +227,9 @@ impl<'a> Tokens<'a> {
         config.insert("clean_up_tokenization_spaces".into(), false.into());
         config.insert("add_bos_token".into(), self.adds("bos")?.into());
         config.insert("add_eos_token".into(), self.adds("eos")?.into());
-        let context = format!("{}.context_length", self.gguf.architecture()?);
+        let context = format!("{}.{}", self.gguf.architecture()?, key::CONTEXT);
         config.insert("model_max_length".into(), self.gguf.needed(&context)?.into());
-        if let Some(template) = self.gguf.text("tokenizer.chat_template")? {
+        if let Some(template) = self.gguf.text(key::TEMPLATE)? {
             config.insert("chat_template".into(), template.into());
         }
         config.insert("added_tokens_decoder".into(), added.into());
@@ -241,15 +242,32 @@ impl<'a> Tokens<'a> {
     }
 }
 
-fn token_type(number: f64) -> TokenType {
-    match number as i64 {
-        2 => TokenType::Unknown,
-        3 => TokenType::Control,
-        4 => TokenType::UserDefined,
-        5 => TokenType::Unused,
-        6 => TokenType::Byte,
-        _ => TokenType::Normal,
+impl TokenType {
+    /// Every type with its number in files.
+    const NUMBERS: [(i32, Self); 6] = [
+        (1, Self::Normal),
+        (2, Self::Unknown),
+        (3, Self::Control),
+        (4, Self::UserDefined),
+        (5, Self::Unused),
+        (6, Self::Byte),
+    ];
+
+    /// The type with a number; unknown ones are normal.
+    fn of(number: f64) -> Self {
+        let known = Self::NUMBERS.iter().find(|(known, _)| *known == number as i32);
+        known.map_or(Self::Normal, |(_, kind)| *kind)
     }
+
+    /// Number in files.
+    pub(super) fn number(self) -> i32 {
+        Self::NUMBERS.iter().find(|(_, kind)| *kind == self).map_or(1, |(number, _)| *number)
+    }
+}
+
+/// The key that says whether a token with a task (`bos`, `eos`) is put around every text.
+pub(super) fn adds_key(task: &str) -> String {
+    format!("tokenizer.ggml.add_{task}_token")
 }
 
 fn added_token(text: &str, special: bool) -> Map<String, Value> {

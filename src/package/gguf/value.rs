@@ -163,6 +163,67 @@ impl Value {
     }
 }
 
+impl Value {
+    /// An array of 32-bit numbers; sizes beyond that do not come up.
+    pub(super) fn sizes(all: impl Iterator<Item = usize>) -> Self {
+        let bytes = all.flat_map(|size| (size as u32).to_le_bytes()).collect();
+        Self::Array(Array::Numbers { kind: ValueType::U32, bytes: Bytes::owned(bytes) })
+    }
+
+    /// Appends type and value as a file holds them. Whole numbers have 32 bits where they fit:
+    /// llama.cpp takes no others for its sizes.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let mut put = |kind: ValueType, bytes: &[u8]| {
+            out.extend(kind.id().to_le_bytes());
+            out.extend(bytes);
+        };
+        match self {
+            Self::Unsigned(value) => match u32::try_from(*value) {
+                Ok(short) => put(ValueType::U32, &short.to_le_bytes()),
+                Err(_) => put(ValueType::U64, &value.to_le_bytes()),
+            },
+            Self::Signed(value) => match i32::try_from(*value) {
+                Ok(short) => put(ValueType::I32, &short.to_le_bytes()),
+                Err(_) => put(ValueType::I64, &value.to_le_bytes()),
+            },
+            Self::F32(value) => put(ValueType::F32, &value.to_le_bytes()),
+            Self::F64(value) => put(ValueType::F64, &value.to_le_bytes()),
+            Self::Bool(value) => put(ValueType::Bool, &[u8::from(*value)]),
+            Self::String(text) => {
+                put(ValueType::String, &[]);
+                write_text(text, out);
+            }
+            Self::Array(array) => {
+                put(ValueType::Array, &[]);
+                array.write(out);
+            }
+        }
+    }
+}
+
+impl Array {
+    fn write(&self, out: &mut Vec<u8>) {
+        let kind = match self {
+            Self::Numbers { kind, .. } => *kind,
+            Self::Strings(_) => ValueType::String,
+            Self::Nested(_) => ValueType::Array,
+        };
+        out.extend(kind.id().to_le_bytes());
+        out.extend((self.len() as u64).to_le_bytes());
+        match self {
+            Self::Numbers { bytes, .. } => out.extend(&**bytes),
+            Self::Strings(all) => all.iter().for_each(|text| write_text(text, out)),
+            Self::Nested(all) => all.iter().for_each(|array| array.write(out)),
+        }
+    }
+}
+
+/// A text as files hold it: its length in bytes, then the bytes.
+pub(super) fn write_text(text: &str, out: &mut Vec<u8>) {
+    out.extend((text.len() as u64).to_le_bytes());
+    out.extend(text.as_bytes());
+}
+
 /// A number or bool from exactly its bytes.
 pub(super) fn scalar(kind: ValueType, bytes: &[u8]) -> Option<Value> {
     Some(match kind {

@@ -13,6 +13,8 @@ mod q5_k;
 mod q6_k;
 mod q8_0;
 
+use crate::tensor::FloatType;
+
 /// How a run of weights becomes bytes.
 pub trait BlockFormat: Sync + std::fmt::Debug {
     /// Number of the type in files.
@@ -56,6 +58,15 @@ pub const FORMATS: &[&dyn BlockFormat] = &[
 /// The format with this number.
 pub fn find_format(id: u32) -> Option<&'static dyn BlockFormat> {
     FORMATS.iter().copied().find(|format| format.id() == id)
+}
+
+/// The format of plain floats.
+pub fn float_format(float: FloatType) -> &'static dyn BlockFormat {
+    match float {
+        FloatType::F32 => &float::F32,
+        FloatType::F16 => &float::F16,
+        FloatType::Bf16 => &float::BF16,
+    }
 }
 
 /// Implements [`BlockFormat`] for a unit struct over a function on one block. The array types of

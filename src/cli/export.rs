@@ -1,0 +1,64 @@
+//! `milm-compress export`: a model in the form of another engine.
+use super::{Context, Outcome, model::FloatName};
+use crate::{
+    checkpoint::OutputFile,
+    package::{self, gguf},
+};
+use std::path::PathBuf;
+
+/// Write a model in the form of another engine
+///
+/// GGUF, for llama.cpp and what is built on it: float weights, metadata, vocabulary and chat
+/// template in one file. Llama, Mistral, Qwen2 and Qwen3; blocks that differ in sizes go out under
+/// the architecture `deci`. What llama.cpp cannot compute is refused before anything is written.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    milm-compress export builtin:milm-mini --to gguf -o milm-mini.gguf\n  \
+    milm-compress export ./smollm2 --to gguf -o smollm2-f16.gguf --dtype f16")]
+pub(super) struct Args {
+    /// Checkpoint, or builtin:milm-mini
+    model: String,
+    /// The form
+    #[arg(long, value_enum)]
+    to: Form,
+    /// File to write
+    #[arg(short, long, value_name = "FILE.gguf")]
+    output: PathBuf,
+    /// Float format of the matrices [default: the checkpoint's own]
+    #[arg(long, value_enum)]
+    dtype: Option<FloatName>,
+    /// llama.cpp's name of the pre-tokenizer, where it is not recognized
+    #[arg(long, value_name = "NAME")]
+    pre: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Form {
+    /// One file for llama.cpp
+    Gguf,
+}
+
+pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
+    let Form::Gguf = args.to;
+    let opened = package::open(&args.model)?;
+    gguf::accepts(&opened.model.spec)?;
+    let text = opened.text()?;
+    let options =
+        gguf::ExportOptions { float: args.dtype.map(FloatName::float), pre: args.pre.as_deref() };
+    let export = gguf::Export::plan(&opened.model, &text.files(), options)?;
+    let mut file = OutputFile::create(&args.output, context.force)?;
+    export.write(&mut file, context.progress())?;
+    file.commit()?;
+    for note in export.notes() {
+        context.note(note);
+    }
+    context.note(format_args!(
+        "{}: {} tensors, {}, architecture {}, {:.1} MB",
+        args.output.display(),
+        export.tensors(),
+        export.float().config_name(),
+        export.arch().name(),
+        export.bytes() as f64 / 1e6
+    ));
+    Ok(Outcome::Done)
+}

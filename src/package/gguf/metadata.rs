@@ -1,0 +1,92 @@
+//! Metadata of a file from the architecture of a model: what llama.cpp needs to know.
+use super::{
+    arch::{Arch, Rotation},
+    names::key,
+    value::Value,
+    write::Pairs,
+};
+use crate::{
+    model::{Block, Mlp, ModelSpec},
+    tensor::FloatType,
+};
+
+/// `general.file_type` of files whose matrices are plain floats.
+fn file_type(float: FloatType) -> u64 {
+    match float {
+        FloatType::F32 => 0,
+        FloatType::F16 => 1,
+        FloatType::Bf16 => 32,
+    }
+}
+
+/// Version of the quantized block types.
+const QUANTIZATION_VERSION: u64 = 2;
+
+/// Keys of the architecture.
+pub(super) fn architecture(
+    spec: &ModelSpec,
+    arch: Arch,
+    rotation: &Rotation,
+    float: FloatType,
+) -> Pairs {
+    let mut pairs: Pairs = vec![
+        (key::ARCHITECTURE.into(), Value::String(arch.name().into())),
+        (key::FILE_TYPE.into(), Value::Unsigned(file_type(float))),
+        (key::QUANTIZATION_VERSION.into(), Value::Unsigned(QUANTIZATION_VERSION)),
+    ];
+    let mut put = |leaf: &str, value| pairs.push((format!("{}.{leaf}", arch.name()), value));
+    let size = |size: usize| Value::Unsigned(size as u64);
+    let each = |of: fn(&Block) -> usize| match (arch, spec.blocks.first()) {
+        (Arch::Deci, _) | (_, None) => Value::sizes(spec.blocks.iter().map(of)),
+        (_, Some(first)) => size(of(first)),
+    };
+    put(key::BLOCKS, size(spec.blocks.len()));
+    put(key::CONTEXT, size(spec.max_positions));
+    put(key::HIDDEN, size(spec.hidden));
+    put(key::VOCAB, size(spec.vocab));
+    put(key::MLP_WIDTH, each(mlp_width));
+    put(key::HEADS, each(|b| b.heads));
+    put(key::KV_HEADS, each(|b| b.kv_heads));
+    let head_dim = spec.blocks.first().map_or(0, |b| b.head_dim);
+    for leaf in [key::KEY_WIDTH, key::VALUE_WIDTH, key::ROTARY_WIDTH] {
+        put(leaf, size(head_dim));
+    }
+    put(key::NORM_EPS, Value::F32(spec.norm_eps));
+    put(key::THETA, Value::F32(spec.rope.theta as f32));
+    if let Some(window) = spec.blocks.first().and_then(|b| b.window) {
+        put(key::WINDOW, size(window));
+    }
+    for (leaf, value) in scaling(rotation) {
+        put(leaf, value);
+    }
+    pairs
+}
+
+fn mlp_width(block: &Block) -> usize {
+    match block.mlp {
+        Mlp::Dense { width } | Mlp::Experts { width, .. } => width,
+    }
+}
+
+fn scaling(rotation: &Rotation) -> Vec<(&'static str, Value)> {
+    let float = |x: f64| Value::F32(x as f32);
+    let kind = |name: &str| Value::String(name.to_owned());
+    match rotation {
+        Rotation::Plain | Rotation::Factors(_) => Vec::new(),
+        Rotation::Linear { factor } => {
+            vec![(key::SCALING, kind("linear")), (key::SCALING_FACTOR, float(*factor))]
+        }
+        Rotation::Yarn { factor, original, betas, attention } => {
+            let mut all = vec![
+                (key::SCALING, kind("yarn")),
+                (key::SCALING_FACTOR, float(*factor)),
+                (key::SCALING_ORIGINAL, Value::Unsigned(*original)),
+            ];
+            if let Some((fast, slow)) = betas {
+                all.extend([(key::YARN_FAST, float(*fast)), (key::YARN_SLOW, float(*slow))]);
+            }
+            all.extend(attention.map(|times| (key::SCALING_ATTENTION, float(times))));
+            all
+        }
+    }
+}

@@ -1,0 +1,31 @@
+"""Logits of a GGUF file as stock llama.cpp computes them (package llama-cpp-python).
+
+llama_cpp_logits.py FILE.gguf OUT --ids 5,9,2     or     --text "Once upon a time"
+
+OUT gets float32 [tokens, vocabulary], little-endian; standard output the token ids as JSON.
+"""
+import argparse
+import json
+import sys
+
+import llama_cpp
+import numpy
+
+parser = argparse.ArgumentParser()
+parser.add_argument("file")
+parser.add_argument("out")
+parser.add_argument("--ids")
+parser.add_argument("--text")
+args = parser.parse_args()
+
+# Keys and values in float32: the cache's float16 would be the largest difference.
+model = llama_cpp.Llama(
+    args.file, n_ctx=256, n_threads=2, logits_all=True, type_k=0, type_v=0, flash_attn=False, verbose=False
+)
+if args.text is None:
+    ids = [int(word) for word in args.ids.split(",")]
+else:
+    ids = model.tokenize(args.text.encode(), add_bos=True, special=True)
+model.eval(ids)
+numpy.asarray(model.scores[: len(ids)], dtype="<f4").tofile(args.out)
+json.dump(ids, sys.stdout)
