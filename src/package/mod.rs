@@ -5,6 +5,7 @@
 
 pub mod compressed_tensors;
 pub mod gguf;
+mod engines;
 mod error;
 mod inspect;
 mod manifest;
@@ -14,6 +15,7 @@ mod tokenizer;
 mod verify;
 mod write;
 
+pub use engines::{EngineFit, engines};
 pub use error::PackageError;
 pub use inspect::{
     INSPECTION_SCHEMA, Inspection, RoleFigures, TensorFigures, inspect, inspect_gguf,
