@@ -19,5 +19,6 @@ pub mod package;
 pub mod runtime;
 pub mod eval;
 pub mod report;
+pub mod pipeline;
 pub mod recipe;
 pub mod cli;

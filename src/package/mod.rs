@@ -6,6 +6,7 @@
 mod checkpoint;
 pub mod compressed_tensors;
 pub mod gguf;
+mod engines;
 mod error;
 mod inspect;
 mod manifest;
@@ -15,7 +16,11 @@ mod tokenizer;
 mod verify;
 mod write;
 
+<<<<<<< HEAD
 pub use checkpoint::Rewritten;
+=======
+pub use engines::{EngineFit, engines};
+>>>>>>> slice
 pub use error::PackageError;
 pub use inspect::{
     INSPECTION_SCHEMA, Inspection, RoleFigures, TensorFigures, inspect, inspect_gguf,

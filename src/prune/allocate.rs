@@ -28,7 +28,10 @@ pub fn allocate(costs: &[Vec<f64>], widths: &[usize], multiple: usize) -> Vec<us
         .collect();
     let mut left: Vec<usize> = costs.iter().map(Vec::len).collect();
     // A width that is no multiple loses the odd part first.
-    let run = |left: usize| if left % multiple == 0 { multiple } else { left % multiple };
+    let run = |left: usize| match left % multiple {
+        0 => multiple,
+        odd => odd,
+    };
     let offer = |block: usize, left: usize| {
         let (gone, count) = (sorted[block].len() - left, run(left));
         // Per unit, so that odd runs compare with whole ones.

@@ -104,7 +104,7 @@ fn finish(
     spec: &ModelSpec,
     settings: &Settings,
     (before, original): (Size, Vec<BlockShape>),
-    (blocks, config, attn_unit): (Vec<BlockShape>, Value, AttnUnit),
+    (blocks, mut config, attn_unit): (Vec<BlockShape>, Value, AttnUnit),
 ) -> Result<Plan, PruneError> {
     let new = ModelSpec::from_config(&config)?;
     let after = Size::of(&new, &config);
@@ -118,6 +118,11 @@ fn finish(
         );
     }
     if narrower && settings.pairs == super::Pairs::PerHead {
+        for key in ["rope_parameters", "rope_scaling"] {
+            if config.get(key).is_some_and(Value::is_object) {
+                config[key]["rope_type"] = "kept-pairs".into();
+            }
+        }
         notes.push("rotary pairs differ by head: only this project's runtime runs that".to_owned());
     }
     if settings.allocate {
@@ -370,7 +375,7 @@ impl<'a> Grid<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{checkpoint::Shape, tensor::FloatType};
+    use crate::{checkpoint::synth::Shape, tensor::FloatType};
     use serde_json::json;
 
     fn planned(config: &Value, change: impl FnOnce(&mut Settings)) -> Result<Plan, PruneError> {
@@ -395,13 +400,13 @@ mod tests {
         let plan = planned(&milm("milm2-6b"), |s| s.target_params = Some(3_500_000_000.into()));
         let plan = plan.unwrap();
         assert_eq!(widths(&plan), (1792, 4608));
-        assert_eq!(plan.after.parameters, 3_479_467_520);
-        assert_eq!(plan.after.bytes, 2 * 3_479_467_520);
+        assert_eq!(plan.after.parameters, 3_479_465_472);
+        assert_eq!(plan.after.bytes, 2 * 3_479_465_472);
         assert_eq!(plan.before.kv_bytes_per_token, 2 * 40 * 28 * 128 * 2);
         assert_eq!(plan.after.kv_bytes_per_token, 40 * 28 * 128 * 2);
-        // 2·(3479467520 − 65536·3584 − 81·3584) + 4·40·1792·2048
+        // 2·(3479465472 − 65536·3584 − 81·3584) + 4·40·1792·2048
         assert_eq!(plan.after.flops_per_token, 7_075_790_848);
-        assert_eq!(plan.spec.parameters(), 3_479_467_520);
+        assert_eq!(plan.spec.parameters(), 3_479_465_472);
         assert_eq!(plan.after.by_role.values().sum::<u64>(), plan.after.parameters);
     }
 
