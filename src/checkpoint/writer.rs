@@ -1,6 +1,7 @@
 //! Streams tensors into safetensors shards, with the hash of each tensor and file.
 use super::{CheckpointError, FileRecord, INDEX_FILE, OutputDir, WEIGHTS_FILE};
 use crate::tensor::Dtype;
+pub use crate::tensor::{hex, sha256};
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
@@ -56,20 +57,6 @@ pub struct Written {
     pub files: BTreeMap<String, FileRecord>,
     /// Tensors by name.
     pub tensors: BTreeMap<String, TensorRecord>,
-}
-
-/// Bytes in hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .flat_map(|b| [b >> 4, b & 15])
-        .map(|d| char::from(b"0123456789abcdef"[d as usize]))
-        .collect()
-}
-
-/// SHA-256 in hexadecimal digits.
-pub fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
 }
 
 struct Shard {

@@ -5,12 +5,13 @@ use super::{Context, Outcome, model::BackendName, output};
 use crate::{
     checkpoint::OutputDir,
     eval::{
-        Form, Fraction, Gates, LogitSource, ModelSource, PROTOCOLS, Plan, Protocol, StoredKey,
+        Fraction, Gates, LogitSource, ModelSource, PROTOCOLS, Plan, Protocol, StoredKey,
         StoredReference, StoredWriter, measure,
     },
     package::{self, Opened},
     report::{self, EvalReport},
     tensor::Bytes,
+    text::Form,
 };
 use anyhow::Context as _;
 use clap::builder::PossibleValuesParser;

@@ -1,6 +1,6 @@
 //! Measures what compression cost: perplexity, and divergence from a reference model.
 //!
-//! [`Text`] → [`Protocol`] cuts it into [`Window`]s with scored positions → [`measure`] asks
+//! [`Text`](crate::text::Text) → [`Protocol`] cuts it into [`Window`]s with scored positions → [`measure`] asks
 //! [`LogitSource`]s for logits, some hundred rows at a time → [`Figures`] → [`Gates`].
 //! Add a protocol: one function and one line in [`PROTOCOLS`]; the tests go over all of them.
 mod error;
@@ -10,7 +10,6 @@ mod protocol;
 mod run;
 mod source;
 mod stored;
-mod text;
 mod wikitext;
 
 pub use error::EvalError;
@@ -20,5 +19,4 @@ pub use protocol::{BosPolicy, Encoder, PROTOCOLS, Plan, PlanSettings, Protocol, 
 pub use run::measure;
 pub use source::{LogitSource, ModelSource, Rows};
 pub use stored::{StoredKey, StoredReference, StoredWriter};
-pub use text::{Form, JOIN, Render, Text};
 pub use wikitext::{detokenize, pages, words};

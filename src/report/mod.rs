@@ -11,7 +11,8 @@ pub use junit::junit;
 pub use markdown::markdown;
 pub use table::table;
 
-use crate::eval::{BosPolicy, Figures, Form, GateResult};
+use crate::eval::{BosPolicy, Figures, GateResult};
+use crate::text::Form;
 use serde::Serialize;
 
 /// Version of the JSON form (docs/evaluation.md): grows when a field changes its meaning or goes.

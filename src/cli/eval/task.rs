@@ -2,11 +2,11 @@
 use super::Settings;
 use crate::{
     checkpoint::sha256,
-    eval::{Encoder, Form, JOIN, Plan, PlanSettings, Protocol, StoredKey, Text},
+    eval::{Encoder, Plan, PlanSettings, Protocol, StoredKey},
     package::Opened,
     report::Method,
     tensor::Bytes,
-    text::Tokenizer,
+    text::{Form, JOIN, Text, Tokenizer},
 };
 use anyhow::Context as _;
 use std::path::PathBuf;
