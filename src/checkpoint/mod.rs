@@ -10,6 +10,7 @@ mod finite;
 mod folder;
 mod header;
 mod output;
+mod output_file;
 mod shards;
 pub mod synth;
 mod work;
@@ -19,10 +20,12 @@ pub use builtin::{BUILTIN_PREFIX, BUILTINS, Builtin};
 pub use error::{CheckpointError, HeaderError};
 pub use finite::{NonFinite, find_nonfinite};
 pub use folder::Folder;
-pub use header::parse as parse_safetensors;
+pub use header::{metadata as safetensors_metadata, parse as parse_safetensors};
 pub use output::{FileRecord, OutputDir, remove_unfinished, write_file};
+pub use output_file::OutputFile;
 pub use shards::{INDEX_FILE, Tensors, WEIGHTS_FILE};
 pub use work::{WorkDir, difference};
 pub use writer::{
-    DEFAULT_SHARD_BYTES, ShardWriter, TensorPlan, TensorRecord, Written, hex, sha256,
+    DEFAULT_SHARD_BYTES, ShardWriter, TensorPlan, TensorRecord, Written, hex, safetensors_header,
+    sha256,
 };

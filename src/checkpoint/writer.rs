@@ -85,10 +85,16 @@ fn split(tensors: Vec<TensorPlan>, limit: u64) -> Vec<Shard> {
     groups.into_iter().enumerate().map(|(i, tensors)| Shard { name: name(i), tensors }).collect()
 }
 
-/// The header of a file: tensors in their order, padded to 8 bytes.
+/// The header of a checkpoint's file.
 pub(super) fn header(tensors: &[TensorPlan]) -> Vec<u8> {
+    safetensors_header(tensors, &serde_json::json!({ "format": "pt" }))
+}
+
+/// What a safetensors file begins with: the length and text of its header, which lists tensors in
+/// the order of their data and is padded so that the data begins at a multiple of 8.
+pub fn safetensors_header(tensors: &[TensorPlan], metadata: &serde_json::Value) -> Vec<u8> {
     let mut map = serde_json::Map::new();
-    map.insert("__metadata__".into(), serde_json::json!({ "format": "pt" }));
+    map.insert("__metadata__".into(), metadata.clone());
     let mut at = 0;
     for tensor in tensors {
         let end = at + tensor.bytes();

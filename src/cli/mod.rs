@@ -2,6 +2,8 @@
 //!
 //! Add a verb: one file with its `Args` and `run`, one line in `Verb` and one in [`run`].
 mod bench;
+mod calibrate;
+mod calibration;
 mod compress;
 mod context;
 mod eval;
@@ -54,6 +56,7 @@ pub struct Global {
 enum Verb {
     Compress(compress::Args),
     Import(import::Args),
+    Calibrate(calibrate::Args),
     Inspect(inspect::Args),
     Quantize(quantize::Args),
     Verify(verify::Args),
@@ -77,6 +80,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
     let context = Context::new(&cli.global)?;
     match cli.verb {
         Verb::Compress(args) => compress::run(&args, &context),
+        Verb::Calibrate(args) => calibrate::run(&args, &context),
         Verb::Import(args) => import::run(&args, &context),
         Verb::Inspect(args) => inspect::run(&args, &context),
         Verb::Quantize(args) => quantize::run(&args, &context),

@@ -6,7 +6,9 @@ use super::{
 use std::collections::BTreeMap;
 
 /// What a tensor does. The forward pass and the exporters speak roles, not names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "standard names")]
 pub enum Role {

@@ -9,6 +9,7 @@ mod error;
 mod inspect;
 mod manifest;
 mod open;
+mod source;
 mod stream;
 mod tokenizer;
 mod verify;
@@ -20,5 +21,6 @@ pub use inspect::{
 };
 pub use manifest::{MANIFEST_FILE, Manifest, QuantizedTensor, SCHEMA, Source, Tool};
 pub use open::{Kind, Opened, open};
+pub use source::source_sha256;
 pub use verify::{Problem, Verification, verify};
 pub use write::{Estimate, Job, Summary, set_evaluation};
