@@ -18,7 +18,7 @@ pub mod quantize;
 pub mod package;
 pub mod runtime;
 pub mod eval;
-pub mod report;
 pub mod pipeline;
+pub mod report;
 pub mod recipe;
 pub mod cli;

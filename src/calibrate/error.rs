@@ -1,5 +1,10 @@
 //! Why a model cannot be calibrated.
-use crate::{forward::ForwardError, model::WeightError};
+use crate::{
+    checkpoint::{CheckpointError, HeaderError},
+    forward::ForwardError,
+    model::{Role, WeightError},
+    text::TextError,
+};
 
 /// Calibration fails.
 #[derive(Debug, thiserror::Error)]
@@ -26,4 +31,78 @@ pub enum CalibrateError {
     /// A weight cannot be had.
     #[error(transparent)]
     Weight(#[from] WeightError),
+    /// A setting that makes no sense.
+    #[error("`{setting}` of `{found}`\nhint: expected {rule}")]
+    Setting {
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        found: String,
+        /// What it must be.
+        rule: &'static str,
+    },
+    /// The texts cannot be read.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The tokenizer refuses a text.
+    #[error("{detail}")]
+    Encode {
+        /// What it says.
+        detail: String,
+    },
+    /// The texts do not fill a window.
+    #[error(
+        "every text to calibrate on has fewer than {needed} tokens\nhint: give more text, or a smaller --calibration-tokens"
+    )]
+    TooShort {
+        /// Tokens of a window.
+        needed: usize,
+    },
+    /// The model cannot write its own text.
+    #[error("the model wrote no calibration text: {detail}")]
+    Generate {
+        /// Why.
+        detail: String,
+    },
+    /// A covariance of fewer tokens than it has rows.
+    #[error(
+        "block {block}: the covariance of the input of {role:?} has {width} rows, {tokens} tokens were seen\nhint: give more text or samples, or go on with --allow-rank-deficient"
+    )]
+    RankDeficient {
+        /// The block.
+        block: usize,
+        /// The layer.
+        role: Role,
+        /// Tokens that its input was seen for.
+        tokens: u64,
+        /// Width of the input.
+        width: usize,
+    },
+    /// Statistics in a file that is damaged.
+    #[error("{source}\nhint: the file holds no statistics; make it with `calibrate`")]
+    Header {
+        /// What is wrong.
+        source: Box<HeaderError>,
+    },
+    /// Statistics that lack something.
+    #[error("no statistics: {detail}\nhint: make the file with `calibrate`")]
+    Form {
+        /// What is wrong.
+        detail: String,
+    },
+    /// Statistics of something else.
+    #[error(
+        "stale statistics: they were made with {what} `{stored}`, wanted is `{here}`\nhint: calibrate again, or use the model, text and settings that they were made with"
+    )]
+    Stale {
+        /// What differs.
+        what: String,
+        /// In the file.
+        stored: String,
+        /// Here.
+        here: String,
+    },
+    /// Statistics cannot be written.
+    #[error(transparent)]
+    Output(#[from] CheckpointError),
 }

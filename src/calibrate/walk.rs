@@ -1,8 +1,5 @@
 //! Statistics block by block, each block with the activations that the ones before gave.
-use super::{
-    BlockStatistics, CalibrateError, HiddenStates, Request,
-    statistics::Collector,
-};
+use super::{BlockStatistics, CalibrateError, HiddenStates, Request, statistics::Collector};
 use crate::{
     forward::{Backend, BlockWeights, ForwardError, KvCache, RotaryCache, Run, Scratch},
     linalg::Team,

@@ -41,10 +41,10 @@ impl OutputFile {
         Ok(Self { target: target.to_owned(), temp, force, file })
     }
 
-    /// Appends bytes.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), CheckpointError> {
-        let Some(file) = &mut self.file else { return Ok(()) };
-        file.write_all(bytes).map_err(write_error(&self.target))
+    /// Appends bytes; the error names the file.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), CheckpointError> {
+        let target = self.target.clone();
+        self.write_all(bytes).map_err(write_error(&target))
     }
 
     /// Gives the file its name.
@@ -56,6 +56,16 @@ impl OutputFile {
         check(&self.target, self.force)?;
         file.persist(&self.target).map_err(|error| failed()(error.error))?;
         Ok(())
+    }
+}
+
+impl Write for OutputFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.file.as_mut().map_or(Ok(bytes.len()), |file| file.write(bytes))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.as_mut().map_or(Ok(()), Write::flush)
     }
 }
 
@@ -79,7 +89,7 @@ fn check(target: &Path, force: bool) -> Result<(), CheckpointError> {
 /// `force`.
 pub fn write_file(path: &Path, bytes: &[u8], force: bool) -> Result<(), CheckpointError> {
     let mut file = OutputFile::create(path, force)?;
-    file.write(bytes)?;
+    file.append(bytes)?;
     file.commit()
 }
 
@@ -105,12 +115,12 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         let path = top.path().join("a.gguf");
         let mut file = OutputFile::create(&path, false).unwrap();
-        file.write(b"half").unwrap();
+        file.append(b"half").unwrap();
         drop(file);
         assert_eq!(fs::read_dir(top.path()).unwrap().count(), 0);
         let mut file = OutputFile::create(&path, false).unwrap();
-        file.write(b"who").unwrap();
-        file.write(b"le").unwrap();
+        file.append(b"who").unwrap();
+        file.append(b"le").unwrap();
         assert!(!path.exists());
         file.commit().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"whole");

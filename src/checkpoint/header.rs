@@ -74,6 +74,15 @@ pub fn parse(file: &Bytes) -> Result<BTreeMap<String, RawTensor>, HeaderError> {
 }
 
 /// Type and shape agree with the offsets.
+/// An entry of the metadata of a safetensors file; `None` when there is none or no header.
+pub fn metadata(file: &[u8], key: &str) -> Option<String> {
+    let header = u64::from_le_bytes(*file.first_chunk::<PREFIX>()?);
+    let end = usize::try_from(header).ok()?.checked_add(PREFIX)?;
+    let header: BTreeMap<String, serde_json::Value> =
+        serde_json::from_slice(file.get(PREFIX..end)?).ok()?;
+    Some(header.get("__metadata__")?.get(key)?.as_str()?.to_owned())
+}
+
 fn check_size(name: &str, entry: &Entry) -> Result<Dtype, HeaderError> {
     let tensor = name.to_owned();
     let named = serde_json::Value::String(entry.dtype.clone());

@@ -21,10 +21,11 @@ pub use error::{CheckpointError, HeaderError};
 pub use file::{OutputFile, write_file};
 pub use finite::{NonFinite, find_nonfinite};
 pub use folder::Folder;
-pub use header::parse as parse_safetensors;
+pub use header::{metadata as safetensors_metadata, parse as parse_safetensors};
 pub use output::{FileRecord, OutputDir, remove_unfinished};
 pub use shards::{INDEX_FILE, Tensors, WEIGHTS_FILE};
 pub use work::{WorkDir, difference};
 pub use writer::{
-    DEFAULT_SHARD_BYTES, ShardWriter, TensorPlan, TensorRecord, Written, hex, sha256,
+    DEFAULT_SHARD_BYTES, ShardWriter, TensorPlan, TensorRecord, Written, hex, safetensors_header,
+    sha256,
 };

@@ -1,6 +1,7 @@
 //! Streams tensors into safetensors shards, with the hash of each tensor and file.
 use super::{CheckpointError, FileRecord, INDEX_FILE, OutputDir, WEIGHTS_FILE};
 use crate::tensor::Dtype;
+pub use crate::tensor::{hex, sha256};
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
@@ -58,20 +59,6 @@ pub struct Written {
     pub tensors: BTreeMap<String, TensorRecord>,
 }
 
-/// Bytes in hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .flat_map(|b| [b >> 4, b & 15])
-        .map(|d| char::from(b"0123456789abcdef"[d as usize]))
-        .collect()
-}
-
-/// SHA-256 in hexadecimal digits.
-pub fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
 struct Shard {
     name: String,
     tensors: Vec<TensorPlan>,
@@ -98,10 +85,16 @@ fn split(tensors: Vec<TensorPlan>, limit: u64) -> Vec<Shard> {
     groups.into_iter().enumerate().map(|(i, tensors)| Shard { name: name(i), tensors }).collect()
 }
 
-/// The header of a file: tensors in their order, padded to 8 bytes.
+/// The header of a checkpoint's file.
 pub(super) fn header(tensors: &[TensorPlan]) -> Vec<u8> {
+    safetensors_header(tensors, &serde_json::json!({ "format": "pt" }))
+}
+
+/// What a safetensors file begins with: the length and text of its header, which lists tensors in
+/// the order of their data and is padded so that the data begins at a multiple of 8.
+pub fn safetensors_header(tensors: &[TensorPlan], metadata: &serde_json::Value) -> Vec<u8> {
     let mut map = serde_json::Map::new();
-    map.insert("__metadata__".into(), serde_json::json!({ "format": "pt" }));
+    map.insert("__metadata__".into(), metadata.clone());
     let mut at = 0;
     for tensor in tensors {
         let end = at + tensor.bytes();

@@ -1,26 +1,25 @@
 //! `milm-compress eval`: what compression cost, and whether that is within bounds.
 mod task;
 
-use super::{Context, Outcome, model::BackendName, output};
+use super::{Context, Outcome, calibration::bundled, model::BackendName, output};
 use crate::{
-    checkpoint::OutputDir,
+    checkpoint::OutputFile,
     eval::{
-        Form, Fraction, Gates, LogitSource, ModelSource, PROTOCOLS, Plan, Protocol, StoredKey,
-        StoredReference, StoredWriter, measure,
+        Fraction, Gates, LogitSource, ModelSource, PROTOCOLS, Plan, Protocol, StoredKey,
+        StoredReference, StoredWriter, Window, measure,
     },
     package::{self, Opened},
     report::{self, EvalReport},
     tensor::Bytes,
+    text::Form,
 };
-use anyhow::Context as _;
 use clap::builder::PossibleValuesParser;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::File,
-    io::{BufWriter, IsTerminal},
+    io::IsTerminal,
     path::{Path, PathBuf},
 };
-use task::{NO_TEXT, Task, bundled, encode_sample, tokenizer_hash};
+use task::{NO_TEXT, Task, encode_sample, tokenizer_hash};
 
 /// Measure perplexity, and divergence from a reference
 ///
@@ -136,6 +135,11 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
 }
 
 /// Measures a model. Everything that can be wrong with the settings is found before any work.
+/// The windows that an evaluation with these settings would measure on.
+pub(super) fn windows(opened: &Opened, settings: &Settings) -> anyhow::Result<Vec<Window>> {
+    Ok(Task::prepare("", opened, settings)?.1.windows)
+}
+
 pub(super) fn evaluate(
     model: &str,
     settings: &Settings,
@@ -169,14 +173,17 @@ pub(super) fn evaluate(
     let stored = settings.reference.as_deref().unwrap_or(model).to_owned();
     let key = StoredKey { model: stored, ..task.key.clone() };
     let mut saver = match &settings.save_reference {
-        Some(path) => Some(Saver::create(path, &key, &plan, context.force)?),
+        Some(path) => {
+            let file = OutputFile::create(path, context.force)?;
+            Some(StoredWriter::new(file, &key, &plan.windows)?)
+        }
         None => None,
     };
-    let writer = saver.as_mut().map(|saver| &mut saver.writer);
+    let writer = saver.as_mut();
     let mut model_source = source(&opened.model);
     let (figures, _) = measure(&plan.windows, &mut model_source, other, writer, (team, progress))?;
     if let Some(saver) = saver {
-        saver.finish()?;
+        saver.finish()?.commit()?;
     }
     let judged = gates.judge(&figures)?;
     let names = (model.to_owned(), settings.reference.clone());
@@ -275,31 +282,6 @@ impl Reference {
             );
         }
         Ok(Self::Model(Box::new(opened)))
-    }
-}
-
-/// A stored reference in the making: in a temporary folder, which an interrupt removes.
-struct Saver {
-    writer: StoredWriter<BufWriter<File>>,
-    dir: OutputDir,
-    target: PathBuf,
-}
-
-const PART: &str = "reference.safetensors";
-
-impl Saver {
-    fn create(path: &Path, key: &StoredKey, plan: &Plan, force: bool) -> anyhow::Result<Self> {
-        let name = path.file_name().context("--save-reference: no file name")?.to_string_lossy();
-        let dir = OutputDir::create(&path.with_file_name(format!(".{name}.unfinished")), force)?;
-        let file = BufWriter::with_capacity(1 << 20, dir.file(PART)?);
-        let writer = StoredWriter::new(file, key, &plan.windows)?;
-        Ok(Self { writer, dir, target: path.to_owned() })
-    }
-
-    fn finish(self) -> anyhow::Result<()> {
-        self.writer.finish()?.into_inner()?.sync_all()?;
-        std::fs::rename(self.dir.path().join(PART), &self.target)
-            .with_context(|| format!("cannot write `{}`", self.target.display()))
     }
 }
 

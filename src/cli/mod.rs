@@ -2,6 +2,8 @@
 //!
 //! Add a verb: one file with its `Args` and `run`, one line in `Verb` and one in [`run`].
 mod bench;
+mod calibrate;
+mod calibration;
 mod compress;
 mod context;
 mod eval;
@@ -12,6 +14,7 @@ mod logits;
 mod model;
 mod output;
 mod progress;
+mod prune;
 mod quantize;
 mod run;
 mod synth;
@@ -56,7 +59,9 @@ enum Verb {
     Compress(compress::Args),
     Import(import::Args),
     Export(export::Args),
+    Calibrate(calibrate::Args),
     Inspect(inspect::Args),
+    Prune(prune::Args),
     Quantize(quantize::Args),
     Verify(verify::Args),
     Eval(eval::Args),
@@ -79,9 +84,11 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
     let context = Context::new(&cli.global)?;
     match cli.verb {
         Verb::Compress(args) => compress::run(&args, &context),
+        Verb::Calibrate(args) => calibrate::run(&args, &context),
         Verb::Import(args) => import::run(&args, &context),
         Verb::Export(args) => export::run(&args, &context),
         Verb::Inspect(args) => inspect::run(&args, &context),
+        Verb::Prune(args) => prune::run(&args, &context),
         Verb::Quantize(args) => quantize::run(&args, &context),
         Verb::Verify(args) => verify::run(&args, &context),
         Verb::Eval(args) => eval::run(&args, &context),

@@ -1,17 +1,18 @@
 //! `milm-compress prune`: a checkpoint with narrower blocks.
-use super::{Context, Outcome, calibration, output};
+use super::{Context, Outcome, calibrate::fingerprint, calibration, eval, output};
 use crate::{
-    calibrate::{self, CalibrationSet, Statistics},
+    calibrate::{self, Fingerprint, Request, Statistics},
     eval::Window,
     package::{self, EngineFit, Opened},
     pipeline::{Measured, Prune, Pruned},
     prune::{self, Plan},
     report,
     tensor::Bytes,
+    text::Form,
 };
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 
 /// Cut the inner widths of a checkpoint, and repair what is left
@@ -78,15 +79,23 @@ struct Measure {
     /// Windows to measure on, of each text; 0 measures nothing
     #[arg(long, value_name = "N", default_value_t = 4)]
     measure_windows: usize,
-    /// Tokens of a window to measure on [default: as many as are calibrated on]
+    /// Tokens of a window to measure on in a text of its own [default: 2048, or what the model allows]
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     measure_tokens: Option<usize>,
+    /// How the files to measure on hold their documents
+    #[arg(long, value_enum, default_value_t)]
+    measure_form: Form,
 }
 
 impl Default for Measure {
     fn default() -> Self {
-        Self { measure: Vec::new(), measure_windows: 4, measure_tokens: None }
+        Self {
+            measure: Vec::new(),
+            measure_windows: 4,
+            measure_tokens: None,
+            measure_form: Form::Auto,
+        }
     }
 }
 
@@ -94,62 +103,106 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let opened = package::open(&args.model)?;
     if args.dry_run {
         let (plan, engines) = planned(&opened, &args.settings)?;
-        let value = json!({ "schema": 1, "plan": plan, "engines": engines });
-        show(args, &value, &report::pruning_plan(&plan, &engines), context)?;
+        if args.json {
+            let value = json!({ "schema": 1, "plan": plan, "engines": engines });
+            output::json(Path::new("-"), &value, context)?;
+        } else {
+            output::text(&report::pruning_plan(&plan, &engines))?;
+        }
         return Ok(Outcome::Done);
     }
     let target = args.output.as_deref().context("--output is missing")?;
-    let pruned = prune(&opened, &args.settings, (target, args.resume), context)?;
-    let table = if args.markdown { report::pruning_markdown } else { report::pruning_table };
-    show(args, &serde_json::to_value(&pruned)?, &table(&pruned), context)?;
+    let pruned = prune((&args.model, &opened), &args.settings, (target, args.resume), context)?;
+    match (args.json, args.markdown) {
+        (true, _) => output::json(Path::new("-"), &pruned, context)?,
+        (_, true) => output::text(&report::pruning_markdown(&pruned))?,
+        _ => output::text(&report::pruning_table(&pruned))?,
+    }
     Ok(Outcome::Done)
-}
-
-fn show(args: &Args, value: &Value, text: &str, context: &Context) -> anyhow::Result<()> {
-    if args.json { output::json(Path::new("-"), value, context) } else { output::text(text) }
 }
 
 /// What will become of a model, and which engines will load it.
 fn planned(opened: &Opened, settings: &Settings) -> anyhow::Result<(Plan, Vec<EngineFit>)> {
-    let plan = prune::plan(&opened.model, &settings.prune)?;
+    let plan = prune::plan(&opened.model.spec, &opened.model.config, &settings.prune)?;
     let engines = package::engines(&plan.spec, &plan.config);
     Ok((plan, engines))
 }
 
 /// Prunes a model into a folder.
 pub(super) fn prune(
-    opened: &Opened,
+    (model, opened): (&str, &Opened),
     settings: &Settings,
     (target, resume): (&Path, bool),
     context: &Context,
 ) -> anyhow::Result<Pruned> {
     let (plan, engines) = planned(opened, settings)?;
     context.note(report::pruning_plan(&plan, &engines));
-    let statistics = settings.statistics.as_deref().map(Bytes::map).transpose()?;
-    let statistics = statistics.map(|bytes| Statistics::open(bytes)).transpose()?;
-    let (calibration, held_out) = calibration::with_held_out(
-        opened,
-        &settings.calibration,
-        if settings.measure.measure.is_empty() { settings.measure.measure_windows } else { 0 },
-        context,
-    )?;
-    let source_sha256 = package::source_sha256(opened, context.progress());
-    let measured = settings.measure.windows(opened, held_out)?;
+    let Measure { measure, measure_windows, .. } = &settings.measure;
+    let held_out = if measure.is_empty() { *measure_windows } else { 0 };
+    let (calibration, held_out) =
+        calibration::with_held_out(opened, &settings.calibration, held_out, context)?;
+    let here = fingerprint(model, opened, &calibration, &Request::default(), context)?;
+    let statistics = match &settings.statistics {
+        Some(path) => Some(statistics(path, opened, here.clone())?),
+        None => None,
+    };
+    let measured = settings.measure.texts(opened, held_out)?;
     let key = json!({
-        "version": env!("CARGO_PKG_VERSION"), "source": source_sha256, "settings": settings,
-        "seed": context.seed, "calibration": calibration.fingerprint,
+        "version": env!("CARGO_PKG_VERSION"), "model": here, "settings": settings,
+        "seed": context.seed,
     });
     let prune = Prune {
         opened,
         settings: &settings.prune,
         calibration: &calibration,
+        allow_rank_deficient: settings.calibration.allow_rank_deficient,
         measured: &measured,
-        source_sha256: &source_sha256,
+        source_sha256: &package::source_sha256(opened, context.progress()),
         statistics: statistics.as_ref(),
         key: &key,
         seed: context.seed,
         team: &context.team,
         progress: context.progress(),
     };
+    for note in prune.warnings(&plan)? {
+        context.note(format_args!("warning: {note}"));
+    }
     Ok(prune.write(target, resume, context.force)?)
+}
+
+/// Statistics of this model over this calibration set; others are refused.
+fn statistics(path: &Path, opened: &Opened, here: Fingerprint) -> anyhow::Result<Statistics> {
+    let statistics = Statistics::open(Bytes::map(path)?)?;
+    statistics.check_shapes(&opened.model.spec)?;
+    // Whether what is needed was collected shows when it is asked for.
+    let request = statistics.fingerprint().request.clone();
+    statistics.check(&Fingerprint { request, ..here })?;
+    Ok(statistics)
+}
+
+impl Measure {
+    /// Windows of each text, or those of the calibration text that are held out.
+    fn texts(&self, opened: &Opened, held_out: Vec<Vec<u32>>) -> anyhow::Result<Vec<Measured>> {
+        let window = |ids: Vec<u32>| Window { scored: 1..ids.len(), ids };
+        if self.measure.is_empty() {
+            let windows: Vec<Window> = held_out.into_iter().map(window).collect();
+            let name = "calibration text, held out".to_owned();
+            let any = !windows.is_empty();
+            return Ok(any.then_some(Measured { name, windows }).into_iter().collect());
+        }
+        let texts = self.measure.iter().filter(|_| self.measure_windows > 0);
+        texts
+            .map(|path| {
+                let settings = eval::Settings {
+                    text: vec![path.clone()],
+                    text_form: self.measure_form,
+                    ctx: self.measure_tokens,
+                    windows: Some(self.measure_windows),
+                    ..eval::Settings::default()
+                };
+                let name = path.display().to_string();
+                Ok(Measured { windows: eval::windows(opened, &settings)?, name })
+            })
+            .collect()
+    }
 }

@@ -1,37 +1,12 @@
 //! What can go wrong in an evaluation.
-use crate::{checkpoint::HeaderError, forward::ForwardError};
+use crate::{checkpoint::HeaderError, forward::ForwardError, text::TextError};
 
 /// An evaluation cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
-    /// A text holds nothing.
-    #[error("`{file}` holds no text\nhint: give a file with text to measure on")]
-    Empty {
-        /// The file.
-        file: String,
-    },
-    /// A text is in no or another encoding.
-    #[error(
-        "`{file}` is not UTF-8: the byte at {at} is wrong\nhint: convert the text, e.g. with `iconv -t UTF-8`"
-    )]
-    NotUtf8 {
-        /// The file.
-        file: String,
-        /// Position of the first bad byte.
-        at: usize,
-    },
-    /// A line of a jsonl file is no record.
-    #[error(
-        "`{file}` line {line}: {detail}\nhint: each line is an object with `text`, or with `messages` for chats"
-    )]
-    Record {
-        /// The file.
-        file: String,
-        /// The line, from 1.
-        line: usize,
-        /// What is wrong.
-        detail: String,
-    },
+    /// The text cannot be read.
+    #[error(transparent)]
+    Text(#[from] TextError),
     /// The tokenizer refuses the text.
     #[error("{detail}")]
     Encode {

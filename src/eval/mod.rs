@@ -1,7 +1,8 @@
 //! Measures what compression cost: perplexity, and divergence from a reference model.
 //!
-//! [`Text`] → [`Protocol`] cuts it into [`Window`]s with scored positions → [`measure`] asks
-//! [`LogitSource`]s for logits, some hundred rows at a time → [`Figures`] → [`Gates`].
+//! [`Text`](crate::text::Text) → [`Protocol`] cuts it into [`Window`]s with scored positions →
+//! [`measure`] asks [`LogitSource`]s for logits, some hundred rows at a time → [`Figures`] →
+//! [`Gates`].
 //! Add a protocol: one function and one line in [`PROTOCOLS`]; the tests go over all of them.
 mod error;
 mod gate;
@@ -11,7 +12,6 @@ mod run;
 mod source;
 mod stored;
 mod streams;
-mod text;
 mod wikitext;
 
 pub use error::EvalError;
@@ -22,5 +22,4 @@ pub use run::measure;
 pub use source::{LogitSource, ModelSource, Rows};
 pub use stored::{StoredKey, StoredReference, StoredWriter};
 pub use streams::StreamSource;
-pub use text::{Form, JOIN, Render, Text};
 pub use wikitext::{detokenize, pages, words};

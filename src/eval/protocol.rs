@@ -1,6 +1,7 @@
 //! Which windows a model sees and which positions count. Figures of different protocols are not
 //! comparable.
-use super::{EvalError, Text, wikitext};
+use super::{EvalError, wikitext};
+use crate::text::Text;
 use serde::Serialize;
 use std::ops::Range;
 
@@ -263,7 +264,7 @@ fn rolling(start: u32, ids: &[u32], ctx: usize) -> Vec<Window> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::Form;
+    use crate::text::Form;
 
     /// One token per byte; BOS 256 before the text if wanted.
     fn plan(name: &str, text: &str, bos: bool, settings: (usize, Option<usize>)) -> Plan {

@@ -6,7 +6,7 @@
 //! [`StoredKey`] as JSON in the metadata under `milm_reference`.
 use super::{EvalError, LogitSource, Rows, Window, metric::Exact};
 use crate::{
-    checkpoint::parse_safetensors,
+    checkpoint::{TensorPlan, parse_safetensors, safetensors_header, safetensors_metadata},
     linalg::{Team, log_sum_exp, top5},
     tensor::{Bytes, FloatType, RawTensor},
 };
@@ -93,8 +93,7 @@ impl<W: Write> StoredWriter<W> {
         let tokens: usize = windows.iter().map(|window| window.ids.len()).sum();
         let header = header(key, scored, tokens);
         let failed = |source| EvalError::StoredWrite { source };
-        out.write_all(&(header.len() as u64).to_le_bytes()).map_err(failed)?;
-        out.write_all(header.as_bytes()).map_err(failed)?;
+        out.write_all(&header).map_err(failed)?;
         let numbers = |all: &mut dyn Iterator<Item = u32>| all.flat_map(u32::to_le_bytes).collect();
         let spans = |it: &Window| [it.ids.len(), it.scored.start, it.scored.end].map(|n| n as u32);
         Ok(Self {
@@ -160,23 +159,14 @@ fn layout(
     ]
 }
 
-fn header(key: &StoredKey, scored: usize, tokens: usize) -> String {
-    let mut header = serde_json::Map::new();
+fn header(key: &StoredKey, scored: usize, tokens: usize) -> Vec<u8> {
     let key_text = serde_json::to_string(key).expect("plain data");
-    header.insert("__metadata__".into(), serde_json::json!({ KEY: key_text }));
-    let mut at = 0;
-    for (name, dtype, shape) in layout(scored, key.vocab, tokens, key.windows) {
-        let end = at + shape.iter().product::<usize>() * dtype.bitsize() / 8;
-        let entry = serde_json::json!({
-            "dtype": dtype, "shape": shape, "data_offsets": [at, end],
-        });
-        header.insert(name.into(), entry);
-        at = end;
-    }
-    let mut text = serde_json::Value::Object(header).to_string();
-    // The data begins at a multiple of 8, as the format recommends.
-    text.extend(std::iter::repeat_n(' ', text.len().next_multiple_of(8) - text.len()));
-    text
+    let plan = layout(scored, key.vocab, tokens, key.windows);
+    let plan: Vec<TensorPlan> = plan
+        .into_iter()
+        .map(|(name, dtype, shape)| TensorPlan { name: name.into(), dtype, shape })
+        .collect();
+    safetensors_header(&plan, &serde_json::json!({ KEY: key_text }))
 }
 
 /// A stored reference, memory-mapped.
@@ -197,7 +187,8 @@ impl StoredReference {
             file: file.to_owned(),
             source: Box::new(source),
         })?;
-        let key = metadata(bytes).ok_or_else(|| wrong(format!("no metadata `{KEY}`")))?;
+        let key = safetensors_metadata(bytes, KEY)
+            .ok_or_else(|| wrong(format!("no metadata `{KEY}`")))?;
         let key: StoredKey =
             serde_json::from_str(&key).map_err(|error| wrong(format!("metadata: {error}")))?;
         if key.schema != SCHEMA {
@@ -315,15 +306,6 @@ impl LogitSource for StoredReference {
             detail: format!("no rows for window {window}"),
         })
     }
-}
-
-/// The metadata entry of a header that was parsed without errors.
-fn metadata(bytes: &[u8]) -> Option<String> {
-    let len = u64::from_le_bytes(*bytes.first_chunk::<8>()?);
-    let end = usize::try_from(len).ok()?.checked_add(8)?;
-    let header: BTreeMap<String, serde_json::Value> =
-        serde_json::from_slice(bytes.get(8..end)?).ok()?;
-    Some(header.get("__metadata__")?.get(KEY)?.as_str()?.to_owned())
 }
 
 #[cfg(test)]

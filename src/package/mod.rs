@@ -11,22 +11,21 @@ mod error;
 mod inspect;
 mod manifest;
 mod open;
+mod source;
 mod stream;
 mod tokenizer;
 mod verify;
 mod write;
 
-<<<<<<< HEAD
 pub use checkpoint::Rewritten;
-=======
 pub use engines::{EngineFit, engines};
->>>>>>> slice
 pub use error::PackageError;
 pub use inspect::{
     INSPECTION_SCHEMA, Inspection, RoleFigures, TensorFigures, inspect, inspect_gguf,
 };
 pub use manifest::{MANIFEST_FILE, Manifest, QuantizedTensor, SCHEMA, Source, Tool};
 pub use open::{Kind, Opened, open};
+pub use source::source_sha256;
 pub use tokenizer::StoredText;
 pub use verify::{Problem, Verification, verify};
 pub use write::{Estimate, Job, Summary, set_evaluation};

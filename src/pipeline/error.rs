@@ -1,7 +1,12 @@
 //! Why a pipeline stops.
 use crate::{
-    calibrate::CalibrateError, checkpoint::CheckpointError, eval::EvalError, model::ConfigError,
-    model::OpenError, package::PackageError, prune::PruneError,
+    calibrate::CalibrateError,
+    checkpoint::CheckpointError,
+    eval::EvalError,
+    forward::ForwardError,
+    model::{ConfigError, OpenError},
+    package::PackageError,
+    prune::PruneError,
 };
 
 /// A stage fails.
@@ -18,6 +23,8 @@ pub enum PipelineError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Model(#[from] OpenError),
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
     #[error(transparent)]
     Eval(#[from] EvalError),
     #[error(transparent)]

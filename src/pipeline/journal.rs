@@ -3,11 +3,9 @@ use super::PipelineError;
 use crate::{
     calibrate::HiddenStates,
     checkpoint::WorkDir,
-    prune::{BlockScores, Refit, Streams, Tensors},
-    tensor::RawTensor,
+    prune::{BlockScores, Refit, Tensors},
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// The file that says how far the work is.
 const STATE: &str = "state.json";
@@ -64,7 +62,10 @@ impl Journal {
     }
 
     /// Notes that a block is finished, with the streams behind it. The old streams go last.
-    pub(super) fn finished(&mut self, streams: &[(&str, &HiddenStates)]) -> Result<(), PipelineError> {
+    pub(super) fn finished(
+        &mut self,
+        streams: &[(&str, &HiddenStates)],
+    ) -> Result<(), PipelineError> {
         self.state.block += 1;
         let State { shot, phase, block, .. } = self.state;
         let name = format!("streams-{shot}-{}-{block}", phase as u8);

@@ -1,14 +1,15 @@
 //! A checkpoint with narrower blocks: score, choose, cut, refit, measure, write.
 use super::{PipelineError, journal::Journal, shot::Shot};
 use crate::{
-    calibrate::{CalibrationSet, Statistics},
+    calibrate::{CalibrationSet, Request, Statistics, Walk, check_tokens},
     checkpoint::{OutputDir, WorkDir},
-    eval::{Figures, LogitSource, StreamSource, Window, measure},
+    eval::{Figures, LogitSource, ModelSource, StreamSource, Window, measure},
+    forward::Reference,
     linalg::Team,
-    model::Model,
+    model::{Model, Role},
     package::{Opened, Rewritten},
-    progress::Progress,
-    prune::{self, Plan, Refit, Repair, Settings, Streams},
+    progress::{Progress, Unit},
+    prune::{self, Plan, Refit, Repair, Settings, Streams, keep_blocks},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -23,6 +24,8 @@ pub struct Prune<'a> {
     pub settings: &'a Settings,
     /// Text to calibrate on.
     pub calibration: &'a CalibrationSet,
+    /// Fewer tokens than an input has channels are allowed.
+    pub allow_rank_deficient: bool,
     /// Texts to measure the cost on.
     pub measured: &'a [Measured],
     /// SHA-256 of the model's tensors, see [`Source`](crate::package::Source).
@@ -49,7 +52,7 @@ pub struct Measured {
 }
 
 /// What pruning did.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Pruned {
     /// Version of this form.
     pub schema: u32,
@@ -86,13 +89,19 @@ impl Prune<'_> {
     pub fn write(&self, target: &Path, resume: bool, force: bool) -> Result<Pruned, PipelineError> {
         OutputDir::check(target, force)?;
         let plan = prune::plan(&self.opened.model.spec, &self.opened.model.config, self.settings)?;
+        if let Some(layers) = self.settings.drop_layers {
+            let (model, costs) = self.drop_layers(layers)?;
+            let pruned = Pruned { schema: SCHEMA, plan, refits: Vec::new(), worst: None, costs };
+            self.write_checkpoint(&model, &pruned, target, force)?;
+            return Ok(pruned);
+        }
         let mut journal = Journal::open(WorkDir::begin(target, self.key, resume, force)?)?;
         let mut model = self.opened.model.clone();
         let mut streams = None;
         for (index, shapes) in plan.shots(self.settings.shots).into_iter().enumerate() {
             let mut shot = Shot { prune: self, index, source: &model, shapes };
-            let kept = shot.choose(&mut journal)?;
-            (model, streams) = shot.cut(&kept, &mut journal)?;
+            let choice = shot.choose(&mut journal)?;
+            (model, streams) = shot.cut(&choice, &mut journal)?;
         }
         let costs = streams.map_or(Ok(Vec::new()), |streams| self.costs(&model, &streams))?;
         let refits = journal.state.refits.clone();
@@ -101,6 +110,45 @@ impl Prune<'_> {
         self.write_checkpoint(&model, &pruned, target, force)?;
         journal.finish()?;
         Ok(pruned)
+    }
+
+    /// Drops the blocks that change the residual stream least (`ShortGPT`, arXiv 2403.03853), and
+    /// measures what is left.
+    fn drop_layers(&self, layers: usize) -> Result<(Model, Vec<Cost>), PipelineError> {
+        let (float, aids) = (&self.opened.model, (self.team, self.progress));
+        let blocks = float.spec.blocks.len();
+        let windows = &self.calibration.windows;
+        self.progress.start("score", (blocks * self.calibration.tokens()) as u64, Unit::Tokens);
+        let mut influence = Vec::new();
+        match self.statistics {
+            Some(statistics) => {
+                for b in 0..blocks {
+                    influence.push(statistics.block(b)?.influence);
+                }
+            }
+            None => {
+                let mut walk = Walk::new(float, &Reference, windows, aids)?;
+                for _ in 0..blocks {
+                    influence.push(walk.observe(&Request::default())?.influence);
+                }
+            }
+        }
+        self.progress.finish();
+        let mut order: Vec<usize> = (0..blocks).collect();
+        order.sort_by(|a, b| influence[*a].total_cmp(&influence[*b]));
+        let mut kept = order.split_off(layers.min(blocks));
+        kept.sort_unstable();
+        let model = keep_blocks(float, &kept)?;
+        let mut costs = Vec::new();
+        for Measured { name, windows } in self.measured {
+            let mut pruned = ModelSource::new(&model, &Reference, self.team, self.progress);
+            let mut float = ModelSource::new(float, &Reference, self.team, self.progress);
+            let float = Some(&mut float as &mut dyn LogitSource);
+            let figures = measure::<std::io::Sink>(windows, &mut pruned, float, None, aids)?.0;
+            let (before_repair, after_repair) = (figures.clone(), figures);
+            costs.push(Cost { text: name.clone(), before_repair, after_repair });
+        }
+        Ok((model, costs))
     }
 
     fn write_checkpoint(
@@ -122,6 +170,28 @@ impl Prune<'_> {
         };
         rewritten.write(target, force)?;
         Ok(())
+    }
+
+    /// What is worth a warning before the work begins; refuses what cannot work.
+    pub fn warnings(&self, plan: &Plan) -> Result<Vec<String>, PipelineError> {
+        let consumers = [Role::O, Role::Down];
+        let request = Request { covariance: consumers.into(), ..Request::default() };
+        let tokens = self.calibration.tokens() as u64;
+        if self.settings.repair == Repair::None {
+            return Ok(Vec::new());
+        }
+        check_tokens(&plan.spec, &request, tokens, self.allow_rank_deficient)?;
+        let block = plan.blocks.iter();
+        let widest = block.flat_map(|it| it.mlp.values().copied().chain([it.heads * it.head_dim]));
+        let widest = widest.max().unwrap_or(0) as u64;
+        let few = (tokens < 4 * widest).then(|| {
+            format!(
+                "{tokens} calibration tokens for layers with {widest} inputs; with less than {} the \
+                 repair may fit this text only\nhint: --calibration-samples",
+                4 * widest
+            )
+        });
+        Ok(few.into_iter().collect())
     }
 
     /// Measures the streams behind the last block.

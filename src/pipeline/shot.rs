@@ -5,13 +5,13 @@ use super::{
     prune::Prune,
 };
 use crate::{
-    calibrate::{BlockStatistics, HiddenStates, Request, Walk},
+    calibrate::{BlockStatistics, HiddenStates, Request, Statistics, Walk},
     forward::Reference,
     model::{Model, ModelSpec, WeightStore},
     progress::Unit,
     prune::{
-        BlockScores, BlockShape, Choice, Kept, Pairs, RefitWalk, Repair, Streams, Tensors,
-        allocated, pruned_config, refit_from_statistics, score, slice_block,
+        BlockScores, BlockShape, Choice, GainRatios, Kept, Pairs, PruneError, RefitWalk, Repair,
+        Streams, allocated, pruned_config, refit_from_statistics, score, slice_block,
     },
 };
 
@@ -25,10 +25,17 @@ pub(super) struct Shot<'a> {
     pub(super) shapes: Vec<BlockShape>,
 }
 
+/// What stays of each block.
+pub(super) struct Chosen {
+    kept: Vec<Kept>,
+    /// What the gains of normalized queries and keys are multiplied by.
+    gains: Vec<GainRatios>,
+}
+
 /// Where statistics of the source come from.
 enum Seen<'a> {
     Walk(Box<Walk<'a>>),
-    File(&'a crate::calibrate::Statistics),
+    File(&'a Statistics),
 }
 
 impl Seen<'_> {
@@ -50,9 +57,9 @@ impl Seen<'_> {
 
 impl Shot<'_> {
     /// Scores every block and chooses what stays.
-    pub(super) fn choose(&mut self, journal: &mut Journal) -> Result<Vec<Kept>, PipelineError> {
+    pub(super) fn choose(&mut self, journal: &mut Journal) -> Result<Chosen, PipelineError> {
         let Prune { settings, seed, progress, .. } = *self.prune;
-        let score = score::find(&settings.score)?;
+        let score = score::find(&settings.score).map_err(PruneError::from)?;
         let shared_pairs = settings.pairs == Pairs::Shared;
         let choice = Choice { score, values: settings.values, shared_pairs, seed };
         let blocks = self.source.spec.blocks.len();
@@ -74,9 +81,12 @@ impl Shot<'_> {
         let scores: Vec<BlockScores> =
             (0..blocks).map(|b| journal.scores(self.index, b)).collect::<Result<_, _>>()?;
         if settings.allocate {
-            self.shapes = allocated(&self.source.spec, &self.shapes, &scores, settings)?;
+            self.shapes = allocated(&self.shapes, &scores, settings)?;
         }
-        Ok(choice.choose(&self.source.spec, &self.shapes, &scores))
+        let kept = choice.choose(&self.source.spec, &self.shapes, &scores);
+        let gains =
+            scores.iter().zip(&kept).map(|(scores, kept)| scores.gain_ratios(kept)).collect();
+        Ok(Chosen { kept, gains })
     }
 
     /// Tokens that are calibrated on.
@@ -89,10 +99,10 @@ impl Shot<'_> {
         if let Some(statistics) = statistics {
             return Ok(Seen::File(statistics));
         }
-        let windows = &calibration.windows;
+        let (windows, aids) = (&calibration.windows, (team, progress));
         let walk = match journal.streams("source")? {
-            Some(states) => Walk::resume(self.source, &Reference, first, states, team, progress),
-            None => Walk::new(self.source, &Reference, windows, team, progress)?,
+            Some(states) => Walk::resume(self.source, &Reference, (first, states), aids),
+            None => Walk::new(self.source, &Reference, windows, aids)?,
         };
         Ok(Seen::Walk(Box::new(walk)))
     }
@@ -101,15 +111,15 @@ impl Shot<'_> {
     /// needed for a measurement.
     pub(super) fn cut(
         &self,
-        kept: &[Kept],
+        chosen: &Chosen,
         journal: &mut Journal,
     ) -> Result<(Model, Option<Streams>), PipelineError> {
-        let config = pruned_config(&self.source.config, &self.source.spec, kept)?;
+        let config = pruned_config(&self.source.config, &self.source.spec, &chosen.kept)?;
         let spec = ModelSpec::from_config(&config)?;
         let mut streams = None;
         if !journal.is_past(self.index, Phase::Cut) {
             streams = self.streams(journal)?;
-            self.cut_blocks(&spec, kept, journal, &mut streams)?;
+            self.cut_blocks(&spec, chosen, journal, &mut streams)?;
         }
         let source = &self.source.spec;
         let mut raw = self.source.weights.raw.clone();
@@ -126,7 +136,7 @@ impl Shot<'_> {
     fn cut_blocks(
         &self,
         spec: &ModelSpec,
-        kept: &[Kept],
+        chosen: &Chosen,
         journal: &mut Journal,
         streams: &mut Option<Streams>,
     ) -> Result<(), PipelineError> {
@@ -135,21 +145,34 @@ impl Shot<'_> {
             float: &self.prune.opened.model,
             source: self.source,
             pruned: spec,
-            calibration: if self.prune.refits_on_the_way() { self.prune.calibration.windows.len() } else { 0 },
+            calibration: if self.prune.refits_on_the_way() {
+                self.prune.calibration.windows.len()
+            } else {
+                0
+            },
             settings: self.prune.refits_on_the_way().then(|| settings.refit()),
             team,
             progress,
         };
         let first = journal.next(self.index, Phase::Cut);
-        let blocks = kept.len();
+        let blocks = chosen.kept.len();
         let tokens = streams.as_ref().map_or(1, |streams| 2 * streams.float.tokens());
         progress.start("prune", ((blocks - first) * tokens) as u64, Unit::Tokens);
-        for (b, kept) in kept.iter().enumerate().skip(first) {
-            let cut = slice_block(self.source, b, kept)?;
+        for (b, kept) in chosen.kept.iter().enumerate().skip(first) {
+            let cut = slice_block(self.source, b, kept, chosen.gains[b])?;
             let (mut ready, mut refits) = (None, Vec::new());
-            if let (Some(statistics), Repair::LeastSquares) = (self.prune.statistics, settings.repair) {
+            if let (Some(statistics), Repair::LeastSquares) =
+                (self.prune.statistics, settings.repair)
+            {
                 let seen = statistics.block(b)?;
-                let refitted = refit_from_statistics(self.source, spec, (b, kept), &cut, &seen, settings.refit())?;
+                let refitted = refit_from_statistics(
+                    self.source,
+                    spec,
+                    (b, kept),
+                    &cut,
+                    &seen,
+                    settings.refit(),
+                )?;
                 (ready, refits) = (Some(refitted.0), refitted.1);
             }
             let tensors = match streams {
@@ -177,7 +200,8 @@ impl Shot<'_> {
         if !self.prune.walks() {
             return Ok(None);
         }
-        let stored = (journal.streams("float")?, journal.streams("pruned")?, journal.streams("plain")?);
+        let stored =
+            (journal.streams("float")?, journal.streams("pruned")?, journal.streams("plain")?);
         if let (Some(float), Some(pruned), Some(plain)) = stored {
             return Ok(Some(Streams { float, pruned, plain }));
         }

@@ -1,5 +1,34 @@
 //! Spreads a budget of hidden units over blocks.
+use super::{BlockScores, BlockShape, PruneError, Settings, plan::default_multiple};
 use std::{cmp::Ordering, collections::BinaryHeap};
+
+/// Shapes whose dense MLPs have as many hidden units in all as those of `shapes`, but where they
+/// cost least to lose; `scores` are those of the whole blocks. Experts of a mixture keep their
+/// widths: a block has one for all of them.
+pub fn allocated(
+    shapes: &[BlockShape],
+    scores: &[BlockScores],
+    settings: &Settings,
+) -> Result<Vec<BlockShape>, PruneError> {
+    let costs = |scores: &BlockScores| scores.costs.get(&None).cloned();
+    let Some(costs) = scores.iter().map(costs).collect::<Option<Vec<_>>>() else {
+        return Err(PruneError::Setting {
+            name: "--allocate",
+            found: "blocks without a dense MLP that is cut".into(),
+            expected: "narrower dense MLPs in every block".into(),
+        });
+    };
+    let widths: Vec<usize> =
+        shapes.iter().map(|shape| shape.mlp.get(&None).copied().unwrap_or(0)).collect();
+    let whole = costs.iter().map(Vec::len).max().unwrap_or(0);
+    let multiple = settings.multiple.unwrap_or_else(|| default_multiple(whole));
+    let widths = allocate(&costs, &widths, multiple);
+    let mut shapes = shapes.to_vec();
+    for (shape, width) in shapes.iter_mut().zip(widths) {
+        shape.mlp.insert(None, width);
+    }
+    Ok(shapes)
+}
 
 /// The next run of units that a block may lose.
 struct Offer {

@@ -23,7 +23,7 @@ mod store;
 pub mod values;
 mod walk;
 
-pub use allocate::allocate;
+pub use allocate::{allocate, allocated};
 pub use config::{pruned_config, shaped_config};
 pub use depth::keep_blocks;
 pub use error::PruneError;

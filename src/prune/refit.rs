@@ -13,9 +13,7 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use serde::{Deserialize, Serialize};
 
 /// What a consumer is refitted towards.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RepairTarget {
     /// The float model's output of the same layer
@@ -143,7 +141,8 @@ impl Sums {
             for (mut row, b) in cross.outer_iter_mut().zip(&bias) {
                 row.zip_mut_with(&sums.input_sum, |c, x| *c += (b * x) as f32);
             }
-            sums.energy += bias.iter().zip(&outputs).map(|(b, y)| b * (2.0 * y + b * n)).sum::<f64>();
+            sums.energy +=
+                bias.iter().zip(&outputs).map(|(b, y)| b * (2.0 * y + b * n)).sum::<f64>();
             target_sum.scaled_add(n, &bias);
         }
         (sums.cross, sums.target_sum) = (cross, target_sum);
@@ -174,11 +173,12 @@ pub fn refit_from_statistics(
     settings: RefitSettings,
 ) -> Result<(Tensors, Vec<Refit>), PruneError> {
     let weights = WeightStore { raw: cut.clone(), ..WeightStore::default() };
-    let mut model =
-        Model { config: serde_json::Value::Null, spec: pruned.clone(), weights };
+    let mut model = Model { config: serde_json::Value::Null, spec: pruned.clone(), weights };
     let mut refits = Vec::new();
     for ((role, expert), input) in &seen.inputs {
-        let Some(covariance) = input.covariance.as_ref().filter(|_| matches!(role, Role::O | Role::Down)) else {
+        let Some(covariance) =
+            input.covariance.as_ref().filter(|_| matches!(role, Role::O | Role::Down))
+        else {
             continue;
         };
         let place = (block, *role, *expert);

@@ -90,7 +90,8 @@ impl Choice<'_> {
             scores.norm_energies = norm_energies(model, block, seen)?;
         }
         let before = BlockShape::of(sizes).mlp;
-        for (expert, width) in shape.mlp.iter().filter(|(expert, width)| before[*expert] > **width) {
+        for (expert, width) in shape.mlp.iter().filter(|(expert, width)| before[*expert] > **width)
+        {
             let place = (block, Role::Down, *expert);
             let (down, _) = layer(model, place)?;
             let Ok(input) = self::input(seen, place) else {
@@ -122,7 +123,8 @@ impl Choice<'_> {
         let (width, repeat) = (sizes.head_dim, sizes.kv_repeat());
         let rows = |role| -> Result<Vec<f64>, PruneError> {
             let (weight, _) = layer(model, (block, role, None))?;
-            let norms = weight.outer_iter().map(|row| row.iter().map(|w| f64::from(*w).powi(2)).sum());
+            let norms =
+                weight.outer_iter().map(|row| row.iter().map(|w| f64::from(*w).powi(2)).sum());
             let norms: Vec<f64> = norms.collect();
             Ok(norms.chunks(width).flat_map(|head| pair_sums(head)).collect())
         };
@@ -255,7 +257,12 @@ fn sum_heads(channels: &[f64], kv: usize, (width, repeat): (usize, usize)) -> Ve
 
 impl Choice<'_> {
     /// What stays of each block: as many units as the shapes say, those with the highest scores.
-    pub fn choose(&self, spec: &ModelSpec, shapes: &[BlockShape], scores: &[BlockScores]) -> Vec<Kept> {
+    pub fn choose(
+        &self,
+        spec: &ModelSpec,
+        shapes: &[BlockShape],
+        scores: &[BlockScores],
+    ) -> Vec<Kept> {
         let heads: Vec<Vec<(usize, Vec<usize>)>> = spec
             .blocks
             .iter()

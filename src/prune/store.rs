@@ -10,7 +10,9 @@ impl BlockScores {
     /// Every number in float64.
     pub fn to_tensors(&self) -> Tensors {
         let mut tensors = Tensors::new();
-        for (name, scores) in [("groups", &self.groups), ("heads", &self.heads), ("pairs", &self.pairs)] {
+        for (name, scores) in
+            [("groups", &self.groups), ("heads", &self.heads), ("pairs", &self.pairs)]
+        {
             tensors.insert(name.into(), raw(vec![scores.len()], scores));
         }
         for (expert, scores) in &self.mlp {
@@ -61,7 +63,8 @@ impl BlockScores {
                     scores.values.push(Values::Channels(channels));
                 }
                 "down" => {
-                    let (down, up) = (matrix(tensor)?, matrix(tensors.get(&format!("up.{rest}"))?)?);
+                    let (down, up) =
+                        (matrix(tensor)?, matrix(tensors.get(&format!("up.{rest}"))?)?);
                     scores.values.push(Values::Map { down, up });
                 }
                 _ => {}
@@ -129,7 +132,10 @@ mod tests {
         assert_eq!(back.mlp, scores.mlp);
         assert_eq!(back.costs, scores.costs);
         assert_eq!(back.norm_energies, scores.norm_energies);
-        assert_eq!((back.groups, back.heads, back.pairs), (scores.groups, scores.heads, scores.pairs));
+        assert_eq!(
+            (back.groups, back.heads, back.pairs),
+            (scores.groups, scores.heads, scores.pairs)
+        );
         assert!(back.values.contains(&scores.values[0]) && back.values.contains(&scores.values[1]));
         tensors.remove("heads");
         assert_eq!(BlockScores::from_tensors(&tensors), None);

@@ -6,9 +6,7 @@ use super::{
 };
 use crate::{
     calibrate::HiddenStates,
-    forward::{
-        BlockWeights, KvCache, NoTap, Reference, Rotary, Run, Scratch, Site, Tap,
-    },
+    forward::{BlockWeights, KvCache, NoTap, Reference, Rotary, Run, Scratch, Site, Tap},
     linalg::Team,
     model::{Expert, Mlp, Model, ModelSpec, Role, WeightStore},
     progress::Progress,
@@ -81,7 +79,9 @@ impl RefitWalk<'_> {
         for half in [Half::Attention, Half::Mlp] {
             let ready = load(&model)?;
             let seen = self.see(half, &mut runner, (&float, &ready), streams)?;
-            for (settings, (expert, sums)) in self.settings.iter().flat_map(|it| seen.iter().map(move |sums| (*it, sums))) {
+            for (settings, (expert, sums)) in
+                self.settings.iter().flat_map(|it| seen.iter().map(move |sums| (*it, sums)))
+            {
                 let place = (block, half.consumer(), *expert);
                 let cut = match expert {
                     Some(_) => Some(before_the_cut(self.source, place, kept, sums)?),
@@ -149,11 +149,7 @@ impl RefitWalk<'_> {
     /// What the experts of the source see in the pruned stream. The float model may send a token
     /// elsewhere, so that its experts' outputs are no targets: each expert is fitted to what it
     /// gave before it was cut.
-    fn see_experts(
-        &self,
-        runner: &mut Runner<'_>,
-        streams: &Streams,
-    ) -> Result<Seen, PruneError> {
+    fn see_experts(&self, runner: &mut Runner<'_>, streams: &Streams) -> Result<Seen, PruneError> {
         let whole = BlockWeights::load(self.source, runner.block, &Reference)?;
         let mut seen = Seen::new();
         for window in 0..self.calibration {

@@ -4,14 +4,17 @@
 //! Add a form: one file, one flag in the command line's `eval`.
 mod junit;
 mod markdown;
+mod prune;
 mod rows;
 mod table;
 
 pub use junit::junit;
 pub use markdown::markdown;
+pub use prune::{pruning_markdown, pruning_plan, pruning_table};
 pub use table::table;
 
-use crate::eval::{BosPolicy, Figures, Form, GateResult};
+use crate::eval::{BosPolicy, Figures, GateResult};
+use crate::text::Form;
 use serde::Serialize;
 
 /// Version of the JSON form (docs/evaluation.md): grows when a field changes its meaning or goes.

@@ -5,9 +5,11 @@
 
 mod bytes;
 mod float;
+mod hash;
 
 pub use bytes::{Bytes, MapError};
 pub use float::{FloatType, half_to_f32, round_to};
+pub use hash::{hex, sha256};
 pub use safetensors::Dtype;
 
 /// A tensor as a file holds it.

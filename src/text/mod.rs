@@ -3,12 +3,14 @@
 //! Everything is made from bytes and strings that the caller has read. A new Python idiom of
 //! templates goes into `python.rs`.
 mod config;
+mod documents;
 mod python;
 mod stream;
 mod template;
 mod tokenizer;
 
 pub use config::{GenerationConfig, TokenizerConfig};
+pub use documents::{Form, JOIN, Render, Text};
 pub use stream::TokenStream;
 pub use template::{ChatTemplate, Message};
 pub use tokenizer::{TextFiles, Tokenizer};
@@ -92,5 +94,33 @@ pub enum TextError {
     TemplateLimit {
         /// The limit it ran into.
         limit: &'static str,
+    },
+    /// A text holds nothing.
+    #[error("`{file}` holds no text\nhint: give a file with text")]
+    Empty {
+        /// The file.
+        file: String,
+    },
+    /// A text is in no or another encoding.
+    #[error(
+        "`{file}` is not UTF-8: the byte at {at} is wrong\nhint: convert the text, e.g. with `iconv -t UTF-8`"
+    )]
+    NotUtf8 {
+        /// The file.
+        file: String,
+        /// Position of the first bad byte.
+        at: usize,
+    },
+    /// A line of a jsonl file is no record.
+    #[error(
+        "`{file}` line {line}: {detail}\nhint: each line is an object with `text`, or with `messages` for chats"
+    )]
+    Record {
+        /// The file.
+        file: String,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        detail: String,
     },
 }

@@ -1,12 +1,13 @@
 //! The text of an evaluation: read, tokenized, cut into windows.
 use super::Settings;
+use crate::cli::calibration::bundled;
 use crate::{
     checkpoint::sha256,
-    eval::{Encoder, Form, JOIN, Plan, PlanSettings, Protocol, StoredKey, Text},
+    eval::{Encoder, Plan, PlanSettings, Protocol, StoredKey},
     package::Opened,
     report::Method,
     tensor::Bytes,
-    text::Tokenizer,
+    text::{Form, JOIN, Text, Tokenizer},
 };
 use anyhow::Context as _;
 use std::path::PathBuf;
@@ -66,15 +67,6 @@ impl Task {
 
 pub(super) const NO_TEXT: &str =
     "no text to measure on\nhint: name a file with `--text`, or `builtin:en`";
-
-/// Text that the program carries, written for it (calibration-data/).
-pub(super) fn bundled(name: &str) -> Option<&'static str> {
-    match name {
-        "builtin:en" => Some(include_str!("../../../calibration-data/en.txt")),
-        "builtin:zh" => Some(include_str!("../../../calibration-data/zh.txt")),
-        _ => None,
-    }
-}
 
 fn read_text(paths: &[PathBuf], form: Form, tokenizer: &Tokenizer) -> anyhow::Result<Text> {
     let files: Vec<(String, Bytes)> = paths

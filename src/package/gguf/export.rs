@@ -113,21 +113,21 @@ impl<'a> Export<'a> {
 
     /// Writes the file, one piece of one tensor in memory at a time.
     pub fn write(&self, file: &mut OutputFile, progress: &dyn Progress) -> Result<(), ExportError> {
-        file.write(&header(&self.pairs, &self.tensors))?;
+        file.append(&header(&self.pairs, &self.tensors))?;
         progress.start("export", self.bytes(), Unit::Bytes);
         for (entry, source) in self.tensors.iter().zip(&self.sources) {
             match source {
                 Source::Computed(values) => {
                     let mut bytes = Vec::new();
                     FloatType::F32.encode(values, &mut bytes);
-                    file.write(&bytes)?;
+                    file.append(&bytes)?;
                 }
                 Source::Stored { tensor, float, heads } => {
                     self.write_tensor(entry, (tensor, *float, *heads), file, progress)?;
                     tensor.bytes.release();
                 }
             }
-            file.write(&padding(entry.bytes()))?;
+            file.append(&padding(entry.bytes()))?;
         }
         progress.finish();
         Ok(())
@@ -169,7 +169,7 @@ impl<'a> Export<'a> {
                 };
                 return Err(ExportError::NonFinite { found, hint });
             }
-            file.write(&bytes)?;
+            file.append(&bytes)?;
             progress.advance(bytes.len() as u64);
         }
         Ok(())

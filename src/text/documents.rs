@@ -1,5 +1,5 @@
-//! Text to measure on, from the bytes of files.
-use super::EvalError;
+//! Documents from the bytes of files: plain text, rows, or jsonl with texts and chats.
+use super::TextError;
 use sha2::{Digest, Sha256};
 
 /// What stands between documents where a protocol joins them, as GPTQ's evaluation joins the rows
@@ -51,19 +51,19 @@ impl Text {
         files: &[(&str, &[u8])],
         form: Form,
         render: Render<'_>,
-    ) -> Result<Self, EvalError> {
+    ) -> Result<Self, TextError> {
         let mut hash = Sha256::new();
         let (mut documents, mut forms) = (Vec::new(), Vec::new());
         for (file, bytes) in files {
             hash.update(bytes);
-            let text = std::str::from_utf8(bytes).map_err(|error| EvalError::NotUtf8 {
+            let text = std::str::from_utf8(bytes).map_err(|error| TextError::NotUtf8 {
                 file: (*file).to_owned(),
                 at: error.valid_up_to(),
             })?;
             // A byte-order mark is no text.
             let text = text.strip_prefix('\u{feff}').unwrap_or(text);
             if text.trim().is_empty() {
-                return Err(EvalError::Empty { file: (*file).to_owned() });
+                return Err(TextError::Empty { file: (*file).to_owned() });
             }
             let form = resolve(form, file);
             forms.push(form);
@@ -74,10 +74,10 @@ impl Text {
             }
         }
         if documents.is_empty() {
-            return Err(EvalError::Empty { file: "--text".into() });
+            return Err(TextError::Empty { file: "--text".into() });
         }
         let form = if forms.iter().all(|it| *it == forms[0]) { forms[0] } else { Form::Auto };
-        Ok(Self { documents, sha256: crate::checkpoint::hex(&hash.finalize()), form })
+        Ok(Self { documents, sha256: crate::tensor::hex(&hash.finalize()), form })
     }
 
     /// All documents, joined by [`JOIN`].
@@ -102,10 +102,10 @@ fn row(line: &str) -> String {
     if line.trim().is_empty() { String::new() } else { line.to_owned() }
 }
 
-fn records(file: &str, text: &str, render: Render<'_>) -> Result<Vec<String>, EvalError> {
+fn records(file: &str, text: &str, render: Render<'_>) -> Result<Vec<String>, TextError> {
     let mut documents = Vec::new();
     for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let wrong = |detail| EvalError::Record { file: file.to_owned(), line: i + 1, detail };
+        let wrong = |detail| TextError::Record { file: file.to_owned(), line: i + 1, detail };
         let record: serde_json::Value =
             serde_json::from_str(line).map_err(|error| wrong(format!("no JSON: {error}")))?;
         let document = match (record.get("text"), record.get("messages")) {
@@ -125,7 +125,7 @@ fn records(file: &str, text: &str, render: Render<'_>) -> Result<Vec<String>, Ev
 mod tests {
     use super::*;
 
-    fn read(file: &str, bytes: &[u8], form: Form) -> Result<Text, EvalError> {
+    fn read(file: &str, bytes: &[u8], form: Form) -> Result<Text, TextError> {
         let render = |messages: &serde_json::Value| match messages {
             serde_json::Value::Array(all) => Ok(format!("<{}>", all.len())),
             _ => Err("`messages` is no list".to_owned()),
@@ -137,7 +137,7 @@ mod tests {
     fn plain_text_is_one_document_with_the_hash_of_its_bytes() {
         let text = read("a.txt", "héllo\n\nworld".as_bytes(), Form::Auto).unwrap();
         assert_eq!(text.documents, ["héllo\n\nworld"]);
-        assert_eq!(text.sha256, crate::checkpoint::sha256("héllo\n\nworld".as_bytes()));
+        assert_eq!(text.sha256, crate::tensor::sha256("héllo\n\nworld".as_bytes()));
         let mark = read("a.txt", "\u{feff}x".as_bytes(), Form::Auto).unwrap();
         assert_eq!(mark.documents, ["x"]);
     }
@@ -170,9 +170,9 @@ mod tests {
 
     #[test]
     fn empty_and_foreign_bytes_are_errors_with_their_place() {
-        assert!(matches!(read("a", b" \n ", Form::Auto), Err(EvalError::Empty { .. })));
+        assert!(matches!(read("a", b" \n ", Form::Auto), Err(TextError::Empty { .. })));
         let error = read("a", b"abc\xff", Form::Auto).unwrap_err();
-        assert!(matches!(error, EvalError::NotUtf8 { at: 3, .. }), "{error}");
+        assert!(matches!(error, TextError::NotUtf8 { at: 3, .. }), "{error}");
         assert!(read("a.jsonl", b"{\"text\":\"\"}", Form::Auto).is_err());
         assert!(Text::read(&[], Form::Auto, &|_| Err(String::new())).is_err());
     }
