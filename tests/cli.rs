@@ -84,6 +84,24 @@ fn logits_are_written_as_float32_and_never_over_a_file() {
 }
 
 #[test]
+fn export_writes_one_file_and_never_over_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("mini.gguf");
+    let run = |more: &[&str]| {
+        let mut command = program();
+        command.args(["export", "builtin:milm-mini", "--to", "gguf", "-o"]).arg(&out).args(more);
+        command.assert()
+    };
+    run(&[]).success().stderr(predicate::str::contains("architecture llama"));
+    let first = fs::read(&out).unwrap();
+    run(&["--dtype", "f32"]).code(2).stderr(predicate::str::contains("--force"));
+    assert!(fs::read(&out).unwrap() == first, "an error changes nothing");
+    run(&["--force", "--dtype", "f32"]).success();
+    assert!(fs::read(&out).unwrap().len() > first.len());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
 fn bench_gives_json_that_a_machine_reads() {
     let output = program()
         .args(["bench", "builtin:milm-mini", "--prefill", "8", "--decode", "4"])

@@ -92,11 +92,17 @@ fn words() -> Vec<u8> {
     let letter = |i: u32| char::from_u32(if i < 94 { 33 + i } else { 67 + i }).unwrap();
     let vocab: serde_json::Map<_, _> =
         (0..120).map(|i| (letter(i).to_string(), i.into())).collect();
+    let bytes = json!({
+        "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true,
+    });
     let json = json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
-        "normalizer": null, "post_processor": null, "decoder": {"type": "ByteLevel"},
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "use_regex": true},
-        "model": {"type": "BPE", "vocab": vocab, "merges": [], "byte_fallback": false},
+        "normalizer": null, "post_processor": null, "decoder": bytes, "pre_tokenizer": bytes,
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
+            "vocab": vocab, "merges": [],
+        },
     });
     serde_json::to_vec(&json).unwrap()
 }
