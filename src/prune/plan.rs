@@ -1,9 +1,9 @@
 //! Widths for a target, and what they make of the model, before any work.
 //!
-//! Rule: attention and MLPs keep about the same share of their widths. Of all pairs of widths on
-//! their grids that stay within the target, the one with the smallest
-//! `unused parameters / target + |attention's share − MLPs' share| / 4` is taken, so that a rest is
-//! used up by whichever width can hold it as long as the shares stay close.
+//! Rule: attention loses `--balance` times the share of its width that the MLPs lose. Of all pairs
+//! of widths on their grids that stay within the target, the one with the smallest
+//! `unused parameters / target + |attention's cut − balance · MLPs' cut| / 4` is taken, so that a
+//! rest is used up by whichever width can hold it as long as the shares stay close.
 use super::{
     AttnUnit, BlockShape, PruneError, Settings,
     config::shaped_config,
@@ -47,7 +47,7 @@ pub fn plan(spec: &ModelSpec, config: &Value, settings: &Settings) -> Result<Pla
     let target = settings.target()?;
     let original: Vec<BlockShape> = spec.blocks.iter().map(BlockShape::of).collect();
     let unit = unit(spec, settings);
-    let grid = Grid::new(&original, unit, settings.multiple);
+    let grid = Grid::new(&original, unit, settings);
     let before = Size::of(spec, config);
     let goal = match target {
         Target::Params(params) => params,
@@ -197,14 +197,16 @@ struct Grid<'a> {
     blocks: &'a [BlockShape],
     unit: AttnUnit,
     multiple: Option<usize>,
+    balance: f64,
 }
 
 impl<'a> Grid<'a> {
-    fn new(blocks: &'a [BlockShape], unit: AttnUnit, multiple: Option<usize>) -> Self {
+    fn new(blocks: &'a [BlockShape], unit: AttnUnit, settings: &Settings) -> Self {
         // Without groups, heads are groups.
         let grouped = blocks.iter().any(|b| b.heads > b.kv_heads);
         let unit = if unit == AttnUnit::Heads && !grouped { AttnUnit::Groups } else { unit };
-        Self { blocks, unit, multiple }
+        let Settings { multiple, balance, .. } = *settings;
+        Self { blocks, unit, multiple, balance }
     }
 
     /// Units of a block's attention that can go.
@@ -288,8 +290,9 @@ impl<'a> Grid<'a> {
             for ffn in (1..=low).rev().take(4) {
                 let shapes = self.at(attn, ffn, steps);
                 let unused = (goal - parameters(&shapes).min(goal)) as f64 / goal as f64;
-                let shares = attn as f64 / steps.0 as f64 - ffn as f64 / steps.1 as f64;
-                let cost = unused + shares.abs() / 4.0;
+                let cut = |kept: usize, whole: usize| 1.0 - kept as f64 / whole as f64;
+                let off = cut(attn, steps.0) - self.balance * cut(ffn, steps.1);
+                let cost = unused + off.abs() / 4.0;
                 if best.as_ref().is_none_or(|(least, _)| cost < *least) {
                     best = Some((cost, shapes));
                 }
@@ -397,8 +400,9 @@ mod tests {
     /// 2·65536·3584 + 3584 + 40·(2·3584 + 4·3584·1792 + 3·3584·4608): both halves, exactly.
     #[test]
     fn six_billion_become_three_and_a_half() {
-        let plan = planned(&milm("milm2-6b"), |s| s.target_params = Some(3_500_000_000.into()));
-        let plan = plan.unwrap();
+        let target = Some(3_500_000_000.into());
+        let even = |s: &mut Settings| (s.target_params, s.balance) = (target, 1.0);
+        let plan = planned(&milm("milm2-6b"), even).unwrap();
         assert_eq!(widths(&plan), (1792, 4608));
         assert_eq!(plan.after.parameters, 3_479_465_472);
         assert_eq!(plan.after.bytes, 2 * 3_479_465_472);
@@ -408,6 +412,9 @@ mod tests {
         assert_eq!(plan.after.flops_per_token, 7_075_790_848);
         assert_eq!(plan.spec.parameters(), 3_479_465_472);
         assert_eq!(plan.after.by_role.values().sum::<u64>(), plan.after.parameters);
+        // Left to itself, the plan takes everything from the MLPs.
+        let plan = planned(&milm("milm2-6b"), |s| s.target_params = target).unwrap();
+        assert_eq!(widths(&plan), (3584, 2048));
     }
 
     #[test]

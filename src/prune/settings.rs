@@ -58,6 +58,10 @@ pub struct Settings {
     /// Spread the cut of the MLPs over the layers by what it costs; stock engines want equal widths
     #[arg(long)]
     pub allocate: bool,
+    /// How much attention loses beside the MLPs: 1 cuts the same share of both widths, 0 cuts
+    /// attention only when the MLPs cannot give more
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    pub balance: f64,
     /// MLP widths are multiples of this [default: 256; 128 below 2048, 32 below 512]
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,7 +72,7 @@ pub struct Settings {
 }
 
 const DEFAULT_SCORE: &str = "transact-product";
-const DEFAULT_DAMPING: f64 = 0.01;
+const DEFAULT_DAMPING: f64 = 0.1;
 /// More shots than this are a slip of the pen.
 const MAX_SHOTS: usize = 64;
 
@@ -89,6 +93,7 @@ impl Default for Settings {
             pairs: Pairs::default(),
             shots: 1,
             allocate: false,
+            balance: 0.0,
             multiple: None,
             damping: DEFAULT_DAMPING,
         }
@@ -148,6 +153,9 @@ impl Settings {
         }
         if let Some(keep) = self.keep.filter(|keep| !(*keep > 0.0 && *keep <= 1.0)) {
             return Err(setting("--keep", keep, "a share above 0 and up to 1"));
+        }
+        if !(0.0..=1.0).contains(&self.balance) {
+            return Err(setting("--balance", self.balance, "a number from 0 to 1"));
         }
         if !(self.damping >= 0.0 && self.damping.is_finite()) {
             return Err(setting("--damping", self.damping, "a number of at least 0"));
