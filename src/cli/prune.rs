@@ -123,6 +123,7 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
 
 /// What will become of a model, and which engines will load it.
 fn planned(opened: &Opened, settings: &Settings) -> anyhow::Result<(Plan, Vec<EngineFit>)> {
+    prune::check_float(&opened.model)?;
     let plan = prune::plan(&opened.model.spec, &opened.model.config, &settings.prune)?;
     let engines = package::engines(&plan.spec, &plan.config);
     Ok((plan, engines))

@@ -88,6 +88,7 @@ impl Prune<'_> {
     /// lies in a work folder beside it, from which `resume` goes on.
     pub fn write(&self, target: &Path, resume: bool, force: bool) -> Result<Pruned, PipelineError> {
         OutputDir::check(target, force)?;
+        prune::check_float(&self.opened.model)?;
         let plan = prune::plan(&self.opened.model.spec, &self.opened.model.config, self.settings)?;
         if let Some(layers) = self.settings.drop_layers {
             let (model, costs) = self.drop_layers(layers)?;
