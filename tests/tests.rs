@@ -15,6 +15,7 @@ mod generate;
 mod gguf;
 mod golden;
 mod package;
+mod prune;
 mod quantize;
 mod recipes;
 mod slice;
