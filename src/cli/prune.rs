@@ -59,7 +59,7 @@ pub(super) struct Settings {
     #[command(flatten)]
     #[serde(flatten)]
     calibration: calibrate::Settings,
-    /// Statistics that `calibrate` made: scores and repair take them instead of forward passes
+    /// Statistics that `calibrate` made: the first shot takes them instead of forward passes
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     statistics: Option<PathBuf>,

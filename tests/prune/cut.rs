@@ -25,7 +25,7 @@ const FAMILIES: [&str; 9] = [
 ];
 
 /// Prunes, verifies, opens and runs what was written.
-fn prune(name: &str, settings: Settings, target: &Path) -> Pruned {
+pub(crate) fn prune(name: &str, settings: Settings, target: &Path) -> Pruned {
     let what = format!("{name}: {settings:?}");
     let opened = golden(name);
     let pruned = Job::new(&opened, settings).write(target);
@@ -219,16 +219,17 @@ fn least_squares_helps_on_held_out_text() {
 fn stored_statistics_choose_the_same_units() {
     let top = tempfile::tempdir().unwrap();
     let file = top.path().join("mini.statistics");
-    let calibrate = |seed: &str, file: &Path| {
+    let calibrate = |more: &[&str], file: &Path| {
         let mut command = program();
-        command.args(["calibrate", "builtin:milm-mini", "--seed", seed, "-o"]).arg(file);
+        command.args(["calibrate", "builtin:milm-mini", "-o"]).arg(file).args(more);
         command.args(CALIBRATION).assert().success();
     };
-    calibrate("0", &file);
+    calibrate(&[], &file);
     let statistics = format!("--statistics={}", file.display());
     for (name, flags) in [
         ("plain", ["--keep=0.8", "--repair=none", "--score=transact"]),
         ("obs", ["--keep=0.6", "--repair=none", "--score=obs"]),
+        ("shots", ["--keep=0.6", "--repair=none", "--shots=2"]),
     ] {
         let [walked, stored] =
             ["walked", "stored"].map(|it| top.path().join(format!("{name}-{it}")));
@@ -241,13 +242,19 @@ fn stored_statistics_choose_the_same_units() {
     let repaired = mini(&top.path().join("repaired"), &["--keep=0.8", &statistics]);
     assert_eq!(repaired["refits"].as_array().unwrap().len(), 16);
 
-    // The twin: statistics of another draw are not taken.
-    let other = top.path().join("other.statistics");
-    calibrate("1", &other);
-    let mut command = program();
-    command.args(["prune", "builtin:milm-mini", "--keep=0.8", "-o"]).arg(top.path().join("no"));
-    command.args(CALIBRATION).arg("--statistics").arg(&other);
-    let text = String::from_utf8(command.assert().code(2).get_output().stderr.clone()).unwrap();
-    assert!(text.contains("stale statistics") && text.contains("seed"), "{text}");
-    assert!(!top.path().join("no").exists());
+    // The twins: statistics of another draw or without covariances are not taken.
+    let [other, bare] = ["other", "bare"].map(|name| top.path().join(name));
+    calibrate(&["--seed=1"], &other);
+    calibrate(&["--covariance=none"], &bare);
+    for (file, told) in
+        [(other, ["stale statistics", "seed"]), (bare, ["no statistics of the input of O", "hint"])]
+    {
+        let target = top.path().join("no");
+        let mut command = program();
+        command.args(["prune", "builtin:milm-mini", "--keep=0.8", "-o"]).arg(&target);
+        command.args(CALIBRATION).arg("--statistics").arg(&file);
+        let text = String::from_utf8(command.assert().code(2).get_output().stderr.clone()).unwrap();
+        assert!(told.iter().all(|part| text.contains(part)), "{text}");
+        assert!(!target.exists() && !target.with_extension("partial").exists());
+    }
 }
