@@ -1,5 +1,5 @@
 //! Pruning as a whole: what is written, what is said of it, what is refused.
-mod cut;
+pub(crate) mod cut;
 mod refuse;
 mod resume;
 
@@ -64,15 +64,15 @@ impl<'a> Job<'a> {
 }
 
 /// Tokens below 128 without a short period.
-fn ids(window: u32, count: u32) -> Vec<u32> {
+pub(crate) fn ids(window: u32, count: u32) -> Vec<u32> {
     (0..count).map(|i| 3 + (i * i * 7 + i * 37 + window * 53 + i * window) % 120).collect()
 }
 
-fn golden(name: &str) -> Opened {
+pub(crate) fn golden(name: &str) -> Opened {
     package::open(util::golden().join(name).to_str().unwrap()).unwrap()
 }
 
-fn with(change: impl FnOnce(&mut Settings)) -> Settings {
+pub(crate) fn with(change: impl FnOnce(&mut Settings)) -> Settings {
     let mut settings = Settings { multiple: Some(8), ..Settings::default() };
     change(&mut settings);
     settings

@@ -19,6 +19,7 @@ mod prune;
 mod quantize;
 mod recipes;
 mod slice;
+mod stock;
 mod text;
 mod tidy;
 mod util;
