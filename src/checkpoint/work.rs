@@ -6,7 +6,7 @@ use crate::{
 };
 use serde_json::Value;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     fs,
     io::{BufWriter, Write},
@@ -135,22 +135,32 @@ impl WorkDir {
     }
 }
 
-/// The first place in which two JSON values differ, with both values: `settings.seed`, `0`, `1`.
+/// A place in which two JSON values differ, with both values: `settings.seed`, `0`, `1`. It is the
+/// first one, but a hash only where nothing else tells what differs.
 pub fn difference(a: &Value, b: &Value) -> Option<(String, String, String)> {
+    let mut all = differences(a, b);
+    let told = all.iter().position(|(place, ..)| !place.contains("sha256")).unwrap_or(0);
+    (!all.is_empty()).then(|| all.swap_remove(told))
+}
+
+fn differences(a: &Value, b: &Value) -> Vec<(String, String, String)> {
     let shown = |value: Option<&Value>| value.map_or("nothing".to_owned(), Value::to_string);
     match (a, b) {
         (Value::Object(left), Value::Object(right)) => {
-            let keys: std::collections::BTreeSet<&String> =
-                left.keys().chain(right.keys()).collect();
-            keys.into_iter().find_map(|key| match (left.get(key), right.get(key)) {
-                (Some(a), Some(b)) => difference(a, b).map(|(inner, a, b)| {
-                    (if inner.is_empty() { key.clone() } else { format!("{key}.{inner}") }, a, b)
-                }),
-                (a, b) => Some((key.clone(), shown(a), shown(b))),
-            })
+            let keys: BTreeSet<&String> = left.keys().chain(right.keys()).collect();
+            let under = |key: &String| match (left.get(key), right.get(key)) {
+                (Some(a), Some(b)) => differences(a, b),
+                (a, b) => vec![(String::new(), shown(a), shown(b))],
+            };
+            let named = |key: &String, inner: String| {
+                if inner.is_empty() { key.clone() } else { format!("{key}.{inner}") }
+            };
+            keys.into_iter()
+                .flat_map(|key| under(key).into_iter().map(|(it, a, b)| (named(key, it), a, b)))
+                .collect()
         }
-        _ if a == b => None,
-        _ => Some((String::new(), shown(Some(a)), shown(Some(b)))),
+        _ if a == b => Vec::new(),
+        _ => vec![(String::new(), shown(Some(a)), shown(Some(b)))],
     }
 }
 
@@ -170,7 +180,7 @@ mod tests {
         drop(work);
         let again = WorkDir::begin(&target, &key, false, false).unwrap_err();
         assert!(matches!(again, CheckpointError::UnfinishedWork { .. }), "{again}");
-        let other = json!({"seed": 0, "settings": {"keep": 0.7}});
+        let other = json!({"ids_sha256": "x", "seed": 0, "settings": {"keep": 0.7}});
         let error = WorkDir::begin(&target, &other, true, false).unwrap_err().to_string();
         assert!(error.contains("`settings.keep`") && error.contains("0.8"), "{error}");
         let work = WorkDir::begin(&target, &key, true, false).unwrap();

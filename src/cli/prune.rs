@@ -59,7 +59,7 @@ pub(super) struct Settings {
     #[command(flatten)]
     #[serde(flatten)]
     calibration: calibrate::Settings,
-    /// Statistics that `calibrate` made: scores and repair take them instead of forward passes
+    /// Statistics that `calibrate` made: the first shot takes them instead of forward passes
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     statistics: Option<PathBuf>,
@@ -123,6 +123,7 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
 
 /// What will become of a model, and which engines will load it.
 fn planned(opened: &Opened, settings: &Settings) -> anyhow::Result<(Plan, Vec<EngineFit>)> {
+    prune::check_float(&opened.model)?;
     let plan = prune::plan(&opened.model.spec, &opened.model.config, &settings.prune)?;
     let engines = package::engines(&plan.spec, &plan.config);
     Ok((plan, engines))

@@ -1,5 +1,6 @@
 //! Which engines load a shape, before it is made.
-use crate::model::{Block, ModelSpec, RopeScaling};
+use super::gguf;
+use crate::model::ModelSpec;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -59,23 +60,12 @@ fn uneven_llama(spec: &ModelSpec) -> Option<String> {
     Some(format!("{heads} heads do not divide the hidden size of {}", spec.hidden))
 }
 
-/// The rules of llama.cpp's loader.
+/// What the export would say of the file.
 fn llama_cpp(spec: &ModelSpec, config: &Value) -> Option<String> {
-    let first = spec.blocks.first()?;
-    let same = |block: &Block| {
-        (block.heads, block.kv_heads, &block.mlp) == (first.heads, first.kv_heads, &first.mlp)
-    };
-    let llama_like = matches!(spec.family, "llama" | "mistral" | "qwen2");
-    if let Some(reason) = kept_pairs(spec, config) {
-        return Some(reason);
-    }
-    if !spec.blocks.iter().all(same) && !llama_like {
-        return Some("layers differ, which no architecture of this family takes".to_owned());
-    }
-    // Divisors of frequencies are read by `llama` and `deci` alone.
-    let divisors = matches!(spec.rope.scaling, RopeScaling::LongRope { .. });
-    (divisors && !llama_like && spec.family != "mixtral")
-        .then(|| format!("`{}` takes no rotary divisors there: cut whole heads", spec.family))
+    kept_pairs(spec, config).or_else(|| {
+        let refusal = gguf::accepts(spec).err()?.to_string();
+        refusal.lines().next().map(str::to_owned)
+    })
 }
 
 #[cfg(test)]
@@ -114,5 +104,10 @@ mod tests {
             (c["head_dim"], c["rope_scaling"]) = (json!(2), long);
         };
         assert_eq!(fits(qwen3), [true, true, false, true]);
+        let experts = |c: &mut Value| {
+            c["architectures"] = json!(["MixtralForCausalLM"]);
+            (c["num_local_experts"], c["num_experts_per_tok"]) = (json!(4), json!(2));
+        };
+        assert_eq!(fits(experts), [true, true, false, true]);
     }
 }

@@ -9,7 +9,9 @@ use crate::{
     model::{Model, Role},
     package::{Opened, Rewritten},
     progress::{Progress, Unit},
-    prune::{self, Plan, Refit, Repair, Settings, Streams, keep_blocks},
+    prune::{
+        self, Choice, Pairs, Plan, PruneError, Refit, Repair, Settings, Streams, keep_blocks, score,
+    },
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -30,7 +32,8 @@ pub struct Prune<'a> {
     pub measured: &'a [Measured],
     /// SHA-256 of the model's tensors, see [`Source`](crate::package::Source).
     pub source_sha256: &'a str,
-    /// Statistics of the float model: no forward pass is made for scores and repair then.
+    /// Statistics of the float model: the first shot makes no forward pass for scores and repair
+    /// then.
     pub statistics: Option<&'a Statistics>,
     /// Everything that the result depends on: a work that was begun with another is not resumed.
     pub key: &'a Value,
@@ -88,6 +91,7 @@ impl Prune<'_> {
     /// lies in a work folder beside it, from which `resume` goes on.
     pub fn write(&self, target: &Path, resume: bool, force: bool) -> Result<Pruned, PipelineError> {
         OutputDir::check(target, force)?;
+        prune::check_float(&self.opened.model)?;
         let plan = prune::plan(&self.opened.model.spec, &self.opened.model.config, self.settings)?;
         if let Some(layers) = self.settings.drop_layers {
             let (model, costs) = self.drop_layers(layers)?;
@@ -99,7 +103,9 @@ impl Prune<'_> {
         let mut model = self.opened.model.clone();
         let mut streams = None;
         for (index, shapes) in plan.shots(self.settings.shots).into_iter().enumerate() {
-            let mut shot = Shot { prune: self, index, source: &model, shapes };
+            // Statistics are those of the float model, which the first shot alone cuts.
+            let prune = Prune { statistics: self.statistics.filter(|_| index == 0), ..*self };
+            let mut shot = Shot { prune: &prune, index, source: &model, shapes };
             let choice = shot.choose(&mut journal)?;
             (model, streams) = shot.cut(&choice, &mut journal)?;
         }
@@ -172,8 +178,35 @@ impl Prune<'_> {
         Ok(())
     }
 
+    /// How units are chosen.
+    pub(super) fn choice(&self) -> Result<Choice<'_>, PipelineError> {
+        let Settings { score, values, pairs, .. } = self.settings;
+        let score = score::find(score).map_err(PruneError::from)?;
+        let shared_pairs = *pairs == Pairs::Shared;
+        Ok(Choice { score, values: *values, shared_pairs, seed: self.seed })
+    }
+
+    /// Refuses statistics that lack what the first shot reads.
+    fn check_statistics(&self, plan: &Plan) -> Result<(), PipelineError> {
+        let Some(statistics) = self.statistics.filter(|_| plan.dropped_blocks == 0) else {
+            return Ok(());
+        };
+        let seen = &statistics.fingerprint().request;
+        let shapes = plan.shots(self.settings.shots).swap_remove(0);
+        let mut needed = self.choice()?.request(&self.opened.model.spec, &shapes);
+        if self.settings.repair == Repair::LeastSquares {
+            needed.covariance.extend([Role::O, Role::Down]);
+        }
+        let heads = (needed.heads && !seen.heads).then_some(Role::O);
+        match needed.covariance.difference(&seen.covariance).copied().next().or(heads) {
+            Some(role) => Err(PruneError::Unseen { block: 0, role, expert: None }.into()),
+            None => Ok(()),
+        }
+    }
+
     /// What is worth a warning before the work begins; refuses what cannot work.
     pub fn warnings(&self, plan: &Plan) -> Result<Vec<String>, PipelineError> {
+        self.check_statistics(plan)?;
         let consumers = [Role::O, Role::Down];
         let request = Request { covariance: consumers.into(), ..Request::default() };
         let tokens = self.calibration.tokens() as u64;

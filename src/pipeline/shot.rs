@@ -10,8 +10,8 @@ use crate::{
     model::{Model, ModelSpec, WeightStore},
     progress::Unit,
     prune::{
-        BlockScores, BlockShape, Choice, GainRatios, Kept, Pairs, PruneError, RefitWalk, Repair,
-        Streams, allocated, pruned_config, refit_from_statistics, score, slice_block,
+        BlockScores, BlockShape, GainRatios, Kept, RefitWalk, Repair, Streams, allocated,
+        pruned_config, refit_from_statistics, slice_block,
     },
 };
 
@@ -58,10 +58,8 @@ impl Seen<'_> {
 impl Shot<'_> {
     /// Scores every block and chooses what stays.
     pub(super) fn choose(&mut self, journal: &mut Journal) -> Result<Chosen, PipelineError> {
-        let Prune { settings, seed, progress, .. } = *self.prune;
-        let score = score::find(&settings.score).map_err(PruneError::from)?;
-        let shared_pairs = settings.pairs == Pairs::Shared;
-        let choice = Choice { score, values: settings.values, shared_pairs, seed };
+        let Prune { settings, progress, .. } = *self.prune;
+        let choice = self.prune.choice()?;
         let blocks = self.source.spec.blocks.len();
         if !journal.is_past(self.index, Phase::Score) {
             let request = choice.request(&self.source.spec, &self.shapes);

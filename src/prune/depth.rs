@@ -1,5 +1,5 @@
 //! Drops whole blocks.
-use super::PruneError;
+use super::{PruneError, check_float};
 use crate::model::{Mlp, Model, ModelSpec, OpenError, WeightStore};
 use serde_json::{Value, json};
 
@@ -25,9 +25,7 @@ pub fn keep_blocks(model: &Model, blocks: &[usize]) -> Result<Model, PruneError>
     if blocks.len() == count {
         return Ok(model.clone());
     }
-    if let Some(tensor) = model.weights.quantized.keys().next() {
-        return Err(PruneError::Already { tensor: tensor.clone() });
-    }
+    check_float(model)?;
     let config = shortened_config(&model.config, &model.spec, blocks);
     let spec = ModelSpec::from_config(&config)?;
     compare(&model.spec, &spec, blocks)?;

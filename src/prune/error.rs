@@ -86,8 +86,8 @@ pub enum PruneError {
     },
     /// Statistics that were not collected.
     #[error(
-        "block {block}: no statistics of the input of {role:?} {}\nhint: calibrate again with them",
-        expert.map_or(String::new(), |expert| format!("({expert:?})"))
+        "block {block}: no statistics of the input of {role:?}{}\nhint: calibrate again with them",
+        expert.map_or(String::new(), |expert| format!(" ({expert:?})"))
     )]
     Unseen {
         /// The block.

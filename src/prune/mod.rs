@@ -28,7 +28,7 @@ pub use config::{pruned_config, shaped_config};
 pub use depth::keep_blocks;
 pub use error::PruneError;
 pub use kept::{Kept, KeptHead, Values};
-pub use plan::{Plan, plan};
+pub use plan::{Plan, check_float, plan};
 pub use refit::{Refit, RefitSettings, RepairTarget, Sums, refit_from_statistics};
 pub use select::{BlockScores, Choice};
 pub use settings::{Amount, AttnUnit, Pairs, Repair, Settings, ValueMethod};

@@ -11,7 +11,7 @@ use super::{
     settings::{Target, setting},
     size::Size,
 };
-use crate::model::{Axis, ConfigError, Expert, ModelSpec, Space};
+use crate::model::{Axis, ConfigError, Expert, Model, ModelSpec, Space};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -81,6 +81,14 @@ pub fn plan(spec: &ModelSpec, config: &Value, settings: &Settings) -> Result<Pla
     let blocks = grid.solve(goal, (&before, &costs), |shapes| parameters(spec, config, shapes))?;
     let config = shaped_config(config, spec, &blocks)?;
     finish(spec, settings, (before, original), (blocks, config, unit))
+}
+
+/// Refuses a model with quantized weights: what is cut is fitted in floats.
+pub fn check_float(model: &Model) -> Result<(), PruneError> {
+    match model.weights.quantized.keys().next() {
+        Some(tensor) => Err(PruneError::Already { tensor: tensor.clone() }),
+        None => Ok(()),
+    }
 }
 
 /// What attention loses unless it is said.

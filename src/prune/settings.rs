@@ -1,5 +1,5 @@
 //! What is wanted of a cut: flags of `prune` and keys of a recipe alike.
-use super::{PruneError, RefitSettings, RepairTarget};
+use super::{PruneError, RefitSettings, RepairTarget, score};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
@@ -160,6 +160,7 @@ impl Settings {
         if !(self.damping >= 0.0 && self.damping.is_finite()) {
             return Err(setting("--damping", self.damping, "a number of at least 0"));
         }
+        score::find(&self.score)?;
         Ok(*target)
     }
 }

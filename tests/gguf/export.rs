@@ -107,7 +107,11 @@ fn words() -> Vec<u8> {
     serde_json::to_vec(&json).unwrap()
 }
 
-fn write(model: &Model, path: &Path, options: ExportOptions<'_>) -> Result<Arch, ExportError> {
+pub(crate) fn write(
+    model: &Model,
+    path: &Path,
+    options: ExportOptions<'_>,
+) -> Result<Arch, ExportError> {
     let tokenizer = words();
     let text = TextFiles { tokenizer: &tokenizer, ..TextFiles::default() };
     write_with(model, &text, path, options)
@@ -140,12 +144,12 @@ fn read(file: &Path, float: FloatType) -> (tempfile::TempDir, package::Opened) {
     (top, opened)
 }
 
-fn logits(model: &Model, ids: &[u32]) -> Vec<f32> {
+pub(crate) fn logits(model: &Model, ids: &[u32]) -> Vec<f32> {
     let logits = forward::logits(model, &Reference, ids, &Team::new(2)).unwrap();
     logits.iter().copied().collect()
 }
 
-fn largest(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn largest(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).fold(0.0_f32, |worst, (x, y)| worst.max((x - y).abs()))
 }
@@ -346,7 +350,7 @@ fn an_unknown_way_to_cut_text_needs_a_name() {
 }
 
 /// The Python of `MILM_LLAMA_CPP_PYTHON`, which has llama-cpp-python.
-fn llama_cpp() -> Option<PathBuf> {
+pub(crate) fn llama_cpp() -> Option<PathBuf> {
     let python = std::env::var_os("MILM_LLAMA_CPP_PYTHON").map(PathBuf::from);
     if python.is_none() {
         println!("skipped: MILM_LLAMA_CPP_PYTHON names no Python with llama-cpp-python");
@@ -355,7 +359,7 @@ fn llama_cpp() -> Option<PathBuf> {
 }
 
 /// Ids and logits of a text or of ids in llama.cpp.
-fn in_llama_cpp(python: &Path, file: &Path, input: [&str; 2]) -> (Vec<u32>, Vec<f32>) {
+pub(crate) fn in_llama_cpp(python: &Path, file: &Path, input: &[&str]) -> (Vec<u32>, Vec<f32>) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engines/llama_cpp_logits.py");
     let out = file.with_extension("f32");
     let ran = Command::new(python).arg(script).args([file, &out]).args(input).output().unwrap();
@@ -374,7 +378,7 @@ fn llama_cpp_computes_the_same() {
     for (name, model, _) in all() {
         let file = top.path().join(format!("{name}.gguf"));
         write(&model, &file, ExportOptions::default()).unwrap();
-        let (_, got) = in_llama_cpp(&python, &file, ["--ids", &ids]);
+        let (_, got) = in_llama_cpp(&python, &file, &["--ids", &ids]);
         let found = largest(&got, &logits(&model, &IDS));
         println!("{name}: {found}");
         assert!(found < 1e-3, "{name}: {found}");
@@ -387,7 +391,7 @@ fn llama_cpp_computes_the_same() {
     let file = top.path().join("mini.gguf");
     let single = ExportOptions { float: Some(FloatType::F32), pre: None };
     write_with(&mini.model, &text.files(), &file, single).unwrap();
-    let (found, got) = in_llama_cpp(&python, &file, ["--text", said]);
+    let (found, got) = in_llama_cpp(&python, &file, &["--text", said]);
     assert_eq!(found, ids);
     assert!(largest(&got, &logits(&mini.model, &ids)) < 1e-2);
 }

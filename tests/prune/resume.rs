@@ -1,0 +1,177 @@
+//! Work that was interrupted goes on to the bytes that it would have given at once.
+use super::{Job, golden, names, same, with};
+use crate::cli::program;
+use milm_compress::{
+    progress::{Progress, Unit},
+    prune::{Pairs, Settings},
+};
+use predicates::prelude::*;
+use std::{
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    path::Path,
+    process::{Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+/// Unwinds at the `at`th report, as a kill would stop there.
+struct Fuse {
+    at: usize,
+    reports: AtomicUsize,
+}
+
+impl Fuse {
+    fn new(at: usize) -> Self {
+        Self { at, reports: AtomicUsize::new(0) }
+    }
+
+    fn report(&self) {
+        if self.reports.fetch_add(1, Ordering::Relaxed) == self.at {
+            resume_unwind(Box::new("killed"));
+        }
+    }
+}
+
+impl Progress for Fuse {
+    fn start(&self, _: &str, _: u64, _: Unit) {
+        self.report();
+    }
+    fn advance(&self, _: u64) {
+        self.report();
+    }
+    fn finish(&self) {
+        self.report();
+    }
+}
+
+fn in_two_shots() -> Settings {
+    with(|it| (it.keep, it.shots) = (Some(0.7), 2))
+}
+
+/// Stops everywhere: while scoring, between the parts, while cutting, measuring and writing, in
+/// each of two shots; of every six neighbouring places one.
+#[test]
+fn a_run_that_is_stopped_anywhere_goes_on() {
+    let opened = golden("llama");
+    let top = tempfile::tempdir().unwrap();
+    let whole = top.path().join("whole");
+    let count = Fuse::new(usize::MAX);
+    let mut job = Job::new(&opened, in_two_shots());
+    job.progress = &count;
+    job.write(&whole).unwrap();
+    let reports = count.reports.load(Ordering::Relaxed);
+    assert!(reports > 200, "{reports}");
+    let mut resumed = 0;
+    for at in (0..reports).step_by(6).chain([reports - 1]) {
+        let parts = top.path().join(format!("parts-{at}"));
+        let fuse = Fuse::new(at);
+        let stopped = Job { progress: &fuse, ..Job::new(&opened, in_two_shots()) };
+        let stopped = catch_unwind(AssertUnwindSafe(|| stopped.write(&parts)));
+        assert!(stopped.is_err() && !parts.exists(), "{at} of {reports}");
+        let fresh = Job::new(&opened, in_two_shots()).write(&parts).unwrap_err().to_string();
+        assert!(fresh.contains("--resume") && fresh.contains("--force"), "{fresh}");
+        let rest = Fuse::new(usize::MAX);
+        let job = Job { resume: true, progress: &rest, ..Job::new(&opened, in_two_shots()) };
+        job.write(&parts).unwrap();
+        same(&whole, &parts, &format!("stopped at {at} of {reports}"));
+        resumed += usize::from(rest.reports.load(Ordering::Relaxed) < reports);
+        fs::remove_dir_all(&parts).unwrap();
+    }
+    assert!(resumed > 20, "only {resumed} runs went on, the others began anew");
+    assert_eq!(names(top.path()), ["whole"], "nothing is left over");
+}
+
+/// The twin: the comparison sees another setting, and the work is not mixed with it.
+#[test]
+fn other_settings_do_not_go_on() {
+    let opened = golden("llama");
+    let top = tempfile::tempdir().unwrap();
+    let (target, other) = (top.path().join("out"), top.path().join("other"));
+    let fuse = Fuse::new(60);
+    let stopped = Job { progress: &fuse, ..Job::new(&opened, in_two_shots()) };
+    assert!(catch_unwind(AssertUnwindSafe(|| stopped.write(&target))).is_err());
+    let damped = Settings { damping: 0.5, ..in_two_shots() };
+    let error = Job { resume: true, ..Job::new(&opened, damped.clone()) }.write(&target);
+    let error = error.unwrap_err().to_string();
+    for part in ["settings.damping", "0.01", "0.5", "hint: "] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    Job { resume: true, ..Job::new(&opened, in_two_shots()) }.write(&target).unwrap();
+    Job::new(&opened, damped).write(&other).unwrap();
+    let [a, b] = [&target, &other].map(|it| super::files(it));
+    assert!(a["model.safetensors"] != b["model.safetensors"]);
+}
+
+/// Sums over tokens do not depend on the number of threads.
+#[test]
+fn threads_change_no_byte() {
+    let top = tempfile::tempdir().unwrap();
+    for (name, pairs) in [("llama", Pairs::PerHead), ("qwen2-moe", Pairs::Shared)] {
+        let opened = golden(name);
+        let settings = with(|it| (it.keep, it.pairs) = (Some(0.6), pairs));
+        let [one, two] = [1, 2].map(|threads| {
+            let target = top.path().join(format!("{name}-{threads}"));
+            Job { threads, ..Job::new(&opened, settings.clone()) }.write(&target).unwrap();
+            target
+        });
+        same(&one, &two, name);
+    }
+}
+
+const FLAGS: [&str; 7] = [
+    "prune",
+    "builtin:milm-mini",
+    "--keep=0.8",
+    "--calibration-samples=12",
+    "--calibration-tokens=128",
+    "--measure-windows=1",
+    "-o",
+];
+
+/// Starts the program and kills it once the record of its work says `until`. The record is
+/// written again after each block, long before the next one is finished.
+fn killed(target: &Path, until: &str) -> bool {
+    let state = target.with_extension("partial").join("state.json");
+    let mut child = Command::new(assert_cmd::cargo::cargo_bin("milm-compress"))
+        .args(FLAGS)
+        .arg(target)
+        .args(["--threads", "2", "--quiet"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    loop {
+        let reached = fs::read_to_string(&state).is_ok_and(|state| state.contains(until));
+        if reached || child.try_wait().unwrap().is_some() {
+            child.kill().unwrap();
+            return child.wait().unwrap().code().is_none();
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+#[test]
+fn a_killed_program_resumes_to_the_same_bytes() {
+    let top = tempfile::tempdir().unwrap();
+    let run = |target: &Path, more: &[&str]| {
+        let mut command = program();
+        command.args(FLAGS).arg(target).args(more);
+        command.assert()
+    };
+    let whole = top.path().join("whole");
+    run(&whole, &["--threads", "1"]).success();
+    for (name, until) in [("score", "\"phase\":\"score\""), ("cut", "\"phase\":\"cut\"")] {
+        let target = top.path().join(name);
+        assert!(killed(&target, until), "finished before it was killed");
+        assert!(!target.exists() && target.with_extension("partial").exists());
+        let way_out = predicate::str::contains("--resume").and(predicate::str::contains("--force"));
+        run(&target, &[]).code(2).stderr(way_out);
+        let seed = predicate::str::contains("seed").and(predicate::str::contains("hint: "));
+        run(&target, &["--resume", "--seed", "1"]).code(2).stderr(seed);
+        let damping = predicate::str::contains("`settings.damping`: 0.01 then, 0.2 now");
+        run(&target, &["--resume", "--damping", "0.2"]).code(2).stderr(damping);
+        run(&target, &["--resume", "--threads", "2"]).success();
+        same(&whole, &target, name);
+    }
+    assert_eq!(names(top.path()), ["cut", "score", "whole"]);
+}
