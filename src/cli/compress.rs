@@ -1,29 +1,35 @@
 //! `milm-compress compress`: a recipe from checkpoint to measured package.
 use super::{
     Context, Outcome, eval, output,
+    prune::{self, Prepared},
     quantize::summary_text,
     run::{Settings as RunSettings, continue_prompt},
 };
 use crate::{
-    package::{self, Job},
+    checkpoint::{CheckpointError, Folder, OutputDir, difference},
+    package::{self, Job, Manifest, Opened},
     quantize,
     recipe::{Recipe, Step, Verb},
+    report,
 };
 use anyhow::Context as _;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// Run a recipe: quantize, measure, generate
+/// Run a recipe: prune, quantize, measure, generate
 ///
-/// A recipe is a TOML file whose steps name a verb and its flags. The first step makes the package;
-/// later ones measure it or generate with it. In a step `eval`, `reference = "source"` stands for
-/// the model that the recipe works on. Exit code 1 when a gate failed; the package is kept.
+/// A recipe is a TOML file whose steps name a verb and its flags: `prune` and `quantize` first, once
+/// at most each, then any number of `eval` and `run` of what they made. In a step `eval`,
+/// `reference = "source"` stands for the model that the recipe works on. A recipe that prunes and
+/// quantizes keeps the pruned checkpoint in `DIR.pruned` until all is done; after an error,
+/// --resume goes on from there. Exit code 1 when a gate failed; what was made is kept.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  \
     milm-compress compress recipes/quickstart.toml -o ./package\n  \
     milm-compress compress recipes/w4a8.toml --model ./smollm2 -o ./package \\\n      \
-    --set quantize.group-size=128 --set eval.max-kl=0.5")]
+    --set quantize.group-size=128 --set eval.max-kl=0.5\n  \
+    milm-compress compress recipes/prune-w4a16.toml --model ./smollm2 -o ./package --resume")]
 pub(super) struct Args {
     /// The recipe
     recipe: PathBuf,
@@ -36,67 +42,218 @@ pub(super) struct Args {
     /// Another value for a key, e.g. quantize.scheme=w8a8; may be repeated
     #[arg(long = "set", value_name = "STEP.KEY=VALUE")]
     set: Vec<String>,
+    /// Go on with pruning that was interrupted, or from a pruned checkpoint that is there
+    #[arg(long)]
+    resume: bool,
+    /// Keep the pruned checkpoint `DIR.pruned` beside the package
+    #[arg(long)]
+    keep_intermediate: bool,
 }
 
 /// A step whose settings have been read.
 enum Planned {
+    Prune(Box<prune::Settings>),
     Quantize(Box<quantize::Settings>),
     Eval(Box<eval::Settings>),
     Run(Box<RunSettings>),
 }
 
+impl Planned {
+    /// Steps come in this order, those of the first two places once.
+    fn place(&self) -> usize {
+        match self {
+            Self::Prune(_) => 0,
+            Self::Quantize(_) => 1,
+            Self::Eval(_) | Self::Run(_) => 2,
+        }
+    }
+}
+
 /// Stands for the model of the recipe where another is compared with it.
 const SOURCE: &str = "source";
 
-pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
-    let (file, recipe) = read(args)?;
-    let model = args.model.as_deref().or(recipe.model.as_deref());
-    let model = model.context("the recipe names no model\nhint: name one with --model")?;
-    let mut resolved = Vec::new();
-    let mut steps = Vec::new();
-    for step in &recipe.steps {
-        let (planned, value) = plan(step, &file, model)?;
-        steps.push(planned);
-        resolved.push(value);
-    }
-    let resolved = json!({ "description": recipe.description, "model": model, "step": resolved });
-    let package = args.output.to_string_lossy();
-    check(&steps, &file, context)?;
-    let mut outcome = Outcome::Done;
-    for step in &steps {
-        match step {
-            Planned::Quantize(settings) => make(model, settings, &resolved, (args, context))?,
-            Planned::Eval(settings) => {
-                let report = eval::evaluate(&package, settings, context)?;
-                package::set_evaluation(&package, serde_json::to_value(&report)?)?;
-                output::text("\n")?;
-                if eval::show(&report, settings, context)? == Outcome::GateFailed {
-                    outcome = Outcome::GateFailed;
-                }
-            }
-            Planned::Run(settings) => {
-                output::text("\n")?;
-                continue_prompt(&package, settings, context)?;
-            }
-        }
-    }
-    Ok(outcome)
+/// A recipe that was read, and what it works on.
+struct Work<'a> {
+    args: &'a Args,
+    context: &'a Context,
+    /// The recipe's file, for messages.
+    file: String,
+    /// The model's name.
+    model: String,
+    opened: Opened,
+    steps: Vec<Planned>,
+    /// The recipe with every default written out.
+    resolved: Value,
 }
 
-/// What is wrong with a later step is told before the first one takes its hours.
-fn check(steps: &[Planned], file: &str, context: &Context) -> anyhow::Result<()> {
-    for (at, step) in steps.iter().enumerate() {
+pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
+    let mut work = Work::read(args, context)?;
+    work.check()?;
+    let done = work.run();
+    let Some(between) = work.between().filter(|path| path.exists()) else { return done };
+    match (&done, args.keep_intermediate) {
+        (Ok(Outcome::Done), false) => remove(&between)?,
+        (_, true) => {}
+        (_, false) => context.note(format_args!(
+            "the pruned checkpoint is kept in `{}`: --resume goes on from it",
+            between.display()
+        )),
+    }
+    done
+}
+
+impl<'a> Work<'a> {
+    fn read(args: &'a Args, context: &'a Context) -> anyhow::Result<Self> {
+        let (file, recipe) = read(args)?;
+        let model = args.model.clone().or(recipe.model);
+        let model = model.context("the recipe names no model\nhint: name one with --model")?;
+        let mut resolved = Vec::new();
+        let mut steps = Vec::new();
+        for step in &recipe.steps {
+            let (planned, value) = plan(step, &file, &model)?;
+            steps.push(planned);
+            resolved.push(value);
+        }
+        let resolved =
+            json!({ "description": recipe.description, "model": model, "step": resolved });
+        let opened = package::open(&model)?;
+        Ok(Self { args, context, file, model, opened, steps, resolved })
+    }
+
+    /// Where the pruned checkpoint lies until it is quantized.
+    fn between(&self) -> Option<PathBuf> {
+        let both = (self.steps.first()?.place(), self.steps.get(1)?.place()) == (0, 1);
+        let mut name = self.args.output.as_os_str().to_owned();
+        name.push(".pruned");
+        both.then(|| name.into())
+    }
+
+    /// What is wrong with a later step is told before the first one takes its hours.
+    fn check(&self) -> anyhow::Result<()> {
+        let (context, file) = (self.context, &self.file);
+        let places: Vec<usize> = self.steps.iter().map(Planned::place).collect();
+        let ordered = places.is_sorted_by(|a, b| a < b || (a, b) == (&2, &2));
         anyhow::ensure!(
-            matches!(step, Planned::Quantize(_)) == (at == 0),
-            "recipe `{file}`: `quantize` stands first and once\nhint: other steps work on its package"
+            ordered && places[0] < 2,
+            "recipe `{file}`: `prune` and `quantize` stand first and once, in this order\n\
+             hint: other steps work on what they make"
         );
-        match step {
-            Planned::Quantize(_) => {}
-            Planned::Eval(settings) => settings.check(context)?,
-            Planned::Run(settings) => settings.check()?,
+        anyhow::ensure!(
+            !self.args.resume || places[0] == 0,
+            "recipe `{file}`: nothing is resumed but `prune`, and there is no such step"
+        );
+        OutputDir::check(&self.args.output, context.force)?;
+        package::refuse_over_input(&self.opened, &self.args.output)?;
+        let mut outline = None;
+        for step in &self.steps {
+            match step {
+                Planned::Prune(settings) => {
+                    outline = Some(settings.plan(&self.opened)?.outline(&self.opened.model));
+                }
+                Planned::Quantize(settings) => {
+                    let model = outline.as_ref().unwrap_or(&self.opened.model);
+                    let planned = quantize::plan(model, settings);
+                    let pruned = if outline.is_some() { ", of the pruned model" } else { "" };
+                    planned.with_context(|| format!("step `quantize`{pruned}"))?;
+                }
+                Planned::Eval(settings) => settings.check_with(&self.opened, context)?,
+                Planned::Run(settings) => settings.check()?,
+            }
+        }
+        if let Some(between) = self.between().filter(|_| !self.args.resume) {
+            anyhow::ensure!(
+                context.force || between.symlink_metadata().is_err(),
+                "`{}` exists: the pruned checkpoint of an earlier run\n\
+                 hint: go on from it with --resume, or start anew with --force",
+                between.display()
+            );
+        }
+        Ok(())
+    }
+
+    fn run(&mut self) -> anyhow::Result<Outcome> {
+        let package = self.args.output.to_string_lossy();
+        let mut outcome = Outcome::Done;
+        let between = self.between();
+        for at in 0..self.steps.len() {
+            match &self.steps[at] {
+                Planned::Prune(settings) => {
+                    let step = self.prune(settings, between.as_deref())?;
+                    self.resolved["step"][at] = step;
+                }
+                Planned::Quantize(settings) => self.quantize(settings, between.as_deref())?,
+                Planned::Eval(settings) => {
+                    let report = eval::evaluate(&package, settings, self.context)?;
+                    package::set_evaluation(&package, serde_json::to_value(&report)?)?;
+                    output::text("\n")?;
+                    if eval::show(&report, settings, self.context)? == Outcome::GateFailed {
+                        outcome = Outcome::GateFailed;
+                    }
+                }
+                Planned::Run(settings) => {
+                    output::text("\n")?;
+                    continue_prompt(&package, settings, self.context)?;
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Prunes into the output, or between it and the model; the step as manifests hold it.
+    fn prune(&self, settings: &prune::Settings, between: Option<&Path>) -> anyhow::Result<Value> {
+        let prepared = Prepared::read((&self.model, &self.opened), settings, self.context)?;
+        let step = prepared.step.clone();
+        let mut recipe = self.resolved.clone();
+        recipe["step"][0] = step.clone();
+        if let Some(between) = between {
+            if self.args.resume && between.symlink_metadata().is_ok() {
+                check_same(between, &step)?;
+                let between = between.display();
+                self.context.note(format_args!("`{between}` is there: it is not pruned again"));
+                return Ok(step);
+            }
+            recipe = json!({ "step": [step] });
+        }
+        let target = between.unwrap_or(&self.args.output);
+        let pruned = prepared.write(target, self.args.resume, &recipe, self.context)?;
+        output::text(&report::pruning_table(&pruned))?;
+        if between.is_some() {
+            output::text("\n")?;
+        }
+        Ok(step)
+    }
+
+    fn quantize(
+        &self,
+        settings: &quantize::Settings,
+        between: Option<&Path>,
+    ) -> anyhow::Result<()> {
+        let pruned = between.map(|path| package::open(&path.to_string_lossy())).transpose()?;
+        let opened = pruned.as_ref().unwrap_or(&self.opened);
+        let (team, progress) = (&self.context.team, self.context.progress());
+        let job = Job { opened, settings, recipe: &self.resolved, team, progress };
+        let summary = job.write(&self.args.output, self.context.force)?;
+        output::text(&summary_text(&self.args.output, &summary))
+    }
+}
+
+/// A pruned checkpoint that is there was made from the same model, text and settings.
+fn check_same(folder: &Path, step: &Value) -> anyhow::Result<()> {
+    let name = folder.to_string_lossy();
+    let manifest = Manifest::read(&Folder::open(&name)?)?;
+    let manifest = manifest.with_context(|| format!("`{name}` was not made by this program"))?;
+    let path = folder.to_owned();
+    match difference(&manifest.recipe["step"][0], step) {
+        None => Ok(()),
+        Some((what, begun, now)) => {
+            Err(CheckpointError::OtherWork { path, what, begun, now }.into())
         }
     }
-    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the folder was made here, and is used up")]
+fn remove(folder: &Path) -> anyhow::Result<()> {
+    std::fs::remove_dir_all(folder).with_context(|| format!("cannot remove `{}`", folder.display()))
 }
 
 fn read(args: &Args) -> anyhow::Result<(String, Recipe)> {
@@ -113,7 +270,7 @@ fn read(args: &Args) -> anyhow::Result<(String, Recipe)> {
 
 /// A step with its settings, and the same with every default written out.
 fn plan(step: &Step, file: &str, model: &str) -> anyhow::Result<(Planned, Value)> {
-    fn typed<T: DeserializeOwned + Serialize>(
+    fn typed<T: DeserializeOwned + Serialize + clap::Args>(
         step: &Step,
         file: &str,
     ) -> anyhow::Result<(Box<T>, Value)> {
@@ -122,6 +279,10 @@ fn plan(step: &Step, file: &str, model: &str) -> anyhow::Result<(Planned, Value)
         Ok((settings, value))
     }
     Ok(match step.verb {
+        Verb::Prune => {
+            let (settings, value) = typed(step, file)?;
+            (Planned::Prune(settings), value)
+        }
         Verb::Quantize => {
             let (settings, value) = typed(step, file)?;
             (Planned::Quantize(settings), value)
@@ -138,17 +299,4 @@ fn plan(step: &Step, file: &str, model: &str) -> anyhow::Result<(Planned, Value)
             (Planned::Run(settings), value)
         }
     })
-}
-
-fn make(
-    model: &str,
-    settings: &quantize::Settings,
-    recipe: &Value,
-    (args, context): (&Args, &Context),
-) -> anyhow::Result<()> {
-    let opened = package::open(model)?;
-    let (team, progress) = (&context.team, context.progress());
-    let job = Job { opened: &opened, settings, recipe, team, progress };
-    let summary = job.write(&args.output, context.force)?;
-    output::text(&summary_text(&args.output, &summary))
 }

@@ -1,7 +1,7 @@
 //! `milm-compress prune`: a checkpoint with narrower blocks.
 use super::{Context, Outcome, calibrate::fingerprint, calibration, eval, output};
 use crate::{
-    calibrate::{self, Fingerprint, Request, Statistics},
+    calibrate::{self, CalibrationSet, Fingerprint, Request, Statistics},
     eval::Window,
     package::{self, EngineFit, Opened},
     pipeline::{Measured, Prune, Pruned},
@@ -12,7 +12,7 @@ use crate::{
 };
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// Cut the inner widths of a checkpoint, and repair what is left
@@ -112,7 +112,9 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Done);
     }
     let target = args.output.as_deref().context("--output is missing")?;
-    let pruned = prune((&args.model, &opened), &args.settings, (target, args.resume), context)?;
+    let prepared = Prepared::read((&args.model, &opened), &args.settings, context)?;
+    let recipe = json!({ "step": [prepared.step] });
+    let pruned = prepared.write(target, args.resume, &recipe, context)?;
     match (args.json, args.markdown) {
         (true, _) => output::json(Path::new("-"), &pruned, context)?,
         (_, true) => output::text(&report::pruning_markdown(&pruned))?,
@@ -124,51 +126,85 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
 /// What will become of a model, and which engines will load it.
 fn planned(opened: &Opened, settings: &Settings) -> anyhow::Result<(Plan, Vec<EngineFit>)> {
     prune::check_float(&opened.model)?;
-    let plan = prune::plan(&opened.model.spec, &opened.model.config, &settings.prune)?;
+    let plan = settings.plan(opened)?;
     let engines = package::engines(&plan.spec, &plan.config);
     Ok((plan, engines))
 }
 
-/// Prunes a model into a folder.
-pub(super) fn prune(
-    (model, opened): (&str, &Opened),
-    settings: &Settings,
-    (target, resume): (&Path, bool),
-    context: &Context,
-) -> anyhow::Result<Pruned> {
-    let (plan, engines) = planned(opened, settings)?;
-    context.note(report::pruning_plan(&plan, &engines));
-    let Measure { measure, measure_windows, .. } = &settings.measure;
-    let held_out = if measure.is_empty() { *measure_windows } else { 0 };
-    let (calibration, held_out) =
-        calibration::with_held_out(opened, &settings.calibration, held_out, context)?;
-    let here = fingerprint(model, opened, &calibration, &Request::default(), context)?;
-    let statistics = match &settings.statistics {
-        Some(path) => Some(statistics(path, opened, here.clone())?),
-        None => None,
-    };
-    let measured = settings.measure.texts(opened, held_out)?;
-    let key = json!({
-        "version": env!("CARGO_PKG_VERSION"), "model": here, "settings": settings,
-        "seed": context.seed,
-    });
-    let prune = Prune {
-        opened,
-        settings: &settings.prune,
-        calibration: &calibration,
-        allow_rank_deficient: settings.calibration.allow_rank_deficient,
-        measured: &measured,
-        source_sha256: &package::source_sha256(opened, context.progress()),
-        statistics: statistics.as_ref(),
-        key: &key,
-        seed: context.seed,
-        team: &context.team,
-        progress: context.progress(),
-    };
-    for note in prune.warnings(&plan)? {
-        context.note(format_args!("warning: {note}"));
+/// A cut with everything that it needs read.
+pub(super) struct Prepared<'a> {
+    opened: &'a Opened,
+    settings: &'a Settings,
+    plan: Plan,
+    calibration: CalibrationSet,
+    measured: Vec<Measured>,
+    statistics: Option<Statistics>,
+    source_sha256: String,
+    /// The step as manifests hold it, with everything that the result depends on.
+    pub(super) step: Value,
+}
+
+impl<'a> Prepared<'a> {
+    /// Tells the plan, reads texts and statistics.
+    pub(super) fn read(
+        (model, opened): (&str, &'a Opened),
+        settings: &'a Settings,
+        context: &Context,
+    ) -> anyhow::Result<Self> {
+        let (plan, engines) = planned(opened, settings)?;
+        context.note(report::pruning_plan(&plan, &engines));
+        let Measure { measure, measure_windows, .. } = &settings.measure;
+        let held_out = if measure.is_empty() { *measure_windows } else { 0 };
+        let (calibration, held_out) =
+            calibration::with_held_out(opened, &settings.calibration, held_out, context)?;
+        let here = fingerprint(model, opened, &calibration, &Request::default(), context)?;
+        let statistics = match &settings.statistics {
+            Some(path) => Some(statistics(path, opened, here.clone())?),
+            None => None,
+        };
+        let measured = settings.measure.texts(opened, held_out)?;
+        let step = json!({
+            "do": "prune", "settings": settings, "version": env!("CARGO_PKG_VERSION"),
+            "model": here, "seed": context.seed,
+        });
+        let source_sha256 = package::source_sha256(opened, context.progress());
+        Ok(Self { opened, settings, plan, calibration, measured, statistics, source_sha256, step })
     }
-    Ok(prune.write(target, resume, context.force)?)
+
+    /// Prunes into a folder. `recipe` is stored in its manifest.
+    pub(super) fn write(
+        &self,
+        target: &Path,
+        resume: bool,
+        recipe: &Value,
+        context: &Context,
+    ) -> anyhow::Result<Pruned> {
+        let prune = Prune {
+            opened: self.opened,
+            settings: &self.settings.prune,
+            calibration: &self.calibration,
+            allow_rank_deficient: self.settings.calibration.allow_rank_deficient,
+            measured: &self.measured,
+            source_sha256: &self.source_sha256,
+            statistics: self.statistics.as_ref(),
+            key: &self.step,
+            recipe,
+            seed: context.seed,
+            team: &context.team,
+            progress: context.progress(),
+        };
+        for note in prune.warnings(&self.plan)? {
+            context.note(format_args!("warning: {note}"));
+        }
+        Ok(prune.write(target, resume, context.force)?)
+    }
+}
+
+impl Settings {
+    /// What will become of a model.
+    pub(super) fn plan(&self, opened: &Opened) -> anyhow::Result<Plan> {
+        Ok(prune::plan(&opened.model.spec, &opened.model.config, &self.prune)?)
+    }
 }
 
 /// Statistics of this model over this calibration set; others are refused.

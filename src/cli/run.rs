@@ -42,7 +42,7 @@ pub(super) struct Args {
 
 /// Settings of `run`. Every field is a flag and a recipe key of the same name.
 #[derive(clap::Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+#[serde(default, rename_all = "kebab-case")]
 pub(super) struct Settings {
     /// Text to continue; what follows it is printed
     #[arg(long, value_name = "TEXT", required_unless_present = "chat")]

@@ -28,4 +28,4 @@ pub use open::{Kind, Opened, open};
 pub use source::source_sha256;
 pub use tokenizer::StoredText;
 pub use verify::{Problem, Verification, verify};
-pub use write::{Estimate, Job, Summary, set_evaluation};
+pub use write::{Estimate, Job, Summary, refuse_over_input, set_evaluation};

@@ -231,7 +231,7 @@ fn parts(name: &str, raw: &RawTensor, scheme: Option<TensorScheme>) -> Vec<Tenso
 }
 
 /// An output does not replace the folder that it is made from.
-pub(super) fn refuse_over_input(opened: &Opened, target: &Path) -> Result<(), PackageError> {
+pub fn refuse_over_input(opened: &Opened, target: &Path) -> Result<(), PackageError> {
     match (opened.folder.path(), target.canonicalize()) {
         (Some(source), Ok(place)) if source.starts_with(&place) => {
             Err(PackageError::OverInput { path: target.to_owned() })

@@ -7,14 +7,14 @@ use crate::{
     forward::Reference,
     linalg::Team,
     model::{Model, Role},
-    package::{Opened, Rewritten},
+    package::{Opened, Rewritten, refuse_over_input},
     progress::{Progress, Unit},
     prune::{
         self, Choice, Pairs, Plan, PruneError, Refit, Repair, Settings, Streams, keep_blocks, score,
     },
 };
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::{collections::BTreeMap, path::Path};
 
 /// A model to prune and how.
@@ -37,6 +37,8 @@ pub struct Prune<'a> {
     pub statistics: Option<&'a Statistics>,
     /// Everything that the result depends on: a work that was begun with another is not resumed.
     pub key: &'a Value,
+    /// Stored in the manifest: the resolved recipe.
+    pub recipe: &'a Value,
     /// Seed of random scores.
     pub seed: u64,
     /// Threads.
@@ -92,6 +94,7 @@ impl Prune<'_> {
     pub fn write(&self, target: &Path, resume: bool, force: bool) -> Result<Pruned, PipelineError> {
         OutputDir::check(target, force)?;
         prune::check_float(&self.opened.model)?;
+        refuse_over_input(self.opened, target)?;
         let plan = prune::plan(&self.opened.model.spec, &self.opened.model.config, self.settings)?;
         if let Some(layers) = self.settings.drop_layers {
             let (model, costs) = self.drop_layers(layers)?;
@@ -169,7 +172,7 @@ impl Prune<'_> {
             opened: self.opened,
             source_sha256: self.source_sha256,
             model,
-            recipe: &json!({ "step": [{ "do": "prune", "settings": self.key }] }),
+            recipe: self.recipe,
             files: &BTreeMap::from([(REPORT_FILE.to_owned(), report)]),
             team: self.team,
             progress: self.progress,

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 
 /// Settings of `quantize`. Every field is a flag and a recipe key of the same name.
 #[derive(Clone, Debug, PartialEq, clap::Args, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+#[serde(default, rename_all = "kebab-case")]
 pub struct Settings {
     /// Bits of weights and activations: w8a16, w8a8, w4a16, w4a8
     #[arg(long, default_value = "w4a16")]
@@ -311,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_survive_json_and_refuse_unknown_keys() {
+    fn settings_survive_json() {
         let settings = Settings {
             group_size: Some(GroupSize::Channel),
             rules: vec!["re:.*=w4a16-g32".parse().unwrap()],
@@ -325,8 +325,6 @@ mod tests {
         let read: Settings = serde_json::from_value(number).unwrap();
         assert_eq!(read.group_size, Some(GroupSize::Of(128)));
         assert_eq!(read.embeddings, Embeddings::Four);
-        let typo = serde_json::from_value::<Settings>(serde_json::json!({ "groupsize": 64 }));
-        assert!(typo.unwrap_err().to_string().contains("unknown field `groupsize`"));
     }
 
     #[test]

@@ -54,14 +54,20 @@ impl RecipeError {
         Self::Toml { file: file.to_owned(), reason, hint }
     }
 
-    pub(super) fn step(file: &str, verb: &'static str, error: &toml::de::Error) -> Self {
-        let reason = error.message().to_owned();
+    pub(super) fn step(file: &str, verb: &'static str, reason: String) -> Self {
         let hint = suggestion(&reason);
+        Self::Step { file: file.to_owned(), verb, reason, hint }
+    }
+
+    /// A key has a value that its flag does not take.
+    pub(super) fn value(file: &str, verb: &'static str, key: Option<&str>, reason: &str) -> Self {
+        let hint = suggestion(reason);
+        let reason = key.map_or(reason.to_owned(), |key| format!("`{key}`: {reason}"));
         Self::Step { file: file.to_owned(), verb, reason, hint }
     }
 }
 
-/// From serde's "unknown field `a`, expected one of `b`, `c`": the nearest of the expected names.
+/// From "unknown field `a`, expected one of `b`, `c`", as serde says it: the nearest of the expected names.
 fn suggestion(message: &str) -> String {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let Some(found) = quoted.next().filter(|_| message.starts_with("unknown")) else {

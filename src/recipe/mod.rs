@@ -19,6 +19,7 @@ mod error;
 
 pub use error::RecipeError;
 
+use clap::{Args, Command};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
@@ -52,6 +53,8 @@ pub struct Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verb {
+    /// Prune, to be quantized or as the result.
+    Prune,
     /// Quantize into the package.
     Quantize,
     /// Measure the package.
@@ -64,6 +67,7 @@ impl Verb {
     /// As recipes write it.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Prune => "prune",
             Self::Quantize => "quantize",
             Self::Eval => "eval",
             Self::Run => "run",
@@ -101,10 +105,45 @@ impl Recipe {
 }
 
 impl Step {
-    /// The settings as the verb reads them; unknown keys are errors with a suggestion.
-    pub fn settings<T: DeserializeOwned>(&self, file: &str) -> Result<T, RecipeError> {
-        let settings = Value::Table(self.settings.clone());
-        T::deserialize(settings).map_err(|e| RecipeError::step(file, self.verb.name(), &e))
+    /// The settings as the verb reads them. Its flags say which keys there are and which exclude
+    /// each other; an unknown key is an error with a suggestion.
+    pub fn settings<T: DeserializeOwned + Args>(&self, file: &str) -> Result<T, RecipeError> {
+        let wrong = |reason: String| RecipeError::step(file, self.verb.name(), reason);
+        let flags = T::augment_args(Command::new(self.verb.name()));
+        self.check_keys(&flags).map_err(wrong)?;
+        let read = |table: Table| T::deserialize(Value::Table(table));
+        read(self.settings.clone()).map_err(|error| {
+            let alone = |(key, value): &(&String, &Value)| {
+                read([((*key).clone(), (*value).clone())].into_iter().collect()).is_err()
+            };
+            let key = self.settings.iter().find(alone).map(|(key, _)| key.as_str());
+            RecipeError::value(file, self.verb.name(), key, error.message())
+        })
+    }
+
+    /// Refuses keys that are no flags, and pairs of flags that exclude each other.
+    fn check_keys(&self, flags: &Command) -> Result<(), String> {
+        let flag = |key: &str| flags.get_arguments().find(|flag| flag.get_long() == Some(key));
+        for key in self.settings.keys().filter(|key| flag(key).is_none()) {
+            let known = flags.get_arguments().filter_map(clap::Arg::get_long);
+            let known: Vec<String> = known.map(|name| format!("`{name}`")).collect();
+            return Err(format!("unknown key `{key}`, expected one of {}", known.join(", ")));
+        }
+        let off = |value: &Value| match value {
+            Value::Boolean(on) => !on,
+            Value::Array(values) => values.is_empty(),
+            _ => false,
+        };
+        let given: Vec<&str> =
+            self.settings.iter().filter(|(_, it)| !off(it)).map(|(key, _)| key.as_str()).collect();
+        for key in &given {
+            let excluded = flag(key).map(|flag| flags.get_arg_conflicts_with(flag));
+            let mut excluded = excluded.iter().flatten().filter_map(|flag| flag.get_long());
+            if let Some(other) = excluded.find(|other| given.contains(other)) {
+                return Err(format!("`{key}` cannot be used with `{other}`"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -112,11 +151,15 @@ impl Step {
 mod tests {
     use super::*;
 
-    #[derive(Debug, Deserialize, PartialEq)]
-    #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+    #[derive(Debug, Default, Deserialize, PartialEq, clap::Args)]
+    #[serde(default, rename_all = "kebab-case")]
     struct Settings {
+        #[arg(long)]
         scheme: String,
+        #[arg(long, conflicts_with = "whole")]
         group_size: Option<String>,
+        #[arg(long)]
+        whole: bool,
     }
 
     const TEXT: &str = "[[step]]\ndo = \"quantize\"\nscheme = \"w4a16\"\n";
@@ -127,7 +170,10 @@ mod tests {
         recipe.set("quantize.scheme=w8a8").unwrap();
         recipe.set("quantize.group-size = \"128\"").unwrap();
         let settings: Settings = recipe.steps[0].settings("r.toml").unwrap();
-        assert_eq!(settings, Settings { scheme: "w8a8".into(), group_size: Some("128".into()) });
+        assert_eq!(
+            settings,
+            Settings { scheme: "w8a8".into(), group_size: Some("128".into()), whole: false }
+        );
         assert!(recipe.set("prune.keep=0.5").unwrap_err().to_string().contains("`prune`"));
         assert!(recipe.set("quantize").is_err());
     }
@@ -142,6 +188,20 @@ mod tests {
         assert!(error.contains("`description`?"), "{error}");
         let error = Recipe::parse("r.toml", "[[step]]\ndo = \"quantise\"").unwrap_err().to_string();
         assert!(error.contains("`quantize`?"), "{error}");
+    }
+
+    #[test]
+    fn flags_that_exclude_each_other_do_so_as_keys() {
+        let read = |more: &str| {
+            let recipe = Recipe::parse("r.toml", &format!("{TEXT}{more}")).unwrap();
+            recipe.steps[0].settings::<Settings>("r.toml").map_err(|error| error.to_string())
+        };
+        let error = read("group-size = \"64\"\nwhole = true").unwrap_err();
+        assert!(error.contains("`group-size` cannot be used with `whole`"), "{error}");
+        assert!(read("group-size = \"64\"\nwhole = false").is_ok());
+        assert!(read("whole = true").unwrap().whole);
+        let error = read("whole = 3").unwrap_err();
+        assert!(error.contains("`whole`: ") && error.contains("boolean"), "{error}");
     }
 
     #[test]
