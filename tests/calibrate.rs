@@ -15,7 +15,8 @@ use predicates::prelude::*;
 use std::{fs, path::Path};
 
 fn all() -> Request {
-    Request { covariance: [Role::Q, Role::O, Role::Gate, Role::Down].into(), heads: true }
+    let covariance = [Role::Q, Role::O, Role::Gate, Role::Down].into();
+    Request { covariance, heads: true, cross: false }
 }
 
 fn windows() -> Vec<Vec<u32>> {
@@ -47,6 +48,42 @@ fn the_streams_are_those_of_the_forward_pass_within_bfloat16() {
         let bound = (blocks + 1) as f32 * 4.0 / 512.0;
         let off = norm(&(&got - exact)) / norm(exact);
         assert!(off > 0.0 && off < bound, "{off} of {bound}");
+    }
+}
+
+#[test]
+fn products_with_itself_are_the_covariance_and_with_another_model_are_not() {
+    let model = util::open(&util::golden().join("llama-mha"));
+    let other = {
+        let mut other = model.clone();
+        let name = "model.layers.0.mlp.down_proj.weight";
+        let raw = other.weights.raw.get_mut(name).unwrap();
+        let twice: Vec<f32> = raw.to_f32().unwrap().iter().map(|w| 2.0 * w).collect();
+        *raw = milm_compress::tensor::RawTensor::from_f32(raw.shape.clone(), &twice);
+        other
+    };
+    let team = Team::new(2);
+    let request = Request { cross: true, ..all() };
+    let seen = |reference: &Model| {
+        let mut walk = Walk::new(&model, &Reference, &windows(), (&team, &Silent))
+            .unwrap()
+            .beside(reference, &windows())
+            .unwrap();
+        (0..2).map(|_| walk.observe(&request).unwrap()).collect::<Vec<_>>()
+    };
+    let (same, different) = (seen(&model), seen(&other));
+    for (key, input) in &same[1].inputs {
+        let (cross, covariance) = (input.cross.as_ref(), input.covariance.as_ref().unwrap());
+        let cross = cross.unwrap();
+        for ((i, j), c) in covariance.indexed_iter().filter(|((i, j), _)| i <= j) {
+            // The same products, summed in tiles of another order at most.
+            let size = (input.moments.sum_squares[i] * input.moments.sum_squares[j]).sqrt();
+            let bound = 72.0 * 2_f64.powi(-23) * size;
+            assert!(f64::from((c - cross[[i, j]]).abs()) <= bound, "{key:?} {i} {j}");
+        }
+        let moved = different[1].inputs[key].cross.as_ref().unwrap();
+        assert!((moved - cross).iter().any(|d| d.abs() > 1e-2 * cross[[0, 0]].abs()), "{key:?}");
+        assert_eq!(different[0].inputs[key].covariance, same[0].inputs[key].covariance);
     }
 }
 
@@ -161,7 +198,7 @@ fn a_file_gives_back_what_was_collected() {
 #[test]
 fn stale_statistics_are_refused_with_the_difference() {
     let model = util::open(&util::golden().join("llama-mha"));
-    let few = Request { covariance: [Role::Down].into(), heads: false };
+    let few = Request { covariance: [Role::Down].into(), ..Request::default() };
     let mut writer = StatisticsWriter::new(Vec::new(), &fingerprint(1, &few), &model.spec).unwrap();
     let team = Team::new(1);
     let mut walk = Walk::new(&model, &Reference, &windows(), (&team, &Silent)).unwrap();

@@ -25,6 +25,11 @@ pub enum CalibrateError {
         /// Their number.
         bytes: usize,
     },
+    /// A reference model of another shape.
+    #[error(
+        "the reference model has other blocks than the model\nhint: cross covariances need models of one shape, e.g. a package and the checkpoint it was made from"
+    )]
+    OtherShape,
     /// The model does not run.
     #[error(transparent)]
     Forward(#[from] ForwardError),

@@ -45,6 +45,11 @@ impl Layout {
         self.request.covariance.contains(&role)
     }
 
+    /// Whether products with a reference model's inputs are there.
+    pub(super) fn cross(&self, role: Role, expert: Option<Expert>) -> bool {
+        self.request.has_cross(role, expert)
+    }
+
     /// Every tensor in the order of the file.
     pub(super) fn plan(&self) -> Vec<TensorPlan> {
         (0..self.blocks.len()).flat_map(|b| self.block(b)).collect()
@@ -66,6 +71,9 @@ impl Layout {
             if self.covariance(*role) {
                 let triangle = width * (width + 1) / 2;
                 add(format!("{name}.covariance"), Dtype::F32, vec![triangle]);
+            }
+            if self.cross(*role, *expert) {
+                add(format!("{name}.cross"), Dtype::F32, vec![*width, *width]);
             }
         }
         let half = block.head_dim / 2;

@@ -75,7 +75,7 @@ mod tests {
         let with = |tokens: u64, covariance: bool| {
             let moments = Moments { tokens, ..Moments::new(8) };
             let covariance = covariance.then(|| Array2::zeros((8, 8)));
-            let input = InputStatistics { moments, covariance };
+            let input = InputStatistics { moments, covariance, cross: None };
             let inputs = [((Role::Down, None), input)].into();
             BlockStatistics { inputs, ..BlockStatistics::default() }
         };

@@ -2,7 +2,7 @@
 use super::Moments;
 use crate::{
     forward::{Site, Tap},
-    linalg::{Team, accumulate_gram},
+    linalg::{Team, accumulate_cross, accumulate_gram},
     model::{Block, Expert, Role},
 };
 use ndarray::{Array2, Array3, ArrayView2, s};
@@ -16,6 +16,9 @@ pub struct Request {
     pub covariance: BTreeSet<Role>,
     /// Second moments of what each query head gives.
     pub heads: bool,
+    /// Products with the same inputs in another model, wherever there is a covariance.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cross: bool,
 }
 
 /// The input of a linear layer.
@@ -25,6 +28,9 @@ pub struct InputStatistics {
     pub moments: Moments,
     /// Σ x xᵀ, `[in, in]`; the upper triangle.
     pub covariance: Option<Array2<f32>>,
+    /// Σ x' xᵀ with x' the same input in the reference model, `[in, in]`. Not of routed experts:
+    /// the two models may send a token to different ones.
+    pub cross: Option<Array2<f32>>,
 }
 
 /// The activations of a block, summed over tokens.
@@ -47,9 +53,14 @@ pub struct BlockStatistics {
     pub tokens: u64,
 }
 
+/// Inputs of layers, `[tokens, in]`.
+pub(super) type Inputs = BTreeMap<(Role, Option<Expert>), Array2<f32>>;
+
 /// Sums what passes a block.
 pub(super) struct Collector<'a> {
     pub(super) sums: BlockStatistics,
+    /// What the layers of the reference model saw of the same window.
+    pub(super) reference: Inputs,
     request: &'a Request,
     sizes: &'a Block,
     team: &'a Team,
@@ -63,7 +74,8 @@ impl<'a> Collector<'a> {
         sums.heads = request.heads.then(|| Array3::zeros((heads, width, width)));
         sums.queries = vec![0.0; heads * width / 2];
         sums.keys = vec![0.0; sizes.kv_heads * width / 2];
-        Self { sums, request, sizes, team, cosines: 0.0 }
+        let reference = Inputs::new();
+        Self { sums, reference, request, sizes, team, cosines: 0.0 }
     }
 
     /// Takes in the residual stream before and after the block, `[tokens, hidden]`.
@@ -91,10 +103,15 @@ impl<'a> Collector<'a> {
         let input = self.sums.inputs.entry((role, expert)).or_insert_with(|| InputStatistics {
             moments: Moments::new(width),
             covariance: covariance.then(|| Array2::zeros((width, width))),
+            cross: None,
         });
         input.moments.add(x);
         if let Some(sums) = &mut input.covariance {
             accumulate_gram(x, sums, self.team);
+        }
+        if let Some(other) = self.reference.get(&(role, expert)) {
+            let zeros = || Array2::zeros((other.ncols(), width));
+            accumulate_cross(other.view(), x, input.cross.get_or_insert_with(zeros), self.team);
         }
         if let (Role::O, Some(heads)) = (role, &mut self.sums.heads) {
             let width = self.sizes.head_dim;

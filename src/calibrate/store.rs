@@ -38,6 +38,9 @@ pub struct Fingerprint {
     pub data: DataFingerprint,
     /// What was collected.
     pub request: Request,
+    /// SHA-256 over the reference model whose inputs were multiplied with these, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference_sha256: Option<String>,
 }
 
 impl Fingerprint {
@@ -55,6 +58,7 @@ impl Fingerprint {
             tokenizer_sha256: tokenizer_sha256.to_owned(),
             data: data.clone(),
             request: request.clone(),
+            reference_sha256: None,
         }
     }
 
@@ -122,7 +126,8 @@ impl<W: Write> StatisticsWriter<W> {
         let plan = self.layout.block(self.next);
         let mut bytes = Vec::new();
         for (role, expert, width) in &self.layout.blocks[self.next].inputs {
-            let unseen = || InputStatistics { moments: Moments::new(*width), covariance: None };
+            let moments = Moments::new(*width);
+            let unseen = || InputStatistics { moments, covariance: None, cross: None };
             let input = statistics.inputs.get(&(*role, *expert));
             let input = input.cloned().unwrap_or_else(unseen);
             bytes.extend(input.moments.tokens.to_le_bytes());
@@ -133,6 +138,10 @@ impl<W: Write> StatisticsWriter<W> {
                 let covariance =
                     input.covariance.unwrap_or_else(|| Array2::zeros((*width, *width)));
                 upper(covariance.view(), &mut bytes);
+            }
+            if self.layout.cross(*role, *expert) {
+                let cross = input.cross.unwrap_or_else(|| Array2::zeros((*width, *width)));
+                bytes.extend(cross.iter().flat_map(|x| x.to_le_bytes()));
             }
         }
         let wide = statistics.queries.iter().chain(&statistics.keys);
@@ -269,7 +278,15 @@ impl Statistics {
                 }
                 false => None,
             };
-            all.inputs.insert((role, expert), InputStatistics { moments, covariance });
+            let cross = match self.tensors.contains_key(&of("cross")) {
+                true => {
+                    let values = self.narrow(&of("cross"), width.saturating_mul(width))?;
+                    let square = Array2::from_shape_vec((width, width), values);
+                    Some(square.expect("as many as were asked for"))
+                }
+                false => None,
+            };
+            all.inputs.insert((role, expert), InputStatistics { moments, covariance, cross });
         }
         all.queries = self.wide(&format!("{prefix}queries"), None)?;
         all.keys = self.wide(&format!("{prefix}keys"), None)?;

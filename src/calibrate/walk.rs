@@ -1,11 +1,18 @@
 //! Statistics block by block, each block with the activations that the ones before gave.
-use super::{BlockStatistics, CalibrateError, HiddenStates, Request, statistics::Collector};
+use super::{
+    BlockStatistics, CalibrateError, HiddenStates, Request,
+    statistics::{Collector, Inputs},
+};
 use crate::{
-    forward::{Backend, BlockWeights, ForwardError, KvCache, RotaryCache, Run, Scratch},
+    forward::{
+        Backend, BlockWeights, ForwardError, KvCache, Reference, RotaryCache, Run, Scratch, Site,
+        Tap,
+    },
     linalg::Team,
-    model::Model,
+    model::{Expert, Model, Role},
     progress::Progress,
 };
+use ndarray::{Array2, ArrayView2};
 
 /// Goes through a model over many windows; one block's weights are in memory at a time.
 pub struct Walk<'a> {
@@ -15,6 +22,8 @@ pub struct Walk<'a> {
     progress: &'a dyn Progress,
     states: HiddenStates,
     block: usize,
+    /// A model whose inputs are multiplied with this one's, and its streams.
+    reference: Option<(&'a Model, HiddenStates)>,
 }
 
 impl<'a> Walk<'a> {
@@ -23,10 +32,10 @@ impl<'a> Walk<'a> {
         model: &'a Model,
         backend: &'a dyn Backend,
         windows: &[Vec<u32>],
-        (team, progress): (&'a Team, &'a dyn Progress),
+        aids: (&'a Team, &'a dyn Progress),
     ) -> Result<Self, ForwardError> {
         let states = HiddenStates::embed(model, windows)?;
-        Ok(Self { model, backend, team, progress, states, block: 0 })
+        Ok(Self::resume(model, backend, (0, states), aids))
     }
 
     /// Goes on before block `block`, with the streams that stood there.
@@ -36,7 +45,21 @@ impl<'a> Walk<'a> {
         (block, states): (usize, HiddenStates),
         (team, progress): (&'a Team, &'a dyn Progress),
     ) -> Self {
-        Self { model, backend, team, progress, states, block }
+        Self { model, backend, team, progress, states, block, reference: None }
+    }
+
+    /// Runs a reference model of the same shape beside, in float32: products of its inputs with
+    /// this model's are summed where a request asks for them.
+    pub fn beside(
+        mut self,
+        reference: &'a Model,
+        windows: &[Vec<u32>],
+    ) -> Result<Self, CalibrateError> {
+        if reference.spec.blocks != self.model.spec.blocks {
+            return Err(CalibrateError::OtherShape);
+        }
+        self.reference = Some((reference, HiddenStates::embed(reference, windows)?));
+        Ok(self)
     }
 
     /// The streams before the next block.
@@ -46,28 +69,88 @@ impl<'a> Walk<'a> {
 
     /// Runs the next block over all windows; what its layers saw. Progress counts tokens.
     pub fn observe(&mut self, request: &Request) -> Result<BlockStatistics, CalibrateError> {
-        let (block, spec) = (self.block, &self.model.spec);
-        let sizes = &spec.blocks[block];
-        let weights = BlockWeights::load(self.model, block, self.backend)?;
-        self.model.release(block);
+        let sizes = &self.model.spec.blocks[self.block];
+        let mut runner = Runner::load(self.model, self.block, self.backend, self.team)?;
+        let mut other = match &self.reference {
+            Some((model, _)) => Some(Runner::load(model, self.block, &Reference, self.team)?),
+            None => None,
+        };
         let mut collector = Collector::new(request, sizes, self.team);
-        let (mut scratch, mut rotary) = (Scratch::default(), RotaryCache::default());
         for window in 0..self.states.len() {
+            if let (Some(other), Some((_, states))) = (&mut other, &mut self.reference) {
+                let mut kept = Kept { request, inputs: Inputs::new() };
+                states.store(window, other.run(states.load(window), &mut kept).view());
+                collector.reference = kept.inputs;
+            }
             let before = self.states.load(window);
-            let (mut x, tokens) = (before.clone(), before.nrows());
-            let mut cache = KvCache::new(sizes.kv_heads, sizes.head_dim, tokens);
-            let mut run = Run { team: self.team, scratch: &mut scratch, tap: &mut collector };
-            let rotary = rotary.get(spec, block, 0..tokens, tokens);
-            weights.attend(x.view_mut(), (&mut cache, rotary), &mut run);
-            weights.feed(x.view_mut(), &mut run);
+            let x = runner.run(before.clone(), &mut collector);
             if x.iter().any(|x| !x.is_finite()) {
-                return Err(CalibrateError::NonFinite { block, window });
+                return Err(CalibrateError::NonFinite { block: self.block, window });
             }
             collector.streams(before.view(), x.view());
             self.states.store(window, x.view());
-            self.progress.advance(tokens as u64);
+            self.progress.advance(x.nrows() as u64);
         }
         self.block += 1;
         Ok(collector.finish())
+    }
+}
+
+/// Runs one block.
+struct Runner<'a> {
+    model: &'a Model,
+    block: usize,
+    weights: BlockWeights,
+    team: &'a Team,
+    scratch: Scratch,
+    rotary: RotaryCache,
+}
+
+impl<'a> Runner<'a> {
+    fn load(
+        model: &'a Model,
+        block: usize,
+        backend: &dyn Backend,
+        team: &'a Team,
+    ) -> Result<Self, CalibrateError> {
+        let weights = BlockWeights::load(model, block, backend)?;
+        model.release(block);
+        let (scratch, rotary) = (Scratch::default(), RotaryCache::default());
+        Ok(Self { model, block, weights, team, scratch, rotary })
+    }
+
+    /// The stream behind the block.
+    fn run(&mut self, mut x: Array2<f32>, tap: &mut dyn Tap) -> Array2<f32> {
+        let (tokens, sizes) = (x.nrows(), &self.model.spec.blocks[self.block]);
+        let mut cache = KvCache::new(sizes.kv_heads, sizes.head_dim, tokens);
+        let mut run = Run { team: self.team, scratch: &mut self.scratch, tap };
+        let rotary = self.rotary.get(&self.model.spec, self.block, 0..tokens, tokens);
+        self.weights.attend(x.view_mut(), (&mut cache, rotary), &mut run);
+        self.weights.feed(x.view_mut(), &mut run);
+        x
+    }
+}
+
+/// Keeps inputs of a reference model.
+struct Kept<'a> {
+    request: &'a Request,
+    inputs: Inputs,
+}
+
+impl Tap for Kept<'_> {
+    fn see(&mut self, site: Site, x: ArrayView2<'_, f32>) {
+        if let Site::Input(role, expert) = site
+            && self.request.has_cross(role, expert)
+        {
+            self.inputs.insert((role, expert), x.to_owned());
+        }
+    }
+}
+
+impl Request {
+    /// Whether products with a reference model's input of this layer are wanted.
+    pub(super) fn has_cross(&self, role: Role, expert: Option<Expert>) -> bool {
+        let routed = matches!(expert, Some(Expert::Routed(_)));
+        self.cross && self.covariance.contains(&role) && !routed
     }
 }

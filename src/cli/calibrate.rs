@@ -36,6 +36,10 @@ pub(super) struct Args {
     /// Inputs of linear layers whose covariance is stored
     #[arg(long, value_enum, default_value_t)]
     covariance: Covariance,
+    /// Float model to run beside: sums products of its inputs with the model's, where there are
+    /// covariances
+    #[arg(long, value_name = "MODEL")]
+    reference: Option<String>,
     /// File to write
     #[arg(long, short, value_name = "FILE", required_unless_present = "dry_run")]
     output: Option<PathBuf>,
@@ -66,13 +70,15 @@ impl Covariance {
             Self::Consumers => &[Role::O, Role::Down],
             Self::All => &[Role::Q, Role::O, Role::Gate, Role::Down],
         };
-        Request { covariance: roles.iter().copied().collect(), heads: self != Self::None }
+        let heads = self != Self::None;
+        Request { covariance: roles.iter().copied().collect(), heads, cross: false }
     }
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let opened = package::open(&args.model)?;
-    let request = args.covariance.request();
+    let reference = args.reference.as_deref().map(package::open).transpose()?;
+    let request = Request { cross: reference.is_some(), ..args.covariance.request() };
     let bytes = statistics_bytes(&opened.model.spec, &request);
     let set = calibration::prepare(&opened, &args.settings, context)?;
     if args.dry_run {
@@ -82,10 +88,14 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let target = args.output.as_deref().context("--output is missing")?;
     let file = OutputFile::create(target, context.force)?;
     refuse_early(&opened.model.spec, &request, &set, args.settings.allow_rank_deficient)?;
-    let fingerprint = fingerprint(&args.model, &opened, &set, &request, context)?;
+    let mut fingerprint = fingerprint((&args.model, &opened), &set, &request, context)?.0;
+    if let Some(reference) = &reference {
+        fingerprint.reference_sha256 = Some(model_sha256(reference, context).0);
+    }
     let writer = StatisticsWriter::new(file, &fingerprint, &opened.model.spec)?;
     let begin = Instant::now();
-    let warnings = collect(&opened, &set, (writer, &request), args, context)?;
+    let models = (&opened, reference.as_ref());
+    let warnings = collect(models, &set, (writer, &request), args, context)?;
     let rate = set.tokens() as f64 / begin.elapsed().as_secs_f64().max(1e-9);
     let mut told: Vec<String> = warnings.iter().take(4).map(warning).collect();
     if warnings.len() > told.len() {
@@ -113,21 +123,28 @@ fn refuse_early(
 }
 
 /// What statistics of a model over a calibration set depend on.
+/// Also the hash of its tensors alone.
 pub(super) fn fingerprint(
-    model: &str,
-    opened: &Opened,
+    (model, opened): (&str, &Opened),
     set: &CalibrationSet,
     request: &Request,
     context: &Context,
-) -> anyhow::Result<Fingerprint> {
+) -> anyhow::Result<(Fingerprint, String)> {
     let tokenizer = opened.folder.read("tokenizer.json")?.context("no tokenizer.json")?;
-    let hash = package::source_sha256(opened, context.progress());
-    let hash = sha256(format!("{}\n{hash}", opened.model.config).as_bytes());
-    Ok(Fingerprint::new((model, &hash), &sha256(&tokenizer), &set.fingerprint, request))
+    let (hash, tensors) = model_sha256(opened, context);
+    let fingerprint =
+        Fingerprint::new((model, &hash), &sha256(&tokenizer), &set.fingerprint, request);
+    Ok((fingerprint, tensors))
+}
+
+/// Hash of configuration and tensors, and of the tensors alone.
+fn model_sha256(opened: &Opened, context: &Context) -> (String, String) {
+    let tensors = package::source_sha256(opened, context.progress());
+    (sha256(format!("{}\n{tensors}", opened.model.config).as_bytes()), tensors)
 }
 
 fn collect(
-    opened: &Opened,
+    (opened, reference): (&Opened, Option<&Opened>),
     set: &CalibrationSet,
     (mut writer, request): (StatisticsWriter<OutputFile>, &Request),
     args: &Args,
@@ -137,6 +154,9 @@ fn collect(
     let blocks = model.spec.blocks.len();
     progress.start("calibrate", (blocks * set.tokens()) as u64, Unit::Tokens);
     let mut walk = Walk::new(model, &Reference, &set.windows, (&context.team, progress))?;
+    if let Some(reference) = reference {
+        walk = walk.beside(&reference.model, &set.windows)?;
+    }
     let mut warnings = Vec::new();
     for block in 0..blocks {
         let statistics = walk.observe(request)?;

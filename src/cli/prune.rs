@@ -157,7 +157,8 @@ impl<'a> Prepared<'a> {
         let held_out = if measure.is_empty() { *measure_windows } else { 0 };
         let (calibration, held_out) =
             calibration::with_held_out(opened, &settings.calibration, held_out, context)?;
-        let here = fingerprint(model, opened, &calibration, &Request::default(), context)?;
+        let (here, source_sha256) =
+            fingerprint((model, opened), &calibration, &Request::default(), context)?;
         let statistics = match &settings.statistics {
             Some(path) => Some(statistics(path, opened, here.clone())?),
             None => None,
@@ -167,7 +168,6 @@ impl<'a> Prepared<'a> {
             "do": "prune", "settings": settings, "version": env!("CARGO_PKG_VERSION"),
             "model": here, "seed": context.seed,
         });
-        let source_sha256 = package::source_sha256(opened, context.progress());
         Ok(Self { opened, settings, plan, calibration, measured, statistics, source_sha256, step })
     }
 
