@@ -2,8 +2,9 @@
 //!
 //! Rule: attention loses `--balance` times the share of its width that the MLPs lose. Of all pairs
 //! of widths on their grids that stay within the target, the one with the smallest
-//! `unused parameters / target + |attention's cut − balance · MLPs' cut| / 4` is taken, so that a
-//! rest is used up by whichever width can hold it as long as the shares stay close.
+//! `unused parameters / target + |attention's cut − balance · MLPs' cut|` is taken: a rest that no
+//! width of the MLPs can hold is rather left unused than taken from attention. A finer
+//! `--multiple` leaves less.
 use super::{
     AttnUnit, BlockShape, PruneError, Settings,
     config::shaped_config,
@@ -319,7 +320,7 @@ impl<'a> Grid<'a> {
                 let unused = (goal - parameters(&shapes).min(goal)) as f64 / goal as f64;
                 let cut = |kept: usize, whole: usize| 1.0 - kept as f64 / whole as f64;
                 let off = cut(attn, steps.0) - self.balance * cut(ffn, steps.1);
-                let cost = unused + off.abs() / 4.0;
+                let cost = unused + off.abs();
                 if best.as_ref().is_none_or(|(least, _)| cost < *least) {
                     best = Some((cost, shapes));
                 }
