@@ -55,6 +55,7 @@ impl<'a> Job<'a> {
             source_sha256: "0",
             statistics: None,
             key: &json!({ "settings": &self.settings }),
+            recipe: &json!({ "step": [] }),
             seed: 0,
             team: &Team::new(self.threads),
             progress: self.progress,

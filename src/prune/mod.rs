@@ -10,6 +10,7 @@ mod config;
 mod depth;
 mod error;
 mod kept;
+mod outline;
 mod plan;
 mod refit;
 pub mod repair;

@@ -12,10 +12,7 @@ use super::{
     settings::{Target, setting},
     size::Size,
 };
-use crate::{
-    model::{Axis, ConfigError, Expert, Model, ModelSpec, Space, WeightStore},
-    tensor::{Bytes, RawTensor},
-};
+use crate::model::{Axis, ConfigError, Expert, Model, ModelSpec, Space};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -155,22 +152,6 @@ fn finish(
 }
 
 impl Plan {
-    /// Names, types and shapes of the pruned model without a single weight, for planning what
-    /// comes after. With `allocate` the widths of the MLPs are those of an even cut.
-    pub fn outline(&self, parent: &Model) -> Model {
-        let shape = |name: &str, shape| {
-            let dtype = parent.weights.raw.get(name)?.dtype;
-            Some((name.to_owned(), RawTensor { dtype, shape, bytes: Bytes::fixed(&[]) }))
-        };
-        let known = self.spec.tensors.iter();
-        let known = known.filter_map(|it| shape(&it.name, self.spec.shape(it)));
-        let extras = parent.extras().into_iter();
-        let extras = extras.filter_map(|it| shape(it, parent.weights.raw.get(it)?.shape.clone()));
-        let raw = known.chain(extras).collect();
-        let weights = WeightStore { raw, quantized: BTreeMap::new() };
-        Model { config: self.config.clone(), spec: self.spec.clone(), weights }
-    }
-
     /// The widths after each of `shots` cuts, in equal steps; the last are the plan's. A plan that
     /// drops blocks cuts no widths.
     pub fn shots(&self, shots: usize) -> Vec<Vec<BlockShape>> {

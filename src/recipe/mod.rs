@@ -124,7 +124,7 @@ impl Step {
     /// Refuses keys that are no flags, and pairs of flags that exclude each other.
     fn check_keys(&self, flags: &Command) -> Result<(), String> {
         let flag = |key: &str| flags.get_arguments().find(|flag| flag.get_long() == Some(key));
-        for key in self.settings.keys().filter(|key| flag(key).is_none()) {
+        if let Some(key) = self.settings.keys().find(|key| flag(key).is_none()) {
             let known = flags.get_arguments().filter_map(clap::Arg::get_long);
             let known: Vec<String> = known.map(|name| format!("`{name}`")).collect();
             return Err(format!("unknown key `{key}`, expected one of {}", known.join(", ")));
