@@ -74,7 +74,9 @@ pub(crate) fn golden(name: &str) -> Opened {
 }
 
 pub(crate) fn with(change: impl FnOnce(&mut Settings)) -> Settings {
-    let mut settings = Settings { multiple: Some(8), ..Settings::default() };
+    // Both halves are cut, and not by what the defaults happen to be.
+    let mut settings =
+        Settings { multiple: Some(8), balance: 1.0, damping: 0.01, ..Settings::default() };
     change(&mut settings);
     settings
 }

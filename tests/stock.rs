@@ -6,10 +6,7 @@
 use crate::{
     cli::program,
     gguf::export::{in_llama_cpp, largest, llama_cpp, logits, write},
-    prune::{
-        cut::prune,
-        {ids, with},
-    },
+    prune::{cut::prune, ids, with},
 };
 use milm_compress::{
     forward::Reference,
@@ -83,7 +80,7 @@ fn in_transformers(
     each.collect()
 }
 
-/// The model that is pruned, with flags that make it quick.
+/// Prunes the model that the environment names.
 fn pruned(target: &Path, flags: &[&str]) {
     let model = std::env::var_os("MILM_SMOLLM2_DIR").map_or_else(
         || PathBuf::from("builtin:milm-mini"),
@@ -91,7 +88,7 @@ fn pruned(target: &Path, flags: &[&str]) {
     );
     let mut command = program();
     command.arg("prune").arg(model).arg("-o").arg(target).args(flags);
-    command.args(["--keep=0.8", "--calibration-samples=32", "--measure-windows=1"]);
+    command.args(["--keep=0.8", "--balance=1", "--measure-windows=1"]);
     command.assert().success();
 }
 
@@ -141,25 +138,64 @@ fn without_divisors(model: &Model) -> Model {
     plain
 }
 
-/// Float32 on both sides: what differs is the order of sums.
+/// One model in both engines, as far as these are there.
 #[test]
-fn transformers_runs_a_pruned_model() {
-    let Some(python) = transformers() else { return };
+fn stock_engines_run_a_pruned_model() {
+    let (transformers, llama_cpp) = (transformers(), llama_cpp());
+    if transformers.is_none() && llama_cpp.is_none() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
-    let target = folder.path().join("pruned");
-    pruned(&target, &[]);
-    let model = crate::util::open(&target);
-    assert!(model.spec.blocks[0].head_dim % 2 == 0 && model.config["rope_scaling"].is_object());
-    let (prompt, ours) = greedy(&target);
+    let shared = folder.path().join("shared");
+    pruned(&shared, &["--calibration-samples=32"]);
+    let model = crate::util::open(&shared);
+    assert!(model.config["rope_scaling"].is_object(), "narrow heads: {}", model.config);
+    if let Some(python) = transformers {
+        by_transformers(&python, &shared, &model);
+    }
+    let Some(python) = llama_cpp else { return };
+    by_llama_cpp(&python, &shared, &model);
+    let allocated = folder.path().join("allocated");
+    pruned(&allocated, &["--allocate", "--calibration-samples=8"]);
+    let model = crate::util::open(&allocated);
+    assert!(model.config["intermediate_size"].is_array(), "{}", model.config);
+    by_llama_cpp(&python, &allocated, &model);
+}
+
+/// Float32 on both sides: what differs is the order of sums.
+fn by_transformers(python: &Path, target: &Path, model: &Model) {
+    let (prompt, ours) = greedy(target);
     let flags = ["--ids", &list(&prompt), "--greedy", &GREEDY.to_string()];
-    let (theirs, got) = in_transformers(&python, &[target], &flags).remove(0);
+    let (theirs, got) = in_transformers(python, &[target.to_owned()], &flags).remove(0);
     assert_eq!(theirs, ours, "the same text");
-    let want = logits(&model, &ours);
+    let want = logits(model, &ours);
     let (found, most) = (largest(&got, &want), top(&want));
     println!("transformers: {found} of {most}");
     assert!(found < 1e-3 * most, "{found} of {most}");
-    let wrong = largest(&got, &logits(&without_divisors(&model), &ours));
+    let wrong = largest(&got, &logits(&without_divisors(model), &ours));
     assert!(wrong > 1e-2 * most, "other frequencies change {wrong} of {most} only");
+}
+
+/// With float32 weights only the order of sums differs. With float16 weights llama.cpp rounds the
+/// inputs of every layer by up to 2⁻¹¹ of each. What that does to log-probabilities grows with the
+/// depth: 0.0025 in eight blocks, 0.07 in thirty of a model that pruning made less sure.
+fn by_llama_cpp(python: &Path, target: &Path, model: &Model) {
+    let name = target.file_name().unwrap().to_str().unwrap();
+    let (prompt, ours) = greedy(target);
+    let (want, vocab) = (logits(model, &ours), model.spec.vocab);
+    let input = ["--text", SAID, "--greedy", &GREEDY.to_string()];
+    let (theirs, got) = in_llama_cpp(python, &exported(target, "f32"), &input);
+    assert_eq!(theirs[..prompt.len()], prompt, "{name}: the same tokens");
+    assert_eq!(theirs, ours, "{name}: the same text");
+    let (found, most) = (likeliest(&want, &got, vocab), largest(&got, &want));
+    println!("llama.cpp, {name}, f32: {found} among the likeliest, {most} of {}", top(&want));
+    assert!(found < 0.001, "{name}: {found}");
+    let (_, got) = in_llama_cpp(python, &exported(target, "f16"), &["--ids", &list(&ours)]);
+    let (found, most) = (likeliest(&want, &got, vocab), largest(&got, &want));
+    println!("llama.cpp, {name}, f16: {found} among the likeliest, {most} of {}", top(&want));
+    assert!(found < 0.2, "{name}: {found}");
+    let other = likeliest(&logits(&without_divisors(model), &ours), &got, vocab);
+    assert!(other > 2.0 * found.max(0.05), "{name}: other frequencies change {other} only");
 }
 
 /// Every family that is said to load, in the way that is said to.
@@ -201,38 +237,6 @@ fn exported(folder: &Path, dtype: &str) -> PathBuf {
     command.arg("export").arg(folder).args(["--to", "gguf", "--dtype", dtype, "-o"]).arg(&file);
     command.assert().success();
     file
-}
-
-/// With float32 weights only the order of sums differs. With float16 weights the file holds other
-/// numbers, off by 2⁻¹¹ of each, and llama.cpp rounds activations as well: log-probabilities move
-/// by about as much as logits of 30 rounded once, 30·2⁻¹¹ = 0.015.
-#[test]
-fn llama_cpp_runs_a_pruned_model() {
-    let Some(python) = llama_cpp() else { return };
-    let folder = tempfile::tempdir().unwrap();
-    for (name, flags) in [("shared", &[][..]), ("allocated", &["--allocate"])] {
-        let target = folder.path().join(name);
-        pruned(&target, flags);
-        let model = crate::util::open(&target);
-        let uneven = model.config["intermediate_size"].is_array();
-        assert_eq!(uneven, name == "allocated", "{}", model.config);
-        let (prompt, ours) = greedy(&target);
-        let (want, vocab) = (logits(&model, &ours), model.spec.vocab);
-        let run = |file: &Path, input: &[&str]| in_llama_cpp(&python, file, input);
-        let file = exported(&target, "f32");
-        let (theirs, got) = run(&file, &["--text", SAID, "--greedy", &GREEDY.to_string()]);
-        assert_eq!(theirs[..prompt.len()], prompt, "{name}: the same tokens");
-        assert_eq!(theirs, ours, "{name}: the same text");
-        let (found, most) = (likeliest(&want, &got, vocab), largest(&got, &want));
-        println!("llama.cpp, {name}, f32: {found} among the likeliest, {most} of {}", top(&want));
-        assert!(found < 0.001, "{name}: {found}");
-        let (_, got) = run(&exported(&target, "f16"), &["--ids", &list(&ours)]);
-        let (found, most) = (likeliest(&want, &got, vocab), largest(&got, &want));
-        println!("llama.cpp, {name}, f16: {found} among the likeliest, {most} of {}", top(&want));
-        assert!(found < 0.05, "{name}: {found}");
-        let other = likeliest(&logits(&without_divisors(&model), &ours), &got, vocab);
-        assert!(other > 0.1, "{name}: other frequencies change {other} only");
-    }
 }
 
 /// What is said of llama.cpp before the work is what the export does after it, and what goes out

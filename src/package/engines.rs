@@ -1,6 +1,6 @@
 //! Which engines load a shape, before it is made.
 use super::gguf;
-use crate::model::ModelSpec;
+use crate::model::{ModelSpec, RopeScaling};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -62,6 +62,11 @@ fn uneven_llama(spec: &ModelSpec) -> Option<String> {
 
 /// What the export would say of the file.
 fn llama_cpp(spec: &ModelSpec, config: &Value) -> Option<String> {
+    // Divisors that are only planned are ones, which the export would leave out.
+    let divisors = matches!(spec.rope.scaling, RopeScaling::LongRope { .. });
+    if divisors && spec.blocks.iter().any(|block| block.qk_norm) {
+        return Some(format!("`{}` takes no rotary divisors there: cut whole heads", spec.family));
+    }
     kept_pairs(spec, config).or_else(|| {
         let refusal = gguf::accepts(spec).err()?.to_string();
         refusal.lines().next().map(str::to_owned)

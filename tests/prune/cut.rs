@@ -191,7 +191,7 @@ fn mini(target: &Path, more: &[&str]) -> Value {
 fn least_squares_helps_on_held_out_text() {
     let top = tempfile::tempdir().unwrap();
     let target = top.path().join("out");
-    let report = mini(&target, &["--keep=0.7"]);
+    let report = mini(&target, &["--keep=0.7", "--balance=1"]);
     let refits = report["refits"].as_array().unwrap();
     assert_eq!(refits.len(), 16, "two of each block");
     for refit in refits {
@@ -227,9 +227,9 @@ fn stored_statistics_choose_the_same_units() {
     calibrate(&[], &file);
     let statistics = format!("--statistics={}", file.display());
     for (name, flags) in [
-        ("plain", ["--keep=0.8", "--repair=none", "--score=transact"]),
-        ("obs", ["--keep=0.6", "--repair=none", "--score=obs"]),
-        ("shots", ["--keep=0.6", "--repair=none", "--shots=2"]),
+        ("plain", ["--keep=0.8", "--balance=1", "--repair=none", "--score=transact"]),
+        ("obs", ["--keep=0.6", "--balance=1", "--repair=none", "--score=obs"]),
+        ("shots", ["--keep=0.6", "--balance=1", "--repair=none", "--shots=2"]),
     ] {
         let [walked, stored] =
             ["walked", "stored"].map(|it| top.path().join(format!("{name}-{it}")));

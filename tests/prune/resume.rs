@@ -50,7 +50,7 @@ fn in_two_shots() -> Settings {
 }
 
 /// Stops everywhere: while scoring, between the parts, while cutting, measuring and writing, in
-/// each of two shots; of every six neighbouring places one.
+/// each of two shots; of every seventeen neighbouring places one.
 #[test]
 fn a_run_that_is_stopped_anywhere_goes_on() {
     let opened = golden("llama");
@@ -63,7 +63,7 @@ fn a_run_that_is_stopped_anywhere_goes_on() {
     let reports = count.reports.load(Ordering::Relaxed);
     assert!(reports > 200, "{reports}");
     let mut resumed = 0;
-    for at in (0..reports).step_by(6).chain([reports - 1]) {
+    for at in (0..reports).step_by(17).chain([reports - 1]) {
         let parts = top.path().join(format!("parts-{at}"));
         let fuse = Fuse::new(at);
         let stopped = Job { progress: &fuse, ..Job::new(&opened, in_two_shots()) };
@@ -78,7 +78,7 @@ fn a_run_that_is_stopped_anywhere_goes_on() {
         resumed += usize::from(rest.reports.load(Ordering::Relaxed) < reports);
         fs::remove_dir_all(&parts).unwrap();
     }
-    assert!(resumed > 20, "only {resumed} runs went on, the others began anew");
+    assert!(resumed > 10, "only {resumed} runs went on, the others began anew");
     assert_eq!(names(top.path()), ["whole"], "nothing is left over");
 }
 
@@ -119,10 +119,11 @@ fn threads_change_no_byte() {
     }
 }
 
-const FLAGS: [&str; 7] = [
+const FLAGS: [&str; 8] = [
     "prune",
     "builtin:milm-mini",
     "--keep=0.8",
+    "--balance=1",
     "--calibration-samples=12",
     "--calibration-tokens=128",
     "--measure-windows=1",
@@ -168,7 +169,8 @@ fn a_killed_program_resumes_to_the_same_bytes() {
         run(&target, &[]).code(2).stderr(way_out);
         let seed = predicate::str::contains("seed").and(predicate::str::contains("hint: "));
         run(&target, &["--resume", "--seed", "1"]).code(2).stderr(seed);
-        let damping = predicate::str::contains("`settings.damping`: 0.01 then, 0.2 now");
+        let damping =
+            predicate::str::is_match("`settings.damping`: [0-9.]+ then, 0.2 now").unwrap();
         run(&target, &["--resume", "--damping", "0.2"]).code(2).stderr(damping);
         run(&target, &["--resume", "--threads", "2"]).success();
         same(&whole, &target, name);
