@@ -194,7 +194,7 @@ fn hidden_units_of_every_family_equal_zeroed_ones() {
         assert!(found < SAME, "{name}: {found}");
         // The twin: another unit in one place.
         for units in kept[1].mlp.values_mut() {
-            let other = (0..units.len() + 1).find(|u| !units.contains(u)).unwrap();
+            let other = (0..=units.len()).find(|u| !units.contains(u)).unwrap();
             units[0] = other;
             units.sort_unstable();
         }

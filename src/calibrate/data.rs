@@ -242,6 +242,7 @@ mod tests {
         Settings { calibration_samples: samples, calibration_tokens: tokens, ..Settings::default() }
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as tokenizers are called")]
     fn bytes_as_ids(text: &str) -> Result<Vec<u32>, String> {
         Ok(text.bytes().map(u32::from).collect())
     }

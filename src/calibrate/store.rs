@@ -269,22 +269,20 @@ impl Statistics {
             if tokens == 0 && matches!(expert, Some(Expert::Routed(_))) {
                 continue; // no token was sent there
             }
-            let covariance = match self.tensors.contains_key(&of("covariance")) {
-                true => {
-                    let values = self.narrow(&of("covariance"), triangle(width))?;
-                    let mut square = Array2::zeros((width, width));
-                    fill(square.view_mut(), &mut values.into_iter());
-                    Some(square)
-                }
-                false => None,
+            let covariance = if self.tensors.contains_key(&of("covariance")) {
+                let values = self.narrow(&of("covariance"), triangle(width))?;
+                let mut square = Array2::zeros((width, width));
+                fill(square.view_mut(), &mut values.into_iter());
+                Some(square)
+            } else {
+                None
             };
-            let cross = match self.tensors.contains_key(&of("cross")) {
-                true => {
-                    let values = self.narrow(&of("cross"), width.saturating_mul(width))?;
-                    let square = Array2::from_shape_vec((width, width), values);
-                    Some(square.expect("as many as were asked for"))
-                }
-                false => None,
+            let cross = if self.tensors.contains_key(&of("cross")) {
+                let values = self.narrow(&of("cross"), width.saturating_mul(width))?;
+                let square = Array2::from_shape_vec((width, width), values);
+                Some(square.expect("as many as were asked for"))
+            } else {
+                None
             };
             all.inputs.insert((role, expert), InputStatistics { moments, covariance, cross });
         }

@@ -64,6 +64,7 @@ impl WorkDir {
     }
 
     /// A JSON file of the work.
+    #[expect(clippy::disallowed_methods, reason = "the folder is made here")]
     pub fn json(&self, name: &str) -> Result<Option<Value>, CheckpointError> {
         let path = self.path.join(name);
         match fs::read(&path) {

@@ -251,7 +251,6 @@ fn check_same(folder: &Path, step: &Value) -> anyhow::Result<()> {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the folder was made here, and is used up")]
 fn remove(folder: &Path) -> anyhow::Result<()> {
     std::fs::remove_dir_all(folder).with_context(|| format!("cannot remove `{}`", folder.display()))
 }

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 /// with the report `prune.json` beside the weights. Finished blocks lie in `DIR.partial` until the
 /// checkpoint is complete: --resume goes on from there after an interruption.
 #[derive(clap::Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[command(after_help = "Examples:\n  \
     milm-compress prune ./model --keep 0.8 -o ./pruned\n  \
     milm-compress prune ./milm2-6b --target-params 3.5B -o ./milm2-4b --dry-run\n  \
@@ -71,6 +72,7 @@ pub(super) struct Settings {
 /// What the cost is measured on.
 #[derive(clap::Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
+#[expect(clippy::struct_field_names, reason = "fields are flags among those of other structs")]
 struct Measure {
     /// Text to measure the cost on; may be repeated [default: windows of the calibration text that
     /// are not calibrated on]

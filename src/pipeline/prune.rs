@@ -129,17 +129,14 @@ impl Prune<'_> {
         let windows = &self.calibration.windows;
         self.progress.start("score", (blocks * self.calibration.tokens()) as u64, Unit::Tokens);
         let mut influence = Vec::new();
-        match self.statistics {
-            Some(statistics) => {
-                for b in 0..blocks {
-                    influence.push(statistics.block(b)?.influence);
-                }
+        if let Some(statistics) = self.statistics {
+            for b in 0..blocks {
+                influence.push(statistics.block(b)?.influence);
             }
-            None => {
-                let mut walk = Walk::new(float, &Reference, windows, aids)?;
-                for _ in 0..blocks {
-                    influence.push(walk.observe(&Request::default())?.influence);
-                }
+        } else {
+            let mut walk = Walk::new(float, &Reference, windows, aids)?;
+            for _ in 0..blocks {
+                influence.push(walk.observe(&Request::default())?.influence);
             }
         }
         self.progress.finish();

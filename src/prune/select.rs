@@ -126,7 +126,7 @@ impl Choice<'_> {
             let norms =
                 weight.outer_iter().map(|row| row.iter().map(|w| f64::from(*w).powi(2)).sum());
             let norms: Vec<f64> = norms.collect();
-            Ok(norms.chunks(width).flat_map(|head| pair_sums(head)).collect())
+            Ok(norms.chunks(width).flat_map(pair_sums).collect())
         };
         let grouped = |heads: &[f64], width: usize| -> Vec<f64> {
             (0..sizes.kv_heads).flat_map(|kv| sum_heads(heads, kv, (width, repeat))).collect()

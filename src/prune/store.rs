@@ -5,6 +5,7 @@ use crate::{
     tensor::{Bytes, Dtype, RawTensor},
 };
 use ndarray::Array2;
+use std::collections::BTreeMap;
 
 impl BlockScores {
     /// Every number in float64.
@@ -55,8 +56,8 @@ impl BlockScores {
         for (key, tensor) in tensors {
             let (kind, rest) = key.split_once('.').unwrap_or((key, ""));
             match kind {
-                "mlp" => drop(scores.mlp.insert(expert(rest)?, numbers(tensor)?)),
-                "costs" => drop(scores.costs.insert(expert(rest)?, numbers(tensor)?)),
+                "mlp" => place(&mut scores.mlp, rest, numbers(tensor)?)?,
+                "costs" => place(&mut scores.costs, rest, numbers(tensor)?)?,
                 "energies" => scores.norm_energies.push(numbers(tensor)?),
                 "channels" => {
                     let channels = numbers(tensor)?.iter().map(|it| *it as usize).collect();
@@ -82,12 +83,15 @@ fn name(expert: Option<Expert>) -> String {
     }
 }
 
-fn expert(name: &str) -> Option<Option<Expert>> {
-    match name {
-        "dense" => Some(None),
-        "shared" => Some(Some(Expert::Shared)),
-        number => number.parse().ok().map(|e| Some(Expert::Routed(e))),
-    }
+/// Puts scores where they belong; `None` when that is nowhere.
+fn place(of: &mut BTreeMap<Option<Expert>, Vec<f64>>, name: &str, scores: Vec<f64>) -> Option<()> {
+    let expert = match name {
+        "dense" => None,
+        "shared" => Some(Expert::Shared),
+        number => Some(Expert::Routed(number.parse().ok()?)),
+    };
+    of.insert(expert, scores);
+    Some(())
 }
 
 fn raw(shape: Vec<usize>, values: &[f64]) -> RawTensor {
@@ -109,7 +113,6 @@ fn matrix(raw: &RawTensor) -> Option<Array2<f64>> {
 mod tests {
     use super::*;
     use ndarray::array;
-    use std::collections::BTreeMap;
 
     #[test]
     fn scores_come_back_as_they_went() {
