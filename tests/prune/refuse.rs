@@ -58,7 +58,7 @@ fn an_unknown_score_is_known_before_any_work() {
 
 #[test]
 fn too_few_tokens() {
-    let few = ["--keep=0.8", "--calibration-samples=2", "--calibration-tokens=100"];
+    let few = ["--keep=0.8", "--balance=1", "--calibration-samples=2", "--calibration-tokens=100"];
     let text = refused(MINI, &few);
     for part in ["384 rows", "200 tokens", "--allow-rank-deficient"] {
         assert!(text.contains(part), "{text}");
@@ -66,7 +66,14 @@ fn too_few_tokens() {
     let top = tempfile::tempdir().unwrap();
     let run = |samples: &str, more: &[&str]| {
         let mut command = program();
-        command.args(["prune", MINI, "--keep=0.8", "--calibration-tokens=100", "-o"]);
+        command.args([
+            "prune",
+            MINI,
+            "--keep=0.8",
+            "--balance=1",
+            "--calibration-tokens=100",
+            "-o",
+        ]);
         command.arg(top.path().join(samples)).args(["--calibration-samples", samples]).args(more);
         let output = command.assert().success().get_output().clone();
         String::from_utf8(output.stderr).unwrap()
