@@ -39,7 +39,7 @@ struct Offer {
 /// Widths for blocks with the same total as `widths`, so that what is lost costs little.
 ///
 /// `costs` are what each hidden unit of each block is worth, in any order, on a scale that is
-/// common to all blocks (energy of its output relative to the residual stream's). From all units,
+/// common to all blocks (its share of the block's influence). From all units,
 /// runs of `multiple` of a block's cheapest ones go, the cheapest run first (of equal ones that of
 /// the first block), until no run fits into what has still to go; every block keeps at least one
 /// run. `widths` must be reachable by whole runs, else what is left over stays.

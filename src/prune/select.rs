@@ -38,7 +38,7 @@ pub struct BlockScores {
     pub values: Vec<Values>,
     /// Hidden units.
     pub mlp: BTreeMap<Option<Expert>, Vec<f64>>,
-    /// What losing a hidden unit adds to the residual stream, relative to the stream's energy.
+    /// What losing a hidden unit does to the residual stream, as a share of the block's influence.
     pub costs: BTreeMap<Option<Expert>, Vec<f64>>,
     /// Energies of queries and keys per rotary pair before the gain of their norm, if they have
     /// one.
@@ -106,7 +106,7 @@ impl Choice<'_> {
             });
             let site = self.site(down.view(), input, (block, salt));
             scores.mlp.insert(*expert, self.score.units(&site, 1, *width)?);
-            scores.costs.insert(*expert, costs(&down, input, seen.energy));
+            scores.costs.insert(*expert, costs(&down, input, seen.influence));
         }
         Ok(scores)
     }
@@ -189,14 +189,18 @@ impl Choice<'_> {
     }
 }
 
-/// What losing each hidden unit adds to the residual stream: Σ x² · ‖w‖² ÷ Σ ‖stream‖².
-fn costs(down: &Array2<f32>, input: &InputStatistics, energy: f64) -> Vec<f64> {
+/// What losing each hidden unit does to the residual stream: its share of Σ x² · ‖w‖² over the
+/// block's units, of the block's influence. The stream's own energy is no measure: on a few tokens
+/// it is thousands of times that of the others, in the middle blocks alone.
+fn costs(down: &Array2<f32>, input: &InputStatistics, influence: f64) -> Vec<f64> {
     let mut columns = vec![0.0; down.ncols()];
     for row in down.outer_iter() {
         columns.iter_mut().zip(row).for_each(|(sum, w)| *sum += f64::from(*w).powi(2));
     }
     let each = columns.iter().zip(&input.moments.sum_squares);
-    each.map(|(column, squares)| column * squares / energy.max(f64::MIN_POSITIVE)).collect()
+    let energies: Vec<f64> = each.map(|(column, squares)| column * squares).collect();
+    let all = energies.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+    energies.iter().map(|energy| influence * energy / all).collect()
 }
 
 /// Energies of queries and keys per rotary pair before the gain of their norm, over all heads,
