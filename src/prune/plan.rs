@@ -2,8 +2,8 @@
 //!
 //! Rule: attention loses `--balance` times the share of its width that the MLPs lose. Of all pairs
 //! of widths on their grids that stay within the target, the one with the smallest
-//! `unused parameters / target + |attention's cut − balance · MLPs' cut|` is taken: a rest that no
-//! width of the MLPs can hold is rather left unused than taken from attention. A finer
+//! `unused parameters / target + 4 · |attention's cut − balance · MLPs' cut|` is taken: a rest that
+//! no width of the MLPs can hold is rather left unused than taken from attention. A finer
 //! `--multiple` leaves less.
 use super::{
     AttnUnit, BlockShape, PruneError, Settings,
@@ -301,7 +301,7 @@ impl<'a> Grid<'a> {
                 let unused = (goal - parameters(&shapes).min(goal)) as f64 / goal as f64;
                 let cut = |kept: usize, whole: usize| 1.0 - kept as f64 / whole as f64;
                 let off = cut(attn, steps.0) - self.balance * cut(ffn, steps.1);
-                let cost = unused + off.abs();
+                let cost = unused + 4.0 * off.abs();
                 if best.as_ref().is_none_or(|(least, _)| cost < *least) {
                     best = Some((cost, shapes));
                 }
@@ -522,10 +522,12 @@ mod tests {
     fn normed_queries_lose_whole_groups_unless_told_otherwise() {
         let mut config = milm("milm2-4b");
         config["architectures"] = json!(["Qwen3ForCausalLM"]);
-        let groups = planned(&config, |s| s.keep = Some(0.5)).unwrap();
+        let groups = planned(&config, |s| (s.keep, s.balance) = (Some(0.5), 1.0)).unwrap();
         assert_eq!(groups.attn_unit, AttnUnit::Groups);
         assert!(groups.blocks[0].kv_heads < 8 && groups.notes.is_empty());
-        let of = |s: &mut Settings| (s.keep, s.attn_unit) = (Some(0.5), Some(AttnUnit::Pairs));
+        let of = |s: &mut Settings| {
+            (s.keep, s.balance, s.attn_unit) = (Some(0.5), 1.0, Some(AttnUnit::Pairs));
+        };
         assert!(planned(&config, of).unwrap().notes[0].contains("gains"));
     }
 }
