@@ -196,7 +196,8 @@ fn unit_costs(spec: &ModelSpec) -> UnitCosts {
 pub(super) fn default_multiple(width: usize) -> usize {
     match width {
         2048.. => 256,
-        512.. => 128,
+        1024.. => 128,
+        512.. => 64,
         _ => 32,
     }
 }

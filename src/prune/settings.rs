@@ -62,7 +62,7 @@ pub struct Settings {
     /// attention only when the MLPs cannot give more
     #[arg(long, value_name = "X", default_value_t = 0.0)]
     pub balance: f64,
-    /// MLP widths are multiples of this [default: 256; 128 below 2048, 32 below 512]
+    /// MLP widths are multiples of this [default: 256; 128 below 2048, 64 below 1024, 32 below 512]
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub multiple: Option<usize>,
