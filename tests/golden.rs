@@ -30,26 +30,9 @@ fn opened(name: &str, change: impl Fn(&mut Value)) -> Model {
     Model::new(config, model.weights).unwrap()
 }
 
-const MODELS: [&str; 14] = [
-    "llama",
-    "llama-mha",
-    "llama-rope-linear",
-    "llama-rope-llama3",
-    "llama-rope-longrope",
-    "llama-rope-yarn",
-    "llama-tied-bias",
-    "llama-wide-heads",
-    "mistral-sliding",
-    "mixtral",
-    "qwen2",
-    "qwen2-moe",
-    "qwen3-moe",
-    "qwen3-tied",
-];
-
 #[test]
 fn every_family_agrees_with_transformers() {
-    for name in MODELS {
+    for name in util::MODELS {
         let model = opened(name, |_| ());
         let found = difference(&model, &util::golden().join(name).join("golden.safetensors"));
         assert!(found < 1e-4, "{name}: {found}");

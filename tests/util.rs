@@ -9,6 +9,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// The golden checkpoints, by their folders.
+pub(crate) const MODELS: [&str; 14] = [
+    "llama",
+    "llama-mha",
+    "llama-rope-linear",
+    "llama-rope-llama3",
+    "llama-rope-longrope",
+    "llama-rope-yarn",
+    "llama-tied-bias",
+    "llama-wide-heads",
+    "mistral-sliding",
+    "mixtral",
+    "qwen2",
+    "qwen2-moe",
+    "qwen3-moe",
+    "qwen3-tied",
+];
+
 /// The folder of golden files.
 pub(crate) fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")

@@ -58,14 +58,14 @@ impl Seen<'_> {
 impl Shot<'_> {
     /// Scores every block and chooses what stays.
     pub(super) fn choose(&mut self, journal: &mut Journal) -> Result<Chosen, PipelineError> {
-        let Prune { settings, progress, .. } = *self.prune;
+        let Prune { settings, calibration, progress, .. } = *self.prune;
         let choice = self.prune.choice()?;
         let blocks = self.source.spec.blocks.len();
         if !journal.is_past(self.index, Phase::Score) {
             let request = choice.request(&self.source.spec, &self.shapes);
             let first = journal.next(self.index, Phase::Score);
             let mut seen = self.seen(journal, first)?;
-            progress.start("score", ((blocks - first) * self.tokens()) as u64, Unit::Tokens);
+            progress.start("score", ((blocks - first) * calibration.tokens()) as u64, Unit::Tokens);
             for b in first..blocks {
                 let statistics = seen.block(b, &request)?;
                 let scores = choice.score(self.source, b, &statistics, &self.shapes[b])?;
@@ -85,11 +85,6 @@ impl Shot<'_> {
         let gains =
             scores.iter().zip(&kept).map(|(scores, kept)| scores.gain_ratios(kept)).collect();
         Ok(Chosen { kept, gains })
-    }
-
-    /// Tokens that are calibrated on.
-    fn tokens(&self) -> usize {
-        self.prune.calibration.windows.iter().map(Vec::len).sum()
     }
 
     fn seen(&self, journal: &Journal, first: usize) -> Result<Seen<'_>, PipelineError> {
