@@ -2,13 +2,12 @@
 use super::{
     Context, Outcome, eval, output,
     prune::{self, Prepared},
-    quantize::summary_text,
+    quantize,
     run::{Settings as RunSettings, continue_prompt},
 };
 use crate::{
     checkpoint::{CheckpointError, Folder, OutputDir, difference},
-    package::{self, Job, Manifest, Opened},
-    quantize,
+    package::{self, Manifest, Opened},
     recipe::{Recipe, Step, Verb},
     report,
 };
@@ -152,7 +151,7 @@ impl<'a> Work<'a> {
                 }
                 Planned::Quantize(settings) => {
                     let model = outline.as_ref().unwrap_or(&self.opened.model);
-                    let planned = quantize::plan(model, settings);
+                    let planned = settings.plan(model);
                     let pruned = if outline.is_some() { ", of the pruned model" } else { "" };
                     planned.with_context(|| format!("step `quantize`{pruned}"))?;
                 }
@@ -181,7 +180,7 @@ impl<'a> Work<'a> {
                     let step = self.prune(settings, between.as_deref())?;
                     self.resolved["step"][at] = step;
                 }
-                Planned::Quantize(settings) => self.quantize(settings, between.as_deref())?,
+                Planned::Quantize(settings) => self.quantize((at, settings), between.as_deref())?,
                 Planned::Eval(settings) => {
                     let report = eval::evaluate(&package, settings, self.context)?;
                     package::set_evaluation(&package, serde_json::to_value(&report)?)?;
@@ -225,15 +224,18 @@ impl<'a> Work<'a> {
 
     fn quantize(
         &self,
-        settings: &quantize::Settings,
+        (at, settings): (usize, &quantize::Settings),
         between: Option<&Path>,
     ) -> anyhow::Result<()> {
-        let pruned = between.map(|path| package::open(&path.to_string_lossy())).transpose()?;
+        let between = between.map(|path| path.to_string_lossy());
+        let pruned = between.as_deref().map(package::open).transpose()?;
         let opened = pruned.as_ref().unwrap_or(&self.opened);
-        let (team, progress) = (&self.context.team, self.context.progress());
-        let job = Job { opened, settings, recipe: &self.resolved, team, progress };
-        let summary = job.write(&self.args.output, self.context.force)?;
-        output::text(&summary_text(&self.args.output, &summary))
+        let name = between.as_deref().unwrap_or(&self.model);
+        let prepared = quantize::Prepared::read((name, opened), settings, self.context)?;
+        let mut recipe = self.resolved.clone();
+        recipe["step"][at] = prepared.step.clone();
+        let done = prepared.write(&self.args.output, &recipe, self.context)?;
+        output::text(&done.text(&self.args.output))
     }
 }
 

@@ -1,12 +1,17 @@
 //! `milm-compress quantize`: a float checkpoint becomes a package.
-use super::{Context, Outcome, output};
+use super::{Context, Outcome, calibrate::fingerprint, calibration, output};
 use crate::{
-    package::{self, Estimate, Job, Summary},
-    quantize::{Plan, Settings},
+    calibrate::{self, Request},
+    model::Model,
+    package::{self, Estimate, Job, Opened, Summary},
+    pipeline::{Quantize, Quantized, needs_text},
+    quantize::{self, Plan, QuantizeError},
+    report,
 };
 use anyhow::Context as _;
 use comfy_table::{CellAlignment, Table, presets};
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// Quantize a checkpoint into a package
@@ -35,17 +40,23 @@ pub(super) struct Args {
     json: bool,
 }
 
+/// Settings of `quantize`. Every field is a flag and a recipe key of the same name.
+#[derive(clap::Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub(super) struct Settings {
+    #[command(flatten)]
+    #[serde(flatten)]
+    quantize: quantize::Settings,
+    #[command(flatten)]
+    #[serde(flatten)]
+    calibration: calibrate::Settings,
+}
+
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let opened = package::open(&args.model)?;
-    let recipe = json!({ "step": [{ "do": "quantize", "settings": args.settings }] });
-    let job = Job {
-        opened: &opened,
-        settings: &args.settings,
-        recipe: &recipe,
-        team: &context.team,
-        progress: context.progress(),
-    };
     if args.dry_run {
+        let recipe = json!({ "step": [{ "do": "quantize", "settings": args.settings }] });
+        let job = args.settings.job(&opened, &recipe, context);
         let plan = job.plan()?;
         let estimate = job.estimate(&plan)?;
         if args.json {
@@ -56,19 +67,111 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Done);
     }
     let target = args.output.as_deref().context("--output is missing")?;
-    let summary = job.write(target, context.force)?;
+    let prepared = Prepared::read((&args.model, &opened), &args.settings, context)?;
+    let recipe = json!({ "step": [prepared.step] });
+    let done = prepared.write(target, &recipe, context)?;
     if args.json {
-        let mut value = serde_json::to_value(&summary)?;
+        let mut value = serde_json::to_value(&done.summary)?;
         value["schema"] = 1.into();
         value["output"] = target.display().to_string().into();
+        if let Some(quantized) = &done.quantized {
+            value["layers"] = serde_json::to_value(&quantized.layers)?;
+        }
         output::json(Path::new("-"), &value, context)?;
     } else {
-        output::text(&summary_text(target, &summary))?;
+        output::text(&done.text(target))?;
     }
     Ok(Outcome::Done)
 }
 
-pub(super) fn summary_text(target: &Path, summary: &Summary) -> String {
+impl Settings {
+    /// What becomes of each tensor of a model.
+    pub(super) fn plan(&self, model: &Model) -> Result<Plan, QuantizeError> {
+        quantize::plan(model, &self.quantize)
+    }
+
+    fn job<'a>(&'a self, opened: &'a Opened, recipe: &'a Value, context: &'a Context) -> Job<'a> {
+        let (team, progress) = (&context.team, context.progress());
+        Job { opened, settings: &self.quantize, recipe, team, progress }
+    }
+}
+
+/// A quantization with everything that it needs read.
+pub(super) struct Prepared<'a> {
+    opened: &'a Opened,
+    settings: &'a Settings,
+    /// Text to calibrate on and the hash of the source, where they are needed.
+    calibration: Option<(calibrate::CalibrationSet, String)>,
+    /// The step as manifests hold it, with everything that the result depends on.
+    pub(super) step: Value,
+}
+
+/// A package that was made.
+pub(super) struct Done {
+    summary: Summary,
+    quantized: Option<Quantized>,
+}
+
+impl<'a> Prepared<'a> {
+    /// Checks the plan and reads text.
+    pub(super) fn read(
+        (model, opened): (&str, &'a Opened),
+        settings: &'a Settings,
+        context: &Context,
+    ) -> anyhow::Result<Self> {
+        settings.plan(&opened.model)?;
+        let mut step = json!({ "do": "quantize", "settings": settings });
+        let mut calibrated = None;
+        if needs_text(&settings.quantize) {
+            let set = calibration::prepare(opened, &settings.calibration, context)?;
+            let request = Request::default();
+            let (here, source) = fingerprint((model, opened), &set, &request, context)?;
+            step["version"] = env!("CARGO_PKG_VERSION").into();
+            step["model"] = serde_json::to_value(here)?;
+            step["seed"] = context.seed.into();
+            calibrated = Some((set, source));
+        }
+        Ok(Self { opened, settings, calibration: calibrated, step })
+    }
+
+    /// Quantizes into a folder. `recipe` is stored in its manifest.
+    pub(super) fn write(
+        &self,
+        target: &Path,
+        recipe: &Value,
+        context: &Context,
+    ) -> anyhow::Result<Done> {
+        let Some((calibration, source_sha256)) = &self.calibration else {
+            let summary =
+                self.settings.job(self.opened, recipe, context).write(target, context.force)?;
+            return Ok(Done { summary, quantized: None });
+        };
+        let quantize = Quantize {
+            opened: self.opened,
+            settings: &self.settings.quantize,
+            calibration,
+            source_sha256,
+            recipe,
+            team: &context.team,
+            progress: context.progress(),
+        };
+        let (quantized, summary) = quantize.write(target, context.force)?;
+        Ok(Done { summary, quantized: Some(quantized) })
+    }
+}
+
+impl Done {
+    /// As told on a terminal.
+    pub(super) fn text(&self, target: &Path) -> String {
+        let mut text = summary_text(target, &self.summary);
+        if let Some(quantized) = &self.quantized {
+            text += &report::quantized_text(quantized);
+        }
+        text
+    }
+}
+
+fn summary_text(target: &Path, summary: &Summary) -> String {
     let first = format!(
         "{}: {:.2} MB from {:.2} MB, {:.3} bits per weight ({:.3} over the {} quantized)\n",
         target.display(),

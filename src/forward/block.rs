@@ -11,7 +11,7 @@ use super::{
 };
 use crate::linalg::{Team, add_assign, rms_norm};
 use crate::model::{Model, Role, WeightError};
-use ndarray::{ArrayView2, ArrayViewMut2};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
 /// The weights of a block, ready to run: `x ← x + attention(norm(x)); x ← x + mlp(norm(x))`.
 pub struct BlockWeights {
@@ -47,6 +47,24 @@ impl BlockWeights {
         let mut run = Run { team, scratch, tap: &mut NoTap };
         self.attend(x.view_mut(), place, &mut run);
         self.feed(x, &mut run);
+    }
+
+    /// What the first half's projections see of the stream `x`: `norm(x)`, `[tokens, hidden]`.
+    pub fn attention_input(&self, x: ArrayView2<'_, f32>, team: &Team) -> Array2<f32> {
+        self.normed(x, &self.attention_gain, team)
+    }
+
+    /// What the second half's projections see of the stream `x`: `norm(x)`, `[tokens, hidden]`.
+    pub fn mlp_input(&self, x: ArrayView2<'_, f32>, team: &Team) -> Array2<f32> {
+        self.normed(x, &self.mlp_gain, team)
+    }
+
+    fn normed(&self, x: ArrayView2<'_, f32>, gain: &[f32], team: &Team) -> Array2<f32> {
+        let mut normed = Array2::zeros(x.dim());
+        each_row(normed.view_mut(), team, |t, y| {
+            rms_norm(x.row(t).to_slice().expect("rows are contiguous"), gain, self.eps, y);
+        });
+        normed
     }
 
     /// The first half: `x ← x + attention(norm(x))`, in place.

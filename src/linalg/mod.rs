@@ -9,6 +9,7 @@ mod compare;
 mod elementwise;
 mod error;
 mod gram;
+pub mod least_squares;
 mod matmul;
 mod spectral;
 mod team;

@@ -10,7 +10,7 @@ pub use config::ConfigError;
 pub use rope::{KeptPairs, Rope, RopeScaling};
 pub use space::{Axis, Expert, Side, Space};
 pub use spec::{Block, Mlp, ModelSpec, Part, Role, TensorSpec};
-pub use weights::{Weight, WeightError, WeightStore, part_name};
+pub use weights::{Tensors, Weight, WeightError, WeightStore, part_name};
 
 use serde_json::Value;
 

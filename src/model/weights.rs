@@ -1,6 +1,6 @@
 //! The weights of a model by name: as a file holds them, or rewritten in memory.
 use crate::scheme::{Activations, DecodeError, PartKind, QTensor, TensorScheme};
-use crate::tensor::RawTensor;
+use crate::tensor::{Bytes, RawTensor};
 use std::collections::BTreeMap;
 
 /// One weight, ready to compute with.
@@ -28,6 +28,9 @@ pub struct WeightStore {
     /// Quantized weights by the name of the weight they stand for, with their shapes `[out, in]`.
     pub quantized: BTreeMap<String, (TensorScheme, [usize; 2])>,
 }
+
+/// Float tensors by name.
+pub type Tensors = BTreeMap<String, RawTensor>;
 
 /// A weight cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +85,26 @@ impl WeightStore {
             Some(_) => Ok(Weight::Dense(raw.clone())),
             None => Err(WeightError::Type { name: name.to_owned(), found: raw.dtype }),
         }
+    }
+
+    /// Puts a weight on a grid in the place of a float one.
+    pub fn quantize(&mut self, name: &str, scheme: TensorScheme, tensor: &QTensor) {
+        self.raw.remove(name);
+        for (part, bytes) in scheme.weights.encode(tensor, scheme.scale_type) {
+            let raw =
+                RawTensor { dtype: part.dtype, shape: part.shape, bytes: Bytes::owned(bytes) };
+            self.raw.insert(part_name(name, part.suffix), raw);
+        }
+        self.quantized.insert(name.to_owned(), (scheme, tensor.shape));
+    }
+
+    /// Replaces the values of a float tensor, rounded to its type; others are left alone.
+    pub fn replace(&mut self, name: &str, values: impl Iterator<Item = f32>) {
+        let Some(raw) = self.raw.get_mut(name) else { return };
+        let Some(float) = raw.float_type() else { return };
+        let mut bytes = Vec::with_capacity(raw.bytes.len());
+        float.encode(&values.collect::<Vec<f32>>(), &mut bytes);
+        raw.bytes = Bytes::owned(bytes);
     }
 
     /// Names of the stored tensors that a weight consists of.

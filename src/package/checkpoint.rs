@@ -1,19 +1,20 @@
-//! Writes a rewritten float model as a checkpoint folder with a manifest.
+//! Writes a rewritten model as a checkpoint or package folder with a manifest.
 use super::{
-    MANIFEST_FILE, Manifest, Opened, PackageError, SCHEMA, Source, Tool,
+    MANIFEST_FILE, Manifest, Opened, PackageError, SCHEMA, Source, Tool, compressed_tensors,
     stream::Stream,
-    write::{copy_side_files, refuse_over_input},
+    write::{copy_side_files, quantized_tensors, refuse_over_input},
 };
 use crate::{
-    checkpoint::{DEFAULT_SHARD_BYTES, OutputDir, ShardWriter, TensorPlan},
+    checkpoint::{OutputDir, ShardWriter, TensorPlan},
     linalg::Team,
     model::Model,
     progress::{Progress, Unit},
+    quantize::Method,
 };
 use serde_json::Value;
 use std::{collections::BTreeMap, path::Path};
 
-/// A float model in another shape than the one that was opened.
+/// A model that was made from the one that was opened: of another shape, or quantized.
 #[derive(Clone, Copy)]
 pub struct Rewritten<'a> {
     /// The model that it was made from.
@@ -26,6 +27,10 @@ pub struct Rewritten<'a> {
     pub recipe: &'a Value,
     /// Further files by name.
     pub files: &'a BTreeMap<String, String>,
+    /// How scales of quantized weights were chosen.
+    pub method: Method,
+    /// The largest safetensors file, in bytes.
+    pub shard_bytes: u64,
     /// Threads.
     pub team: &'a Team,
     /// Told of the work.
@@ -46,7 +51,7 @@ impl Rewritten<'_> {
             dtype: it.dtype,
             shape: it.shape.clone(),
         });
-        let mut writer = ShardWriter::create(&output, plans.collect(), DEFAULT_SHARD_BYTES);
+        let mut writer = ShardWriter::create(&output, plans.collect(), self.shard_bytes);
         self.progress.start("write", bytes(raw), Unit::Bytes);
         let (team, progress) = (self.team, self.progress);
         let mut stream = Stream { writer: &mut writer, team, progress, allow_nonfinite: false };
@@ -56,7 +61,14 @@ impl Rewritten<'_> {
         let written = writer.finish()?;
         let mut files = written.files;
         files.extend(copy_side_files(&self.opened.folder, &output)?);
-        let config = format!("{:#}\n", self.model.config);
+        let schemes = &self.model.weights.quantized;
+        let described = (!schemes.is_empty())
+            .then(|| compressed_tensors::describe(self.model, schemes, self.method));
+        let (config, beyond) = match described {
+            Some(description) => (description.config, description.beyond),
+            None => (self.model.config.clone(), Vec::new()),
+        };
+        let config = format!("{config:#}\n");
         let own = self.files.iter().map(|(name, text)| (name.as_str(), text.as_str()));
         for (name, text) in own.chain([("config.json", config.as_str())]) {
             files.insert(name.to_owned(), output.write(name, text.as_bytes())?);
@@ -70,8 +82,8 @@ impl Rewritten<'_> {
                 parameters: self.opened.model.spec.parameters(),
             },
             recipe: self.recipe.clone(),
-            quantized: BTreeMap::new(),
-            beyond_standard: Vec::new(),
+            quantized: quantized_tensors(schemes),
+            beyond_standard: beyond,
             carried: self.model.extras().into_iter().map(str::to_owned).collect(),
             evaluation: None,
             files,

@@ -52,6 +52,23 @@ pub struct Summary {
     pub source_sha256: String,
 }
 
+impl Summary {
+    /// What a manifest and the plan that it fulfils tell.
+    pub fn new(manifest: &Manifest, plan: &Plan) -> Self {
+        Self {
+            bytes: manifest.files.values().map(|file| file.bytes).sum::<u64>()
+                + manifest.sealed().len() as u64,
+            source_bytes: plan.source_bytes(),
+            bits_per_weight: plan.bits_per_weight(),
+            quantized_bits_per_weight: plan.quantized_bits_per_weight(),
+            quantized: manifest.quantized.len(),
+            carried: manifest.carried.clone(),
+            beyond_standard: manifest.beyond_standard.clone(),
+            source_sha256: manifest.source.sha256.clone(),
+        }
+    }
+}
+
 /// What a job will take.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct Estimate {
@@ -128,22 +145,13 @@ impl Job<'_> {
         let written = self.stream(&plan, &output);
         self.progress.finish();
         let (written, source) = written?;
+        let schemes = plan.schemes();
         let description =
-            compressed_tensors::describe(&self.opened.model, &plan, self.settings.method);
+            compressed_tensors::describe(&self.opened.model, &schemes, self.settings.method);
         let manifest = self.describe(&plan, description, &output, (written, source))?;
         output.write(MANIFEST_FILE, manifest.sealed().as_bytes())?;
         output.commit()?;
-        Ok(Summary {
-            bytes: manifest.files.values().map(|file| file.bytes).sum::<u64>()
-                + manifest.sealed().len() as u64,
-            source_bytes: plan.source_bytes(),
-            bits_per_weight: plan.bits_per_weight(),
-            quantized_bits_per_weight: plan.quantized_bits_per_weight(),
-            quantized: manifest.quantized.len(),
-            carried: manifest.carried,
-            beyond_standard: manifest.beyond_standard,
-            source_sha256: manifest.source.sha256,
-        })
+        Ok(Summary::new(&manifest, &plan))
     }
 
     /// Writes every tensor; what was written and the hash of what was read.
@@ -187,10 +195,6 @@ impl Job<'_> {
         files.extend(copy_side_files(&self.opened.folder, output)?);
         let config = format!("{:#}\n", description.config);
         files.insert("config.json".into(), output.write("config.json", config.as_bytes())?);
-        let quantized = plan.tensors.iter().filter_map(|(name, it)| {
-            let shape = <[usize; 2]>::try_from(it.shape.as_slice()).ok()?;
-            Some((name.clone(), QuantizedTensor { shape, scheme: it.scheme? }))
-        });
         Ok(Manifest {
             schema: SCHEMA,
             tool: Tool::default(),
@@ -200,7 +204,7 @@ impl Job<'_> {
                 parameters: self.opened.model.spec.parameters(),
             },
             recipe: self.recipe.clone(),
-            quantized: quantized.collect(),
+            quantized: quantized_tensors(&plan.schemes()),
             beyond_standard: description.beyond,
             carried: plan.carried(),
             evaluation: None,
@@ -209,6 +213,18 @@ impl Job<'_> {
             sha256: String::new(),
         })
     }
+}
+
+/// Schemes as a manifest holds them.
+pub(super) fn quantized_tensors(
+    schemes: &BTreeMap<String, (TensorScheme, [usize; 2])>,
+) -> BTreeMap<String, QuantizedTensor> {
+    schemes
+        .iter()
+        .map(|(name, (scheme, shape))| {
+            (name.clone(), QuantizedTensor { shape: *shape, scheme: *scheme })
+        })
+        .collect()
 }
 
 /// The stored tensors that one tensor of the checkpoint becomes.

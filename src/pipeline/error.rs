@@ -7,6 +7,7 @@ use crate::{
     model::{ConfigError, OpenError},
     package::PackageError,
     prune::PruneError,
+    quantize::QuantizeError,
 };
 
 /// A stage fails.
@@ -19,6 +20,8 @@ pub enum PipelineError {
     Calibrate(#[from] CalibrateError),
     #[error(transparent)]
     Prune(#[from] PruneError),
+    #[error(transparent)]
+    Quantize(#[from] QuantizeError),
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]

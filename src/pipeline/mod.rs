@@ -5,7 +5,9 @@
 mod error;
 mod journal;
 mod prune;
+mod quantize;
 mod shot;
 
 pub use error::PipelineError;
 pub use prune::{Cost, Measured, Prune, Pruned, REPORT_FILE};
+pub use quantize::{Quantize, Quantized, needs_text};

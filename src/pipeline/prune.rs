@@ -2,7 +2,7 @@
 use super::{PipelineError, journal::Journal, shot::Shot};
 use crate::{
     calibrate::{CalibrationSet, Request, Statistics, Walk, check_tokens},
-    checkpoint::{OutputDir, WorkDir},
+    checkpoint::{DEFAULT_SHARD_BYTES, OutputDir, WorkDir},
     eval::{Figures, LogitSource, ModelSource, StreamSource, Window, measure},
     forward::Reference,
     linalg::Team,
@@ -12,6 +12,7 @@ use crate::{
     prune::{
         self, Choice, Pairs, Plan, PruneError, Refit, Repair, Settings, Streams, keep_blocks, score,
     },
+    quantize::Method,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -170,6 +171,8 @@ impl Prune<'_> {
             source_sha256: self.source_sha256,
             model,
             recipe: self.recipe,
+            method: Method::default(),
+            shard_bytes: DEFAULT_SHARD_BYTES,
             files: &BTreeMap::from([(REPORT_FILE.to_owned(), report)]),
             team: self.team,
             progress: self.progress,

@@ -1,5 +1,6 @@
 //! Why a model cannot be pruned as wanted.
-use super::{repair::RepairError, score::ScoreError, values::ValuesError};
+use super::{score::ScoreError, values::ValuesError};
+use crate::linalg::least_squares::FitError;
 use crate::model::{ConfigError, Expert, ModelError, Role, WeightError};
 
 /// Model and cut do not fit.
@@ -118,7 +119,7 @@ pub enum PruneError {
     Score(#[from] ScoreError),
     /// A layer cannot be refitted.
     #[error(transparent)]
-    Repair(#[from] RepairError),
+    Repair(#[from] FitError),
     /// No kind of target, or several.
     #[error(
         "expected one kind of target, found {found}\nhint: give one of --target-params, --target-bytes, --keep, --attn-width and --ffn-width, --drop-layers"

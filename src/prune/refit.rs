@@ -1,11 +1,12 @@
 //! Refits a consumer of a cut space by least squares.
-use super::{
-    Kept, PruneError, Tensors, Values,
-    repair::{self, Means, Repaired},
-};
+use super::{Kept, PruneError, Tensors, Values};
 use crate::{
     calibrate::BlockStatistics,
-    linalg::{Team, accumulate_cross, accumulate_gram, mirror},
+    linalg::{
+        Team, accumulate_cross, accumulate_gram,
+        least_squares::{self, Fit, Means},
+        mirror,
+    },
     model::{Expert, Model, ModelSpec, Part, Role, TensorSpec, WeightStore},
     tensor::{Bytes, RawTensor},
 };
@@ -291,15 +292,19 @@ pub(super) fn refit(
         targets: sums.target_sum.as_slice().unwrap_or_default(),
     };
     let error = |weight: &Array2<f32>, bias: Option<&Array1<f32>>| match bias {
-        Some(bias) => {
-            repair::error_affine((weight, bias), &sums.inputs, &sums.cross, means, sums.energy)
-        }
-        None => repair::error(weight, &sums.inputs, &sums.cross, sums.energy),
+        Some(bias) => least_squares::error_affine(
+            (weight, bias),
+            &sums.inputs,
+            &sums.cross,
+            means,
+            sums.energy,
+        ),
+        None => least_squares::error(weight, &sums.inputs, &sums.cross, sums.energy),
     };
     let (h, c, damping) = (&sums.inputs, &sums.cross, settings.damping);
-    let fit: Repaired = match bias {
-        Some(_) => repair::ridge_affine(h, c, &before, means, damping, &name)?,
-        None => repair::ridge(h, c, &before, damping, &name)?,
+    let fit: Fit = match bias {
+        Some(_) => least_squares::ridge_affine(h, c, &before, means, damping, &name)?,
+        None => least_squares::ridge(h, c, &before, damping, &name)?,
     };
     store(model, &name, fit.weight.iter().copied())?;
     if let (Some(spec), Some(bias)) = (spec(model, place, Part::Bias), &fit.bias) {

@@ -1,14 +1,10 @@
 //! The tensors of a block with fewer units.
 use super::{Kept, KeptHead, PruneError, Values};
 use crate::{
-    model::{Axis, Expert, Model, Part, Role, Space, TensorSpec, WeightError},
+    model::{Axis, Expert, Model, Part, Role, Space, TensorSpec, Tensors, WeightError},
     tensor::{Bytes, FloatType, RawTensor},
 };
 use ndarray::{Array1, Array2, ArrayView2, s};
-use std::collections::BTreeMap;
-
-/// Tensors by name.
-pub type Tensors = BTreeMap<String, RawTensor>;
 
 /// Corrections of the gains of QK-norm for pairs that were cut: √(E of the mean square of the
 /// kept channels / E of that of all channels) before the norm. The norm divides by the root mean

@@ -55,7 +55,7 @@ pub enum ValuesError {
 /// `C^½·(Σ_q W_qᵀ·W_q)·C^½ = V·diag(σ²)·Vᵀ`, then `down = V_kᵀ·C^-½` and `up = C^½·V_k`. With one
 /// query head that is the truncated singular value decomposition of `W·C^½`, the best there is,
 /// and the error is the sum of the σ² dropped; with several it is that for the mean C, and
-/// [`crate::prune::repair`] refits each query head after it.
+/// [`crate::prune::RefitWalk`] refits each query head after it.
 ///
 /// # Errors
 /// [`ValuesError`]; a zero second moment is one.

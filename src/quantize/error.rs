@@ -1,7 +1,11 @@
 //! Why a model cannot be quantized as wanted.
+use crate::{
+    linalg::{LinalgError, least_squares::FitError},
+    model::WeightError,
+};
 
 /// Settings and model do not fit.
-#[derive(Debug, thiserror::Error, PartialEq)]
+#[derive(Debug, thiserror::Error)]
 pub enum QuantizeError {
     /// No preset of this name.
     #[error("unknown scheme `{found}`\nhint: {hint}")]
@@ -76,6 +80,30 @@ pub enum QuantizeError {
         /// Its type.
         found: String,
     },
+    /// Activations that are not finite.
+    #[error(
+        "block {block}, calibration window {window}: activations are not finite\nhint: the weights before may be damaged; `verify` tells"
+    )]
+    NonFinite {
+        /// The block that they enter.
+        block: usize,
+        /// The window.
+        window: usize,
+    },
+    /// The inputs of a layer give no usable second moments.
+    #[error("tensor `{tensor}`: {source}\nhint: more calibration text, or --rounding nearest")]
+    Hessian {
+        /// The first weight that reads them.
+        tensor: String,
+        /// What is wrong.
+        source: LinalgError,
+    },
+    /// The least-squares target of a layer.
+    #[error(transparent)]
+    Fit(#[from] FitError),
+    /// A weight cannot be had.
+    #[error(transparent)]
+    Weight(#[from] WeightError),
     /// A quantized part would take the name of another tensor.
     #[error(
         "tensor `{tensor}` of the checkpoint has the name of a part of a quantized weight\nhint: keep that weight in float by a rule"

@@ -4,10 +4,19 @@
 //! algorithm: one file here that chooses codes for rows of a weight.
 
 mod error;
+mod gptq;
 mod plan;
+mod polish;
 pub mod rtn;
 mod settings;
+mod walk;
 
 pub use error::QuantizeError;
+pub use gptq::{Hessian, Rounding};
 pub use plan::{Plan, Planned, plan};
-pub use settings::{Embeddings, GroupFallback, GroupSize, Method, Rule, Settings, ShardSize};
+pub use settings::{
+    CodeChoice, Embeddings, GroupFallback, GroupSize, Method, Rule, Settings, ShardSize,
+};
+pub use walk::{
+    LayerReport, RoundedBlock, RoundingSettings, RoundingTarget, RoundingWalk, Streams,
+};

@@ -66,6 +66,15 @@ impl Plan {
         (elements > 0).then(|| bytes as f64 * 8.0 / elements as f64)
     }
 
+    /// Scheme and shape `[out, in]` of each weight that is quantized.
+    pub fn schemes(&self) -> BTreeMap<String, (TensorScheme, [usize; 2])> {
+        let schemes = self.tensors.iter().filter_map(|(name, it)| {
+            let shape = <[usize; 2]>::try_from(it.shape.as_slice()).ok()?;
+            Some((name.clone(), (it.scheme?, shape)))
+        });
+        schemes.collect()
+    }
+
     /// Names of tensors that the architecture does not know, in order.
     pub fn carried(&self) -> Vec<String> {
         let unknown = self.tensors.iter().filter(|(_, it)| it.role.is_none());

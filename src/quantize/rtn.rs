@@ -12,7 +12,7 @@
 //! least squared error; the min-max scale is among them. Sums are float32 in 16 lanes.
 use super::Method;
 use crate::{
-    linalg::lanes_sum,
+    linalg::{Team, lanes_sum},
     scheme::{IntScheme, QTensor, Qparams},
     tensor::{FloatType, round_to},
 };
@@ -58,7 +58,7 @@ impl Rtn {
                 let Rows { codes, scales, zero_points } = rows;
                 let groups = values.chunks_exact(group).zip(codes.chunks_exact_mut(group));
                 for (i, (values, codes)) in groups.enumerate() {
-                    let q = self.choose(values);
+                    let q = self.choose(values, |_| 1.0);
                     scales[i] = q.scale;
                     if let Some(zero_point) = zero_points.get_mut(i) {
                         *zero_point = q.zero_point;
@@ -85,15 +85,73 @@ impl Rtn {
         QTensor { scheme: self.scheme, shape, codes, scales, zero_points }
     }
 
+    /// Chooses the parameters of whole rows, `values` `[rows, columns]`, with each squared error
+    /// weighted by its column: `weights` is `[columns]`, above 0.
+    pub fn search(
+        self,
+        values: &[f32],
+        weights: &[f32],
+        (scales, zero_points): (&mut [f32], &mut [i8]),
+    ) {
+        let columns = weights.len();
+        let size = self.scheme.group_size(columns).max(1);
+        Arch::new().dispatch(
+            #[inline(always)]
+            move || {
+                for (i, values) in values.chunks_exact(size).enumerate() {
+                    let first = i * size % columns;
+                    let weights = &weights[first..first + size];
+                    let q = self.choose(values, |j| weights[j]);
+                    scales[i] = q.scale;
+                    if let Some(zero_point) = zero_points.get_mut(i) {
+                        *zero_point = q.zero_point;
+                    }
+                }
+            },
+        );
+    }
+
+    /// As [`tensor`](Self::tensor), on all threads.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn tensor_on(self, values: &[f32], shape: [usize; 2], team: &Team) -> QTensor {
+        /// Weights in a task.
+        const PIECE: usize = 1 << 18;
+        let [out, columns] = shape;
+        let rows = (PIECE / columns.max(1)).max(1);
+        let pieces: Vec<(usize, &[f32])> =
+            values.chunks(rows * columns.max(1)).enumerate().collect();
+        let done = std::sync::Mutex::new(std::collections::BTreeMap::new());
+        team.each(pieces, |_, (i, values)| {
+            let part = self.tensor(values, [values.len() / columns.max(1), columns]);
+            done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(i, part);
+        });
+        let done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut whole = QTensor {
+            scheme: self.scheme,
+            shape,
+            codes: Vec::with_capacity(out * columns),
+            scales: Vec::new(),
+            zero_points: Vec::new(),
+        };
+        for part in done.into_values() {
+            whole.codes.extend(part.codes);
+            whole.scales.extend(part.scales);
+            whole.zero_points.extend(part.zero_points);
+        }
+        whole
+    }
+
     /// The parameters of one group.
     #[inline(always)]
-    fn choose(self, x: &[f32]) -> Qparams {
+    fn choose(self, x: &[f32], weight: impl Fn(usize) -> f32 + Copy) -> Qparams {
         let (min, max) = range(x);
         let start = self.params(min, max, 1.0);
         if self.method == Method::Minmax || min >= max && min.abs() <= 0.0 {
             return start;
         }
-        let (mut best, mut least) = (start, self.error(x, start));
+        let (mut best, mut least) = (start, self.error(x, start, weight));
         let mut last = start;
         let (first, step, count): (f32, f32, u32) = match (self.scheme.symmetric, self.scheme.bits)
         {
@@ -110,7 +168,7 @@ impl Rtn {
                     continue;
                 }
                 last = q;
-                let error = self.error(x, q);
+                let error = self.error(x, q, weight);
                 if error < least {
                     (best, least) = (q, error);
                 }
@@ -138,9 +196,9 @@ impl Rtn {
         Qparams { scale, zero_point }
     }
 
-    /// Squared error of a group on a grid.
+    /// Squared error of a group on a grid, each square times the weight of its place.
     #[inline(always)]
-    fn error(self, x: &[f32], q: Qparams) -> f32 {
+    fn error(self, x: &[f32], q: Qparams, weight: impl Fn(usize) -> f32) -> f32 {
         let (low, high) = (self.scheme.min_code() as f32, self.scheme.max_code() as f32);
         let (inverse, zero) = (1.0 / q.scale, f32::from(q.zero_point));
         let squared = |x: f32| {
@@ -150,13 +208,13 @@ impl Rtn {
         };
         let (chunks, tail) = x.as_chunks::<LANES>();
         let mut lanes = [0.0; LANES];
-        for chunk in chunks {
+        for (k, chunk) in chunks.iter().enumerate() {
             for i in 0..LANES {
-                lanes[i] += squared(chunk[i]);
+                lanes[i] += squared(chunk[i]) * weight(k * LANES + i);
             }
         }
-        for (lane, x) in lanes.iter_mut().zip(tail) {
-            *lane += squared(*x);
+        for (i, x) in tail.iter().enumerate() {
+            lanes[i] += squared(*x) * weight(chunks.len() * LANES + i);
         }
         lanes_sum(lanes)
     }

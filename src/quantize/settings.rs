@@ -1,5 +1,5 @@
 //! What is wanted of a quantization: flags of `quantize` and keys of a recipe alike.
-use super::QuantizeError;
+use super::{QuantizeError, RoundingSettings, RoundingTarget};
 use crate::scheme::{PRESETS, Preset, find_preset};
 use std::{fmt, str::FromStr};
 
@@ -20,6 +20,22 @@ pub struct Settings {
     /// How scales are chosen
     #[arg(long, value_enum, default_value_t)]
     pub method: Method,
+    /// How codes are chosen
+    #[arg(long, value_enum, default_value_t)]
+    pub rounding: CodeChoice,
+    /// What layers are rounded towards
+    #[arg(long, value_enum, default_value_t)]
+    pub target: RoundingTarget,
+    /// Ridge of the least-squares target towards the weights, relative to the mean of the diagonal
+    /// of the inputs' covariance
+    #[arg(long, value_name = "X", default_value_t = 0.1)]
+    pub target_damping: f64,
+    /// Added to the diagonal of the inputs' covariance when codes are chosen, relative to its mean
+    #[arg(long, value_name = "X", default_value_t = 0.01)]
+    pub damping: f64,
+    /// Rounds of descent on codes and scales
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub sweeps: usize,
     /// Bits of embeddings and head, one scale per row; 4 follows the scheme
     #[arg(long, value_enum, default_value_t)]
     pub embeddings: Embeddings,
@@ -46,6 +62,11 @@ impl Default for Settings {
             group_size: None,
             asymmetric: false,
             method: Method::default(),
+            rounding: CodeChoice::default(),
+            target: RoundingTarget::default(),
+            target_damping: 0.1,
+            damping: 0.01,
+            sweeps: 4,
             embeddings: Embeddings::default(),
             rules: Vec::new(),
             group_fallback: GroupFallback::default(),
@@ -59,6 +80,12 @@ impl Settings {
     /// The preset that `scheme` names.
     pub fn preset(&self) -> Result<&'static Preset, QuantizeError> {
         preset(&self.scheme)
+    }
+
+    /// How layers are rounded on calibration text.
+    pub fn rounding_settings(&self) -> RoundingSettings {
+        let Self { target, target_damping, damping, sweeps, .. } = *self;
+        RoundingSettings { target, target_damping, damping, sweeps }
     }
 
     /// The group size, or its default for codes of `bits`.
@@ -97,6 +124,27 @@ pub enum Method {
     /// The scale with the least squared error of those tried
     #[default]
     Mse,
+}
+
+/// How codes are chosen.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum CodeChoice {
+    /// The nearest code of each weight; needs no text
+    Nearest,
+    /// The codes with the least error of each layer's output on calibration text
+    #[default]
+    Adaptive,
 }
 
 /// What becomes of embeddings and head.

@@ -5,12 +5,14 @@
 mod junit;
 mod markdown;
 mod prune;
+mod quantize;
 mod rows;
 mod table;
 
 pub use junit::junit;
 pub use markdown::markdown;
 pub use prune::{pruning_markdown, pruning_plan, pruning_table};
+pub use quantize::quantized_text;
 pub use table::table;
 
 use crate::eval::{BosPolicy, Figures, GateResult};

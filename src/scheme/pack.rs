@@ -123,6 +123,29 @@ impl IntScheme {
         bytes
     }
 
+    /// The bytes of each part of a weight on this grid, in the order of [`parts`](Self::parts);
+    /// none when the group size does not divide the columns.
+    pub fn encode(self, tensor: &QTensor, scale_type: FloatType) -> Vec<(Part, Vec<u8>)> {
+        let [_, columns] = tensor.shape;
+        let groups = self.groups(columns).unwrap_or(1);
+        let parts = self.parts(tensor.shape, scale_type).unwrap_or_default();
+        let bytes = |part: &Part| {
+            let mut bytes = Vec::with_capacity(part.bytes);
+            match part.kind {
+                PartKind::Codes => self.encode_codes(&tensor.codes, columns, &mut bytes),
+                PartKind::Scale => scale_type.encode(&tensor.scales, &mut bytes),
+                PartKind::ZeroPoint => {
+                    bytes = self.encode_zero_points(&tensor.zero_points, groups);
+                }
+                PartKind::Shape => {
+                    bytes.extend(tensor.shape.iter().flat_map(|n| (*n as i64).to_le_bytes()));
+                }
+            }
+            bytes
+        };
+        parts.into_iter().map(|part| (part.clone(), bytes(&part))).collect()
+    }
+
     /// The weight that its parts describe; `part` gives the bytes of a part by kind.
     pub fn decode<'a>(
         self,

@@ -1,8 +1,8 @@
 //! `quantization_config` of a package: only keys that the standard knows.
-use super::METHOD;
+use super::{METHOD, read::Schemes};
 use crate::{
     model::{Model, Part, Role},
-    quantize::{Method, Plan},
+    quantize::Method,
     scheme::{Activations, Granularity, IntScheme},
 };
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ type Key = (IntScheme, bool);
 
 /// The `config.json` of a package. One group has the target `Linear`; weights of other schemes
 /// stand in groups of their own, by name.
-pub(crate) fn describe(model: &Model, plan: &Plan, method: Method) -> Description {
+pub(crate) fn describe(model: &Model, schemes: &Schemes, method: Method) -> Description {
     let mut config = model.config.clone();
     let mut groups: Vec<(Key, Group<'_>)> = Vec::new();
     let mut ignore: Vec<&str> = if model.spec.tied { vec![TIED_HEAD] } else { Vec::new() };
@@ -48,7 +48,7 @@ pub(crate) fn describe(model: &Model, plan: &Plan, method: Method) -> Descriptio
     for tensor in matrices {
         let module = tensor.name.strip_suffix(".weight").unwrap_or(&tensor.name);
         let embed = tensor.role == Role::Embed;
-        let Some(scheme) = plan.tensors.get(&tensor.name).and_then(|it| it.scheme) else {
+        let Some(scheme) = schemes.get(&tensor.name).map(|(scheme, _)| *scheme) else {
             if !embed {
                 ignore.push(module);
             }

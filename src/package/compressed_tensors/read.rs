@@ -8,7 +8,8 @@ use crate::{
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-type Schemes = BTreeMap<String, (TensorScheme, [usize; 2])>;
+/// Schemes and shapes of quantized weights by name.
+pub(crate) type Schemes = BTreeMap<String, (TensorScheme, [usize; 2])>;
 
 /// One of `config_groups`.
 struct Group {

@@ -1,18 +1,17 @@
-//! Repair without training: least squares of a consumer on the inputs that are left.
+//! Least squares of a linear layer on the inputs that it will really see.
 //!
-//! A consumer `y = W·x` loses inputs. Its new weight is the one that best gives the outputs t of
-//! the float model from the inputs x̂ of the pruned one. Three sums over tokens are all it takes:
-//! `H = Σ x̂·x̂ᵀ` `[kept, kept]`, `C = Σ t·x̂ᵀ` `[out, kept]` and `Σ ‖t‖²`. Of H only the upper
-//! triangle is read. GRAIL, arXiv 2602.23795, with the ridge toward the old weights of
-//! arXiv 2505.11695.
-use crate::linalg::{LinalgError, factor_damped, matmul_add_f64};
+//! A layer `y = W·x` is to give the outputs t of the float model from the inputs x̂ of the
+//! compressed one. Three sums over tokens are all it takes: `H = Σ x̂·x̂ᵀ` `[in, in]`,
+//! `C = Σ t·x̂ᵀ` `[out, in]` and `Σ ‖t‖²`. Of H only the upper triangle is read. GRAIL,
+//! arXiv 2602.23795, with the ridge toward the old weights of arXiv 2505.11695.
+use super::{LinalgError, factor_damped, matmul_add_f64};
 use ndarray::{Array1, Array2, Axis};
 use rayon::prelude::*;
 
-/// A repaired weight and what it took.
+/// A fitted weight and what it took.
 #[derive(Clone, Debug)]
-pub struct Repaired {
-    /// `[out, kept]`.
+pub struct Fit {
+    /// `[out, in]`.
     pub weight: Array2<f32>,
     /// `[out]`; of [`ridge_affine`] only.
     pub bias: Option<Array1<f32>>,
@@ -23,20 +22,20 @@ pub struct Repaired {
     pub steps: u32,
 }
 
-/// First moments that a consumer with a bias needs besides H and C.
+/// First moments that a layer with a bias needs besides H and C.
 #[derive(Clone, Copy, Debug)]
 pub struct Means<'a> {
     /// Tokens in all sums, at least 1.
     pub tokens: u64,
-    /// `Σ x̂`, `[kept]`.
+    /// `Σ x̂`, `[in]`.
     pub inputs: &'a [f64],
     /// `Σ t`, `[out]`; t includes the old bias.
     pub targets: &'a [f64],
 }
 
-/// Why a weight was not repaired.
+/// Why a weight was not fitted.
 #[derive(Clone, Debug, thiserror::Error, PartialEq)]
-pub enum RepairError {
+pub enum FitError {
     /// Sums and weights of different shapes.
     #[error("`{name}`: {what}: expected shape `{expected:?}`, found `{found:?}`")]
     Shape {
@@ -59,7 +58,7 @@ pub enum RepairError {
     },
     /// A solution that float32 cannot hold.
     #[error(
-        "`{name}`: the repaired weight is not finite\nhint: use more calibration tokens or more damping"
+        "`{name}`: the fitted weight is not finite\nhint: use more calibration tokens or more damping"
     )]
     NotFinite {
         /// The tensor.
@@ -68,24 +67,24 @@ pub enum RepairError {
 }
 
 /// `W = (C + λ·W₀)·(H + λ·I)⁻¹` in float64, the minimum of `Σ ‖t − W·x̂‖² + λ·‖W − W₀‖²`, with
-/// `λ = damping ·` mean diagonal of H. `h` is `[kept, kept]`, `c` and the sliced old weights `w0`
-/// are `[out, kept]`; `name` is the tensor's, for errors. Damping is raised step by step where the
-/// factorization fails, and reported. If the consumer has a bias, t is without it here.
+/// `λ = damping ·` mean diagonal of H. `h` is `[in, in]`, `c` and the old weights `w0`
+/// are `[out, in]`; `name` is the tensor's, for errors. Damping is raised step by step where the
+/// factorization fails, and reported. If the layer has a bias, t is without it here.
 ///
 /// # Errors
-/// [`RepairError`]; among others when no token was seen (H = 0).
+/// [`FitError`]; among others when no token was seen (H = 0).
 pub fn ridge(
     h: &Array2<f32>,
     c: &Array2<f32>,
     w0: &Array2<f32>,
     damping: f64,
     name: &str,
-) -> Result<Repaired, RepairError> {
+) -> Result<Fit, FitError> {
     check(h, c, w0, name)?;
     solve(h.mapv(f64::from), c.mapv(f64::from), w0, damping, name)
 }
 
-/// As [`ridge`], for a consumer with a bias: the minimum of
+/// As [`ridge`], for a layer with a bias: the minimum of
 /// `Σ ‖t − W·x̂ − b‖² + λ·‖W − W₀‖²` over W and b. The bias is free, without a ridge; that is
 /// the ridge on the centered sums `H − n·x̄·x̄ᵀ`, `C − n·t̄·x̄ᵀ` (λ relative to these), and then
 /// `b = t̄ − W·x̄`. It holds what FLAP (arXiv 2312.11983) puts into a bias.
@@ -99,7 +98,7 @@ pub fn ridge_affine(
     means: Means<'_>,
     damping: f64,
     name: &str,
-) -> Result<Repaired, RepairError> {
+) -> Result<Fit, FitError> {
     check(h, c, w0, name)?;
     let found = (means.targets.len(), means.inputs.len());
     fits("means of outputs and inputs", c.dim(), found, name)?;
@@ -113,10 +112,10 @@ pub fn ridge_affine(
         }
         sums
     };
-    let mut repaired = solve(centered(h, &x), centered(c, &t), w0, damping, name)?;
-    let bias = t - repaired.weight.mapv(f64::from).dot(&x);
-    repaired.bias = Some(bias.mapv(|b| b as f32));
-    Ok(repaired)
+    let mut fit = solve(centered(h, &x), centered(c, &t), w0, damping, name)?;
+    let bias = t - fit.weight.mapv(f64::from).dot(&x);
+    fit.bias = Some(bias.mapv(|b| b as f32));
+    Ok(fit)
 }
 
 /// `Σ ‖t − W·x̂‖² / Σ ‖t‖²` from the sums alone:
@@ -190,24 +189,19 @@ fn solve(
     w0: &Array2<f32>,
     damping: f64,
     name: &str,
-) -> Result<Repaired, RepairError> {
+) -> Result<Fit, FitError> {
     let damped = factor_damped(h.view(), damping)
-        .map_err(|source| RepairError::Matrix { name: name.to_owned(), source })?;
+        .map_err(|source| FitError::Matrix { name: name.to_owned(), source })?;
     drop(h);
     c.zip_mut_with(w0, |c, w| *c += damped.lambda * f64::from(*w));
     let weight = damped.cholesky.solve_rows(c).mapv(|w| w as f32);
     if !weight.iter().all(|w| w.is_finite()) {
-        return Err(RepairError::NotFinite { name: name.to_owned() });
+        return Err(FitError::NotFinite { name: name.to_owned() });
     }
-    Ok(Repaired { weight, bias: None, damping: damped.damping, steps: damped.steps })
+    Ok(Fit { weight, bias: None, damping: damped.damping, steps: damped.steps })
 }
 
-fn check(
-    h: &Array2<f32>,
-    c: &Array2<f32>,
-    w0: &Array2<f32>,
-    name: &str,
-) -> Result<(), RepairError> {
+fn check(h: &Array2<f32>, c: &Array2<f32>, w0: &Array2<f32>, name: &str) -> Result<(), FitError> {
     let (out, kept) = w0.dim();
     fits("sums of inputs", (kept, kept), h.dim(), name)?;
     fits("sums of outputs and inputs", (out, kept), c.dim(), name)
@@ -218,11 +212,11 @@ fn fits(
     expected: (usize, usize),
     found: (usize, usize),
     name: &str,
-) -> Result<(), RepairError> {
+) -> Result<(), FitError> {
     if expected == found {
         return Ok(());
     }
-    Err(RepairError::Shape { name: name.to_owned(), what, expected, found })
+    Err(FitError::Shape { name: name.to_owned(), what, expected, found })
 }
 
 #[cfg(test)]
@@ -281,9 +275,9 @@ mod tests {
     fn one_input_by_hand() {
         // Σx² = 4, Σtx = 6, w0 = 1, λ = 0.5 · 4: (6 + 2) / (4 + 2)
         let (h, c, w0) = (array![[4.0]], array![[6.0]], array![[1.0]]);
-        let repaired = ridge(&h, &c, &w0, 0.5, "w").unwrap();
-        assert!((repaired.weight[[0, 0]] - 8.0 / 6.0).abs() < 1e-7);
-        assert_eq!((repaired.steps, repaired.bias), (0, None));
+        let fit = ridge(&h, &c, &w0, 0.5, "w").unwrap();
+        assert!((fit.weight[[0, 0]] - 8.0 / 6.0).abs() < 1e-7);
+        assert_eq!((fit.steps, fit.bias), (0, None));
         // t2 = 10, w = 1: (10 - 12 + 4) / 10
         assert!((error(&w0, &h, &c, 10.0) - 0.2).abs() < 1e-15);
         assert!(error(&w0, &h, &c, 0.0).abs() <= 0.0);
@@ -303,8 +297,8 @@ mod tests {
             let bound = 6.0 * f64::from(f32::EPSILON) * spread / lambda;
             assert!(f64::from(largest(&(same - &case.w0))) < bound.max(1e-6), "{damping}");
         }
-        let repaired = ridge(&case.h, &case.c, &case.w0, 1e-4, "w").unwrap().weight;
-        assert!(largest(&(repaired - &case.w0)) > 0.01);
+        let fit = ridge(&case.h, &case.c, &case.w0, 1e-4, "w").unwrap().weight;
+        assert!(largest(&(fit - &case.w0)) > 0.01);
     }
 
     #[test]
@@ -369,14 +363,14 @@ mod tests {
         let failed = ridge(&zero, &w0, &w0, 0.01, "blocks.3.down").unwrap_err();
         assert!(failed.to_string().starts_with("`blocks.3.down`: the matrix is not positive"));
         let failed = ridge(&zero, &zero, &w0, 0.01, "w").unwrap_err();
-        assert!(matches!(failed, RepairError::Shape { expected: (3, 2), found: (2, 2), .. }));
+        assert!(matches!(failed, FitError::Shape { expected: (3, 2), found: (2, 2), .. }));
         let failed = ridge(&Array2::eye(2), &(&w0 * f32::NAN), &w0, 0.01, "w").unwrap_err();
-        assert_eq!(failed, RepairError::NotFinite { name: "w".to_owned() });
+        assert_eq!(failed, FitError::NotFinite { name: "w".to_owned() });
 
         // Two inputs that are always equal share the weight, after damping was raised.
         let twins = Array2::from_elem((2, 2), 4.0);
-        let repaired = ridge(&twins, &(&w0 * 4.0), &Array2::zeros((3, 2)), 0.0, "w").unwrap();
-        assert!(repaired.steps > 0 && repaired.damping > 0.0);
-        assert!(largest(&(repaired.weight - 0.5)) < 1e-6);
+        let fit = ridge(&twins, &(&w0 * 4.0), &Array2::zeros((3, 2)), 0.0, "w").unwrap();
+        assert!(fit.steps > 0 && fit.damping > 0.0);
+        assert!(largest(&(fit.weight - 0.5)) < 1e-6);
     }
 }

@@ -1,0 +1,405 @@
+//! Block by block through the float model and the quantized one: each layer is rounded for the
+//! inputs that it will really see, towards what it should give.
+use super::{Hessian, Plan, QuantizeError, Rounding, rtn::Rtn};
+use crate::{
+    calibrate::HiddenStates,
+    forward::{Backend, BlockWeights, KvCache, NoTap, Reference, Rotary, Run, Scratch, Site, Tap},
+    linalg::{Team, accumulate_cross, accumulate_gram, least_squares, mirror},
+    model::{Expert, Mlp, Model, ModelSpec, Part, Role, Tensors, WeightStore},
+    progress::Progress,
+    scheme::TensorScheme,
+};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis, concatenate, s};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The residual streams between two blocks.
+#[derive(Clone, Debug)]
+pub struct Streams {
+    /// Of the float model.
+    pub float: HiddenStates,
+    /// Of the quantized model, the same windows.
+    pub quantized: HiddenStates,
+}
+
+/// How layers are rounded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RoundingSettings {
+    /// What they should give.
+    pub target: RoundingTarget,
+    /// Ridge of the least-squares target towards the weights, relative to the mean of H's
+    /// diagonal.
+    pub target_damping: f64,
+    /// Added to H's diagonal when codes are chosen, relative to its mean.
+    pub damping: f64,
+    /// Rounds of descent on codes and scales after GPTQ.
+    pub sweeps: usize,
+}
+
+/// What a layer is rounded towards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RoundingTarget {
+    /// Its float weights
+    Weights,
+    /// What the float layer gives in the float model
+    Output,
+    /// As `output`, and the float model's residual stream where a layer adds to it: errors of the
+    /// layers before are made up for
+    #[default]
+    Stream,
+}
+
+/// How one layer was rounded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerReport {
+    /// Block.
+    pub block: usize,
+    /// Weight.
+    pub tensor: String,
+    /// `tr((W* − Q)·H·(W* − Q)ᵀ) / tr(W*·H·W*ᵀ)` with W* what it was rounded towards.
+    pub error: f64,
+    /// Damping that was used, relative to the mean of H's diagonal.
+    pub damping: f64,
+    /// Times that the damping had to be raised until the factorization held.
+    pub raised: u32,
+    /// Tokens that the input was seen for.
+    pub tokens: u64,
+    /// The layer saw too few tokens and was rounded to nearest.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nearest: bool,
+}
+
+/// A walk through the blocks of a model that is quantized on the way.
+pub struct RoundingWalk<'a> {
+    /// Architecture of both models.
+    pub spec: &'a ModelSpec,
+    /// What becomes of each weight.
+    pub plan: &'a Plan,
+    /// How scales of weights are chosen.
+    pub grid: super::Method,
+    /// How layers are rounded.
+    pub settings: RoundingSettings,
+    /// Runs the quantized model.
+    pub backend: &'a dyn Backend,
+    /// Threads.
+    pub team: &'a Team,
+    /// Told of the tokens that passed a block.
+    pub progress: &'a dyn Progress,
+}
+
+/// Layers that see the same input.
+#[derive(Clone, Copy)]
+struct Stage {
+    half: Half,
+    roles: &'static [Role],
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Half {
+    Attention,
+    Mlp,
+}
+
+/// In the order of the forward pass.
+const STAGES: [Stage; 4] = [
+    Stage { half: Half::Attention, roles: &[Role::Q, Role::K, Role::V] },
+    Stage { half: Half::Attention, roles: &[Role::O] },
+    Stage { half: Half::Mlp, roles: &[Role::Gate, Role::Up] },
+    Stage { half: Half::Mlp, roles: &[Role::Down] },
+];
+
+impl Stage {
+    /// Its layers add to the residual stream.
+    fn writes(self) -> bool {
+        matches!(self.roles, [Role::O | Role::Down])
+    }
+}
+
+/// Sums over tokens of one input.
+struct Sums {
+    /// Σ x̂ x̂ᵀ, `[in, in]`; the upper triangle.
+    inputs: Array2<f32>,
+    /// Σ t x̂ᵀ, `[targets, in]`, with t the float model's input or what the layer should give.
+    cross: Option<Array2<f32>>,
+    /// Σ x̂, `[in]`.
+    input_sum: Array1<f64>,
+    /// Σ t, `[targets]`.
+    target_sum: Array1<f64>,
+    tokens: u64,
+}
+
+type Seen = BTreeMap<Option<Expert>, Sums>;
+
+/// A block of the quantized model in the making.
+pub struct RoundedBlock {
+    /// Its tensors.
+    pub weights: WeightStore,
+    /// Its layers.
+    pub layers: Vec<LayerReport>,
+}
+
+impl RoundingWalk<'_> {
+    /// Rounds block `block`, whose float tensors are `tensors`, and carries both streams through.
+    pub fn block(
+        &self,
+        block: usize,
+        tensors: Tensors,
+        streams: &mut Streams,
+    ) -> Result<RoundedBlock, QuantizeError> {
+        let mut model = self.model(tensors);
+        let float = BlockWeights::load(&model, block, &Reference)?;
+        let mut runner = Runner::new(block, self.team);
+        let mut layers = Vec::new();
+        for stage in STAGES {
+            let quantized = BlockWeights::load(&model, block, self.backend)?;
+            let seen = self.see(stage, &mut runner, (&float, &quantized), streams)?;
+            for (expert, sums) in seen {
+                layers.extend(self.round(&mut model, (block, stage, expert), sums)?);
+            }
+            if stage.writes() {
+                let quantized = BlockWeights::load(&model, block, self.backend)?;
+                for window in 0..streams.quantized.len() {
+                    let mut x = streams.quantized.load(window);
+                    runner.run(stage.half, (&quantized, self.spec), x.view_mut(), &mut NoTap);
+                    streams.quantized.store(window, x.view());
+                }
+            }
+        }
+        Ok(RoundedBlock { weights: model.weights, layers })
+    }
+
+    /// A model of a single block.
+    fn model(&self, tensors: Tensors) -> Model {
+        let weights = WeightStore { raw: tensors, ..WeightStore::default() };
+        Model { config: serde_json::Value::Null, spec: self.spec.clone(), weights }
+    }
+
+    /// Sums what the layers of a stage see; carries the float stream on behind the last of a half.
+    fn see(
+        &self,
+        stage: Stage,
+        runner: &mut Runner<'_>,
+        (float, quantized): (&BlockWeights, &BlockWeights),
+        streams: &mut Streams,
+    ) -> Result<Seen, QuantizeError> {
+        let block = runner.block;
+        let experts = matches!(self.spec.blocks[block].mlp, Mlp::Experts { .. });
+        let routed = stage.half == Half::Mlp && experts;
+        let crossed = self.settings.target != RoundingTarget::Weights && !routed;
+        let mut seen = Seen::new();
+        for window in 0..streams.float.len() {
+            let (mut x, mut y) = (streams.float.load(window), streams.quantized.load(window));
+            if y.iter().any(|y| !y.is_finite()) {
+                return Err(QuantizeError::NonFinite { block, window });
+            }
+            if !stage.writes() && !routed {
+                let input = |weights: &BlockWeights, x: &Array2<f32>| match stage.half {
+                    Half::Attention => weights.attention_input(x.view(), self.team),
+                    Half::Mlp => weights.mlp_input(x.view(), self.team),
+                };
+                let target = crossed.then(|| input(float, &x));
+                let inputs = input(quantized, &y);
+                self.add(&mut seen, None, inputs.view(), target.as_ref());
+                continue;
+            }
+            let mut output = None;
+            if stage.writes() {
+                let mut keep = |site, y: ArrayView2<'_, f32>| {
+                    if site == Site::Output(stage.roles[0]) {
+                        output = Some(y.to_owned());
+                    }
+                };
+                runner.run(stage.half, (float, self.spec), x.view_mut(), &mut keep);
+                streams.float.store(window, x.view());
+                self.progress.advance(x.nrows() as u64);
+                if self.settings.target == RoundingTarget::Stream {
+                    output = Some(&x - &y);
+                }
+            }
+            let output = output.filter(|_| crossed);
+            let mut sum = |site, x: ArrayView2<'_, f32>| match site {
+                Site::Input(role, expert) if role == stage.roles[0] => {
+                    self.add(&mut seen, expert, x, output.as_ref());
+                }
+                _ => {}
+            };
+            runner.run(stage.half, (quantized, self.spec), y.view_mut(), &mut sum);
+        }
+        Ok(seen)
+    }
+
+    fn add(
+        &self,
+        seen: &mut Seen,
+        expert: Option<Expert>,
+        x: ArrayView2<'_, f32>,
+        target: Option<&Array2<f32>>,
+    ) {
+        let sums = seen.entry(expert).or_insert_with(|| Sums {
+            inputs: Array2::zeros((x.ncols(), x.ncols())),
+            cross: target.map(|target| Array2::zeros((target.ncols(), x.ncols()))),
+            input_sum: Array1::zeros(x.ncols()),
+            target_sum: Array1::zeros(target.map_or(0, Array2::ncols)),
+            tokens: 0,
+        });
+        accumulate_gram(x, &mut sums.inputs, self.team);
+        if let (Some(cross), Some(target)) = (&mut sums.cross, target) {
+            accumulate_cross(target.view(), x, cross, self.team);
+            sums.target_sum += &target.mapv(f64::from).sum_axis(Axis(0));
+        }
+        sums.input_sum += &x.mapv(f64::from).sum_axis(Axis(0));
+        sums.tokens += x.nrows() as u64;
+    }
+
+    /// Rounds the layers of a stage that see one input.
+    fn round(
+        &self,
+        model: &mut Model,
+        (block, stage, expert): (usize, Stage, Option<Expert>),
+        sums: Sums,
+    ) -> Result<Vec<LayerReport>, QuantizeError> {
+        let specs = stage
+            .roles
+            .iter()
+            .filter_map(|role| model.spec.find(Some(block), *role, expert, Part::Weight));
+        let mut layers: Vec<Layer> = Vec::new();
+        for spec in specs {
+            let planned = self.plan.tensors.get(&spec.name).and_then(|it| it.scheme);
+            let Some(scheme) = planned else { continue };
+            let shape = model.spec.shape(spec);
+            let values = model.weights.get(&spec.name)?.to_f32();
+            let weight = Array2::from_shape_vec((shape[0], shape[1]), values);
+            let weight = weight.expect("its shape");
+            let bias = model.spec.find(Some(block), spec.role, expert, Part::Bias);
+            let bias = match bias {
+                Some(spec) => {
+                    Some((spec.name.clone(), model.weights.get(&spec.name)?.to_f32().into()))
+                }
+                None => None,
+            };
+            layers.push(Layer { name: spec.name.clone(), weight, bias, scheme });
+        }
+        let Some(first) = layers.first() else { return Ok(Vec::new()) };
+        let failed = |source| QuantizeError::Hessian { tensor: first.name.clone(), source };
+        let hessian = Hessian::new(sums.inputs.view(), self.settings.damping).map_err(failed)?;
+        let targets = self.targets(stage, &layers, &sums)?;
+        let mut inputs = sums.inputs.clone();
+        mirror(&mut inputs);
+        let mut reports = Vec::new();
+        for (layer, target) in layers.iter().zip(targets) {
+            let Layer { name, scheme, .. } = layer;
+            let grid =
+                Rtn { scheme: scheme.weights, scale_type: scheme.scale_type, method: self.grid };
+            let rounding = Rounding { grid, sweeps: self.settings.sweeps };
+            let rounded = hessian.round(&target, rounding, self.team);
+            let shape = (rounded.shape[0], rounded.shape[1]);
+            let values = Array2::from_shape_vec(shape, rounded.dequantize()).expect("its shape");
+            let energy = |w: &Array2<f32>| (w.dot(&inputs) * w).sum();
+            reports.push(LayerReport {
+                block,
+                tensor: name.clone(),
+                error: f64::from(energy(&(&values - &target)) / energy(&target)),
+                damping: hessian.damping(),
+                raised: hessian.raised(),
+                tokens: sums.tokens,
+                nearest: false,
+            });
+            model.weights.quantize(name, *scheme, &rounded);
+            if let (Some((name, bias)), Some(_)) = (&layer.bias, &sums.cross) {
+                let bias = layer.corrected_bias(bias, stage, &values, &sums);
+                model.weights.replace(name, bias.iter().copied());
+            }
+        }
+        Ok(reports)
+    }
+
+    /// What the layers are rounded towards.
+    fn targets(
+        &self,
+        stage: Stage,
+        layers: &[Layer],
+        sums: &Sums,
+    ) -> Result<Vec<Array2<f32>>, QuantizeError> {
+        let weights: Vec<ArrayView2<'_, f32>> = layers.iter().map(|it| it.weight.view()).collect();
+        let Some(cross) = &sums.cross else {
+            return Ok(weights.iter().map(ArrayView2::to_owned).collect());
+        };
+        let all = concatenate(Axis(0), &weights).expect("columns of one input");
+        let mut cross = if stage.writes() { cross.clone() } else { all.dot(cross) };
+        if let (true, Some((_, bias))) = (stage.writes(), &layers[0].bias) {
+            for (mut row, b) in cross.outer_iter_mut().zip(bias) {
+                row.zip_mut_with(&sums.input_sum, |c, x| *c -= (f64::from(*b) * x) as f32);
+            }
+        }
+        let (damping, name) = (self.settings.target_damping, &layers[0].name);
+        let fit = least_squares::ridge(&sums.inputs, &cross, &all, damping, name)?;
+        let mut first = 0;
+        let rows = weights.iter().map(|weight| {
+            let rows = first..first + weight.nrows();
+            first = rows.end;
+            fit.weight.slice(s![rows, ..]).to_owned()
+        });
+        Ok(rows.collect())
+    }
+}
+
+/// A layer that is rounded.
+struct Layer {
+    name: String,
+    /// `[out, in]`
+    weight: Array2<f32>,
+    /// Its name and values.
+    bias: Option<(String, Array1<f32>)>,
+    scheme: TensorScheme,
+}
+
+impl Layer {
+    /// The bias with which the mean of what the layer gives is right.
+    fn corrected_bias(
+        &self,
+        bias: &Array1<f32>,
+        stage: Stage,
+        rounded: &Array2<f32>,
+        sums: &Sums,
+    ) -> Array1<f32> {
+        let tokens = sums.tokens.max(1) as f64;
+        let given = rounded.mapv(f64::from).dot(&sums.input_sum);
+        let wanted = if stage.writes() {
+            sums.target_sum.clone()
+        } else {
+            self.weight.mapv(f64::from).dot(&sums.target_sum) + bias.mapv(f64::from) * tokens
+        };
+        ((wanted - given) / tokens).mapv(|b| b as f32)
+    }
+}
+
+/// Runs halves of one block over windows of any length.
+struct Runner<'a> {
+    block: usize,
+    team: &'a Team,
+    scratch: Scratch,
+}
+
+impl<'a> Runner<'a> {
+    fn new(block: usize, team: &'a Team) -> Self {
+        Self { block, team, scratch: Scratch::default() }
+    }
+
+    fn run(
+        &mut self,
+        half: Half,
+        (weights, spec): (&BlockWeights, &ModelSpec),
+        x: ArrayViewMut2<'_, f32>,
+        tap: &mut dyn Tap,
+    ) {
+        let mut run = Run { team: self.team, scratch: &mut self.scratch, tap };
+        if half == Half::Mlp {
+            return weights.feed(x, &mut run);
+        }
+        let (tokens, sizes) = (x.nrows(), &spec.blocks[self.block]);
+        let rotary = Rotary::new(spec, self.block, 0..tokens, tokens);
+        let mut cache = KvCache::new(sizes.kv_heads, sizes.head_dim, tokens);
+        weights.attend(x, (&mut cache, &rotary), &mut run);
+    }
+}
