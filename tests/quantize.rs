@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 const MINI: &str = "builtin:milm-mini";
 
 fn settings(change: impl Fn(&mut Settings)) -> Settings {
-    let mut settings = Settings { method: Method::Minmax, ..Settings::default() };
+    let mut settings = Settings { method: Some(Method::Minmax), ..Settings::default() };
     change(&mut settings);
     settings
 }

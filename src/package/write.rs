@@ -133,7 +133,7 @@ impl Job<'_> {
 
     fn rtn(&self, scheme: TensorScheme) -> Rtn {
         let (scheme, scale_type) = (scheme.weights, scheme.scale_type);
-        Rtn { scheme, scale_type, method: self.settings.method }
+        Rtn { scheme, scale_type, method: self.settings.method() }
     }
 
     /// Makes the package. It appears at `target` when it is complete.
@@ -147,7 +147,7 @@ impl Job<'_> {
         let (written, source) = written?;
         let schemes = plan.schemes();
         let description =
-            compressed_tensors::describe(&self.opened.model, &schemes, self.settings.method);
+            compressed_tensors::describe(&self.opened.model, &schemes, self.settings.method());
         let manifest = self.describe(&plan, description, &output, (written, source))?;
         output.write(MANIFEST_FILE, manifest.sealed().as_bytes())?;
         output.commit()?;

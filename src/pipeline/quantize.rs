@@ -71,7 +71,7 @@ impl Quantize<'_> {
         let walk = RoundingWalk {
             spec: &source.spec,
             plan: &plan,
-            grid: self.settings.method,
+            grid: self.settings.method(),
             settings: self.settings.rounding_settings(),
             backend: &Kernels::new(),
             team: self.team,
@@ -111,7 +111,7 @@ impl Quantize<'_> {
             let grid = Rtn {
                 scheme: scheme.weights,
                 scale_type: scheme.scale_type,
-                method: self.settings.method,
+                method: self.settings.method(),
             };
             let values = weights.get(&name).map_err(QuantizeError::from)?.to_f32();
             let tensor = grid.tensor_on(&values, shape, self.team);
@@ -134,7 +134,7 @@ impl Quantize<'_> {
             model,
             recipe: self.recipe,
             files: &BTreeMap::from([(REPORT_FILE.to_owned(), report)]),
-            method: self.settings.method,
+            method: self.settings.method(),
             shard_bytes: self.settings.shard_size.0,
             team: self.team,
             progress: self.progress,
@@ -157,5 +157,5 @@ fn block_tensors(model: &Model, block: usize) -> Tensors {
 
 /// Whether a quantization needs text to calibrate on.
 pub fn needs_text(settings: &Settings) -> bool {
-    settings.rounding == CodeChoice::Adaptive
+    settings.rounding() == CodeChoice::Adaptive
 }

@@ -150,3 +150,108 @@ struct Tile<'a> {
     scales: &'a mut [f32],
     zero_points: &'a mut [i8],
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        quantize::Method,
+        scheme::{Granularity, IntScheme},
+        tensor::FloatType,
+    };
+    use ndarray::array;
+
+    fn rounding(granularity: Granularity, sweeps: usize) -> Rounding {
+        let scheme = IntScheme { bits: 4, symmetric: true, granularity };
+        let grid = Rtn { scheme, scale_type: FloatType::F32, method: Method::Mse };
+        Rounding { grid, sweeps }
+    }
+
+    /// Tokens of correlated inputs, `[tokens, columns]`, and a weight `[rows, columns]`.
+    fn case(tokens: usize, columns: usize, rows: usize) -> (Array2<f32>, Array2<f32>) {
+        let wave = |i: usize, j: usize| ((i * 37 + j * 11 + i * j) as f32 * 0.71).sin();
+        let x = Array2::from_shape_fn((tokens, columns), |(t, j)| {
+            wave(t, j) + 0.8 * wave(t, j / 4) + if j == 3 { 2.0 } else { 0.0 }
+        });
+        (x, Array2::from_shape_fn((rows, columns), |(i, j)| wave(j + 5, i).powi(3)))
+    }
+
+    /// `tr((W − Q)·H·(W − Q)ᵀ)` over the tokens themselves.
+    fn output_error(x: &Array2<f32>, w: &Array2<f32>, q: &QTensor) -> f64 {
+        let q = Array2::from_shape_vec(w.dim(), q.dequantize()).unwrap();
+        (w - &q).dot(&x.t()).iter().map(|e| f64::from(*e).powi(2)).sum()
+    }
+
+    #[test]
+    fn the_error_of_a_column_moves_onto_the_next() {
+        // Min-max scale 1: -8 lands on the lowest code. Column 1 has the larger diagonal and is
+        // rounded first: 2.4 to 2, e = 0.4 too little. The best w_0 is then
+        // 3.3 + 0.4·H_01 / H_00 = 3.3 + 0.4·1.5 / 2 = 3.6, which rounds to 4, not to 3.
+        let h = array![[2.0_f32, 1.5, 0.0], [1.5, 3.0, 0.0], [0.0, 0.0, 1.0]];
+        let w = array![[3.3_f32, 2.4, -8.0]];
+        let mut rounding = rounding(Granularity::Channel, 0);
+        rounding.grid.method = Method::Minmax;
+        let hessian = Hessian::new(h.view(), 0.0).unwrap();
+        let q = hessian.round(&w, rounding, &Team::new(1));
+        assert_eq!((q.codes, q.scales), (vec![4, 2, -8], vec![1.0]));
+        let apart = Array2::from_diag(&h.diag());
+        let q = Hessian::new(apart.view(), 0.0).unwrap().round(&w, rounding, &Team::new(1));
+        assert_eq!(q.codes, [3, 2, -8], "without correlation each code is the nearest");
+    }
+
+    #[test]
+    fn outputs_err_less_than_with_the_nearest_codes_and_descent_helps() {
+        let (x, w) = case(300, 64, 40);
+        let hessian = Hessian::new(x.t().dot(&x).view(), 0.01).unwrap();
+        for granularity in [Granularity::Channel, Granularity::Group(32)] {
+            let error = |sweeps| {
+                let q = hessian.round(&w, rounding(granularity, sweeps), &Team::new(2));
+                output_error(&x, &w, &q)
+            };
+            let values = w.as_slice().unwrap();
+            let nearest = rounding(granularity, 0).grid.tensor(values, [40, 64]);
+            let (nearest, once, polished) = (output_error(&x, &w, &nearest), error(0), error(5));
+            assert!(once < nearest && polished < once, "{nearest} {once} {polished}");
+        }
+    }
+
+    #[test]
+    fn a_hessian_of_other_inputs_does_not_help() {
+        let (x, w) = case(300, 64, 40);
+        let other = Array2::from_shape_fn((300, 64), |(t, j)| x[[t, (j * 29 + 7) % 64]]);
+        let error = |inputs: &Array2<f32>| {
+            let hessian = Hessian::new(inputs.t().dot(inputs).view(), 0.01).unwrap();
+            let q = hessian.round(&w, rounding(Granularity::Channel, 3), &Team::new(1));
+            output_error(&x, &w, &q)
+        };
+        assert!(error(&other) > 1.5 * error(&x));
+    }
+
+    #[test]
+    fn the_number_of_threads_does_not_change_a_code() {
+        let (x, w) = case(100, 96, 150);
+        let hessian = Hessian::new(x.t().dot(&x).view(), 0.01).unwrap();
+        let round =
+            |threads| hessian.round(&w, rounding(Granularity::Group(32), 2), &Team::new(threads));
+        assert_eq!(round(1), round(2));
+        assert_eq!(round(1), round(5));
+    }
+
+    #[test]
+    fn inputs_that_are_always_zero_are_rounded_to_something_finite() {
+        let (mut x, w) = case(100, 32, 8);
+        x.column_mut(5).fill(0.0);
+        x.row_mut(0).fill(0.0);
+        let hessian = Hessian::new(x.t().dot(&x).view(), 0.01).unwrap();
+        let q = hessian.round(&w, rounding(Granularity::Channel, 2), &Team::new(1));
+        assert!(q.dequantize().iter().all(|x| x.is_finite()));
+        let nothing = Array2::<f32>::zeros((4, 4));
+        assert!(matches!(Hessian::new(nothing.view(), 0.01), Err(LinalgError::NotPositive { .. })));
+    }
+
+    #[test]
+    fn twins_raise_the_damping_and_say_so() {
+        let hessian = Hessian::new(Array2::<f32>::ones((2, 2)).view(), 0.0).unwrap();
+        assert!(hessian.raised() > 0 && hessian.damping() > 0.0);
+    }
+}

@@ -15,7 +15,7 @@ pub use error::QuantizeError;
 pub use gptq::{Hessian, Rounding};
 pub use plan::{Plan, Planned, plan};
 pub use settings::{
-    CodeChoice, Embeddings, GroupFallback, GroupSize, Method, Rule, Settings, ShardSize,
+    CodeChoice, Effort, Embeddings, GroupFallback, GroupSize, Method, Rule, Settings, ShardSize,
 };
 pub use walk::{
     LayerReport, RoundedBlock, RoundingSettings, RoundingTarget, RoundingWalk, Streams,

@@ -10,6 +10,9 @@ pub struct Settings {
     /// Bits of weights and activations: w8a16, w8a8, w4a16, w4a8
     #[arg(long, default_value = "w4a16")]
     pub scheme: String,
+    /// How much is done against the loss; other flags change single choices of it
+    #[arg(long, value_enum, default_value_t)]
+    pub preset: Effort,
     /// Weights that share a scale: 32, 64, 128 or channel [default: 64 for int4, channel for int8]
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -17,12 +20,14 @@ pub struct Settings {
     /// Store a zero point beside each scale
     #[arg(long)]
     pub asymmetric: bool,
-    /// How scales are chosen
-    #[arg(long, value_enum, default_value_t)]
-    pub method: Method,
-    /// How codes are chosen
-    #[arg(long, value_enum, default_value_t)]
-    pub rounding: CodeChoice,
+    /// How scales are chosen [default: mse; minmax in vendor-standard]
+    #[arg(long, value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<Method>,
+    /// How codes are chosen [default: adaptive; nearest in fast and vendor-standard]
+    #[arg(long, value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rounding: Option<CodeChoice>,
     /// What layers are rounded towards
     #[arg(long, value_enum, default_value_t)]
     pub target: RoundingTarget,
@@ -33,9 +38,10 @@ pub struct Settings {
     /// Added to the diagonal of the inputs' covariance when codes are chosen, relative to its mean
     #[arg(long, value_name = "X", default_value_t = 0.01)]
     pub damping: f64,
-    /// Rounds of descent on codes and scales
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    pub sweeps: usize,
+    /// Rounds of descent on codes and scales behind the first choice [default: 1; 4 in best]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sweeps: Option<usize>,
     /// Bits of embeddings and head, one scale per row; 4 follows the scheme
     #[arg(long, value_enum, default_value_t)]
     pub embeddings: Embeddings,
@@ -59,14 +65,15 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             scheme: "w4a16".into(),
+            preset: Effort::default(),
             group_size: None,
             asymmetric: false,
-            method: Method::default(),
-            rounding: CodeChoice::default(),
+            method: None,
+            rounding: None,
             target: RoundingTarget::default(),
             target_damping: 0.1,
             damping: 0.01,
-            sweeps: 4,
+            sweeps: None,
             embeddings: Embeddings::default(),
             rules: Vec::new(),
             group_fallback: GroupFallback::default(),
@@ -84,8 +91,23 @@ impl Settings {
 
     /// How layers are rounded on calibration text.
     pub fn rounding_settings(&self) -> RoundingSettings {
-        let Self { target, target_damping, damping, sweeps, .. } = *self;
+        let Self { target, target_damping, damping, .. } = *self;
+        let sweeps = self.sweeps.unwrap_or(if self.preset == Effort::Best { 4 } else { 1 });
         RoundingSettings { target, target_damping, damping, sweeps }
+    }
+
+    /// How scales are chosen.
+    pub fn method(&self) -> Method {
+        let vendor = self.preset == Effort::VendorStandard;
+        self.method.unwrap_or(if vendor { Method::Minmax } else { Method::Mse })
+    }
+
+    /// How codes are chosen.
+    pub fn rounding(&self) -> CodeChoice {
+        self.rounding.unwrap_or(match self.preset {
+            Effort::Fast | Effort::VendorStandard => CodeChoice::Nearest,
+            Effort::Balanced | Effort::Best => CodeChoice::Adaptive,
+        })
     }
 
     /// The group size, or its default for codes of `bits`.
@@ -124,6 +146,31 @@ pub enum Method {
     /// The scale with the least squared error of those tried
     #[default]
     Mse,
+}
+
+/// How much is done against the loss.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Effort {
+    /// Scales searched, each weight rounded to nearest: needs no text
+    Fast,
+    /// Codes chosen on calibration text, layer after layer
+    #[default]
+    Balanced,
+    /// As balanced, with everything that helps
+    Best,
+    /// What a chip vendor's toolkit does by default, to compare with
+    VendorStandard,
 }
 
 /// How codes are chosen.
