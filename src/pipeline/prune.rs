@@ -116,6 +116,7 @@ impl Prune<'_> {
         let costs = streams.map_or(Ok(Vec::new()), |streams| self.costs(&model, &streams))?;
         let refits = journal.state.refits.clone();
         let worst = refits.iter().max_by(|a, b| a.error_after.total_cmp(&b.error_after)).cloned();
+        let plan = plan.carried_out(&model);
         let pruned = Pruned { schema: SCHEMA, plan, refits, worst, costs };
         self.write_checkpoint(&model, &pruned, target, force)?;
         journal.finish()?;
