@@ -1,17 +1,12 @@
 //! Logits from residual streams that another pass has computed.
 use super::{EvalError, LogitSource, Rows, Window};
-use crate::{
-    calibrate::HiddenStates,
-    forward::{ForwardError, Head, Reference},
-    linalg::Team,
-    model::Model,
-};
+use crate::{calibrate::HiddenStates, forward::Head, linalg::Team};
 use ndarray::s;
 use std::ops::Range;
 
 /// The head of a model over streams behind its last block.
 pub struct StreamSource<'a> {
-    head: Head,
+    head: &'a Head,
     vocab: usize,
     states: &'a HiddenStates,
     first: usize,
@@ -19,15 +14,14 @@ pub struct StreamSource<'a> {
 }
 
 impl<'a> StreamSource<'a> {
-    /// Of the windows of `states` from `first` on.
+    /// Of the windows of `states` from `first` on; the head gives `vocab` logits.
     pub fn new(
-        model: &Model,
+        (head, vocab): (&'a Head, usize),
         states: &'a HiddenStates,
         first: usize,
         team: &'a Team,
-    ) -> Result<Self, EvalError> {
-        let head = Head::load(model, &Reference).map_err(ForwardError::from)?;
-        Ok(Self { head, vocab: model.spec.vocab, states, first, team })
+    ) -> Self {
+        Self { head, vocab, states, first, team }
     }
 }
 

@@ -71,8 +71,12 @@ impl Journal {
         let name = format!("streams-{shot}-{}-{block}", phase as u8);
         let tensors: Tensors =
             streams.iter().map(|(name, states)| ((*name).to_owned(), states.to_raw())).collect();
-        self.work.put(&name, &tensors)?;
-        let old = self.state.streams.replace(name);
+        // Nothing walks where statistics are given and nothing is measured.
+        let name = (!tensors.is_empty()).then_some(name);
+        if let Some(name) = &name {
+            self.work.put(name, &tensors)?;
+        }
+        let old = std::mem::replace(&mut self.state.streams, name);
         self.note()?;
         old.map_or(Ok(()), |old| Ok(self.work.remove(&old)?))
     }

@@ -4,7 +4,7 @@ use crate::{
     calibrate::{CalibrationSet, Request, Statistics, Walk, check_tokens},
     checkpoint::{DEFAULT_SHARD_BYTES, OutputDir, WorkDir},
     eval::{Figures, LogitSource, ModelSource, StreamSource, Window, measure},
-    forward::Reference,
+    forward::{ForwardError, Head, Reference},
     linalg::Team,
     model::{Model, Role},
     package::{Opened, Rewritten, refuse_over_input},
@@ -116,6 +116,7 @@ impl Prune<'_> {
         let costs = streams.map_or(Ok(Vec::new()), |streams| self.costs(&model, &streams))?;
         let refits = journal.state.refits.clone();
         let worst = refits.iter().max_by(|a, b| a.error_after.total_cmp(&b.error_after)).cloned();
+        let plan = plan.carried_out(&model);
         let pruned = Pruned { schema: SCHEMA, plan, refits, worst, costs };
         self.write_checkpoint(&model, &pruned, target, force)?;
         journal.finish()?;
@@ -234,11 +235,14 @@ impl Prune<'_> {
     fn costs(&self, model: &Model, streams: &Streams) -> Result<Vec<Cost>, PipelineError> {
         // Windows to measure on stand behind those to calibrate on, text after text.
         let calibrated = streams.float.len() - streams.plain.len();
+        let float = &self.opened.model;
+        let load = |model| Head::load(model, &Reference).map_err(ForwardError::from);
+        let (whole, head) = (load(float)?, load(model)?);
+        let (whole, head) = ((&whole, float.spec.vocab), (&head, model.spec.vocab));
         let figures = |states, first, float_first, windows: &[Window]| {
             let (team, progress) = (self.team, self.progress);
-            let float = &self.opened.model;
-            let mut float = StreamSource::new(float, &streams.float, float_first, team)?;
-            let mut pruned = StreamSource::new(model, states, first, team)?;
+            let mut float = StreamSource::new(whole, &streams.float, float_first, team);
+            let mut pruned = StreamSource::new(head, states, first, team);
             let float = Some(&mut float as &mut dyn LogitSource);
             let measured =
                 measure::<std::io::Sink>(windows, &mut pruned, float, None, (team, progress));

@@ -152,6 +152,18 @@ fn finish(
 }
 
 impl Plan {
+    /// The plan as it was carried out: widths that were allocated after scoring are known now.
+    #[must_use]
+    pub fn carried_out(self, pruned: &Model) -> Self {
+        Self {
+            blocks: pruned.spec.blocks.iter().map(BlockShape::of).collect(),
+            after: Size::of(&pruned.spec, &pruned.config),
+            spec: pruned.spec.clone(),
+            config: pruned.config.clone(),
+            ..self
+        }
+    }
+
     /// The widths after each of `shots` cuts, in equal steps; the last are the plan's. A plan that
     /// drops blocks cuts no widths.
     pub fn shots(&self, shots: usize) -> Vec<Vec<BlockShape>> {

@@ -311,11 +311,14 @@ pub(super) fn refit(
         let name = spec.name.clone();
         store(model, &name, bias.iter().copied())?;
     }
+    let error_before = error(&before, bias.as_ref());
+    // What is stored is rounded to the tensor's type.
+    let (after, bias) = layer(model, place)?;
     Ok(Refit {
         block,
         tensor: name,
-        error_before: error(&before, bias.as_ref()),
-        error_after: error(&fit.weight, fit.bias.as_ref()),
+        error_before,
+        error_after: error(&after, bias.as_ref()),
         damping: fit.damping,
         raised: fit.steps,
         tokens: sums.tokens,

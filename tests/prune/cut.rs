@@ -154,7 +154,7 @@ fn widths_per_block_keep_the_total() {
     let settings = |allocate| with(|it| (it.ffn_width, it.allocate) = (Some(48), allocate));
     let plain = prune("llama", settings(false), &even);
     let opened = golden("llama");
-    Job::new(&opened, settings(true)).write(&spread).unwrap();
+    let pruned = Job::new(&opened, settings(true)).write(&spread).unwrap();
     let model = util::open(&spread);
     assert_eq!(model.spec.parameters(), plain.plan.after.parameters);
     let widths: Vec<u64> = model.config["intermediate_size"].as_array().map_or_else(
@@ -162,6 +162,8 @@ fn widths_per_block_keep_the_total() {
         |list| list.iter().filter_map(Value::as_u64).collect(),
     );
     assert_eq!((widths.iter().sum::<u64>(), widths.len()), (3 * 48, 3), "{widths:?}");
+    let told = pruned.plan.blocks.iter().map(|block| block.mlp[&None] as u64);
+    assert_eq!(told.collect::<Vec<_>>(), widths, "the report tells the widths as they became");
 }
 
 #[test]
