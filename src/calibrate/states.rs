@@ -21,10 +21,24 @@ impl HiddenStates {
         let embedding = Embedding::load(model)?;
         let mut states = Self { hidden: model.spec.hidden, ..Self::default() };
         for ids in windows {
-            states.lengths.push(ids.len());
-            states.windows.push(encode(embedding.rows(ids)?.view()));
+            states.push(embedding.rows(ids)?.view());
         }
         Ok(states)
+    }
+
+    /// No windows yet, of any width instead of the residual stream's.
+    pub fn of_width(width: usize) -> Self {
+        Self { hidden: width, ..Self::default() }
+    }
+
+    /// Adds a window, rounded to bfloat16.
+    ///
+    /// # Panics
+    /// When it has another width.
+    pub fn push(&mut self, x: ArrayView2<'_, f32>) {
+        assert_eq!(x.ncols(), self.hidden, "width of a window");
+        self.lengths.push(x.nrows());
+        self.windows.push(encode(x));
     }
 
     /// Number of windows.

@@ -4,10 +4,7 @@ use super::{
     statistics::{Collector, Inputs},
 };
 use crate::{
-    forward::{
-        Backend, BlockWeights, ForwardError, KvCache, Reference, RotaryCache, Run, Scratch, Site,
-        Tap,
-    },
+    forward::{Backend, BlockWeights, ForwardError, Half, Reference, Runner, Site, Tap},
     linalg::Team,
     model::{Expert, Model, Role},
     progress::Progress,
@@ -70,9 +67,9 @@ impl<'a> Walk<'a> {
     /// Runs the next block over all windows; what its layers saw. Progress counts tokens.
     pub fn observe(&mut self, request: &Request) -> Result<BlockStatistics, CalibrateError> {
         let sizes = &self.model.spec.blocks[self.block];
-        let mut runner = Runner::load(self.model, self.block, self.backend, self.team)?;
+        let mut runner = Loaded::new(self.model, self.block, self.backend, self.team)?;
         let mut other = match &self.reference {
-            Some((model, _)) => Some(Runner::load(model, self.block, &Reference, self.team)?),
+            Some((model, _)) => Some(Loaded::new(model, self.block, &Reference, self.team)?),
             None => None,
         };
         let mut collector = Collector::new(request, sizes, self.team);
@@ -96,18 +93,14 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Runs one block.
-struct Runner<'a> {
-    model: &'a Model,
-    block: usize,
+/// One block of a model, ready to run.
+struct Loaded<'a> {
     weights: BlockWeights,
-    team: &'a Team,
-    scratch: Scratch,
-    rotary: RotaryCache,
+    runner: Runner<'a>,
 }
 
-impl<'a> Runner<'a> {
-    fn load(
+impl<'a> Loaded<'a> {
+    fn new(
         model: &'a Model,
         block: usize,
         backend: &dyn Backend,
@@ -115,18 +108,14 @@ impl<'a> Runner<'a> {
     ) -> Result<Self, CalibrateError> {
         let weights = BlockWeights::load(model, block, backend)?;
         model.release(block);
-        let (scratch, rotary) = (Scratch::default(), RotaryCache::default());
-        Ok(Self { model, block, weights, team, scratch, rotary })
+        Ok(Self { weights, runner: Runner::new(&model.spec, block, team) })
     }
 
     /// The stream behind the block.
     fn run(&mut self, mut x: Array2<f32>, tap: &mut dyn Tap) -> Array2<f32> {
-        let (tokens, sizes) = (x.nrows(), &self.model.spec.blocks[self.block]);
-        let mut cache = KvCache::new(sizes.kv_heads, sizes.head_dim, tokens);
-        let mut run = Run { team: self.team, scratch: &mut self.scratch, tap };
-        let rotary = self.rotary.get(&self.model.spec, self.block, 0..tokens, tokens);
-        self.weights.attend(x.view_mut(), (&mut cache, rotary), &mut run);
-        self.weights.feed(x.view_mut(), &mut run);
+        for half in [Half::Attention, Half::Mlp] {
+            self.runner.run(half, &self.weights, x.view_mut(), tap);
+        }
         x
     }
 }

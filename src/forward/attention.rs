@@ -40,7 +40,39 @@ impl Attention {
     pub(super) fn forward(
         &self,
         x: ArrayView2<'_, f32>,
+        y: ArrayViewMut2<'_, f32>,
+        place: (&mut KvCache, &Rotary),
+        run: &mut Run<'_>,
+    ) {
+        let mut buffer = std::mem::take(&mut run.scratch.mixed);
+        let mut mixed = buffer.take(x.nrows(), self.mixed_width());
+        self.mix(x, mixed.view_mut(), place, run);
+        self.project(mixed.view(), y, run);
+        run.scratch.mixed = buffer;
+    }
+
+    /// Columns of the input of the output projection.
+    pub(super) fn mixed_width(&self) -> usize {
+        self.sizes.heads * self.sizes.head_dim
+    }
+
+    /// `y ← O(mixed)`.
+    pub(super) fn project(
+        &self,
+        mixed: ArrayView2<'_, f32>,
         mut y: ArrayViewMut2<'_, f32>,
+        run: &mut Run<'_>,
+    ) {
+        run.tap.see(Site::Input(Role::O, None), mixed.view());
+        self.o.forward(mixed, y.view_mut(), run.team);
+        run.tap.see(Site::Output(Role::O), y.view());
+    }
+
+    /// `mixed ← attention(x)`, all query heads side by side.
+    pub(super) fn mix(
+        &self,
+        x: ArrayView2<'_, f32>,
+        mut mixed: ArrayViewMut2<'_, f32>,
         (cache, rotary): (&mut KvCache, &Rotary),
         run: &mut Run<'_>,
     ) {
@@ -54,7 +86,6 @@ impl Attention {
         tap.see(Site::Queries, qkv.slice(s![.., ..heads * width]));
         tap.see(Site::Keys, qkv.slice(s![.., heads * width..(heads + kv_heads) * width]));
         let past = self.remember(qkv.view(), cache);
-        let mut mixed = scratch.mixed.take(tokens, heads * width);
         let queries = qkv.slice(s![.., ..heads * width]);
         let tasks = tiles(mixed.view_mut(), QUERIES, self.sizes.kv_repeat() * width);
         team.each(tasks, |_, (first, kv_head, out)| {
@@ -62,9 +93,6 @@ impl Attention {
             let queries = queries.slice(s![first..first + out.nrows(), columns]);
             self.group(queries, cache, (kv_head, past + first), out);
         });
-        tap.see(Site::Input(Role::O, None), mixed.view());
-        self.o.forward(mixed.view(), y.view_mut(), team);
-        tap.see(Site::Output(Role::O), y.view());
     }
 
     /// Norm and rotation of the query and key heads of one token.

@@ -6,6 +6,7 @@ use super::{
     mlp::FeedForward,
     projection::{Loader, each_row},
     rotary::Rotary,
+    runner::Half,
     scratch::{Run, Scratch},
     tap::NoTap,
 };
@@ -82,6 +83,50 @@ impl BlockWeights {
     /// The second half: `x ← x + mlp(norm(x))`, in place.
     pub fn feed(&self, x: ArrayViewMut2<'_, f32>, run: &mut Run<'_>) {
         self.half(x, &self.mlp_gain, run, |x, y, run| self.mlp.forward(x, y, run));
+    }
+
+    /// The input of the layer that ends a half, `[tokens, in]`, for the stream `x`; `None` of a
+    /// mixture of experts, whose experts each have their own.
+    pub(super) fn inner(
+        &self,
+        half: Half,
+        x: ArrayView2<'_, f32>,
+        place: (&mut KvCache, &Rotary),
+        run: &mut Run<'_>,
+    ) -> Option<Array2<f32>> {
+        match (half, &self.mlp) {
+            (Half::Attention, _) => {
+                let normed = self.attention_input(x, run.team);
+                let mut mixed = Array2::zeros((x.nrows(), self.attention.mixed_width()));
+                self.attention.mix(normed.view(), mixed.view_mut(), place, run);
+                Some(mixed)
+            }
+            (Half::Mlp, FeedForward::Dense(gated)) => {
+                let normed = self.mlp_input(x, run.team);
+                let mut buffer = std::mem::take(&mut run.scratch.gate_up);
+                let hidden = gated.hide(normed.view(), &mut buffer, run).to_owned();
+                run.scratch.gate_up = buffer;
+                Some(hidden)
+            }
+            (Half::Mlp, FeedForward::Experts(_)) => None,
+        }
+    }
+
+    /// Ends a half: adds to the stream `x` what its last layer makes of `inner`.
+    pub(super) fn finish(
+        &self,
+        half: Half,
+        inner: ArrayView2<'_, f32>,
+        mut x: ArrayViewMut2<'_, f32>,
+        run: &mut Run<'_>,
+    ) {
+        let mut y = Array2::zeros(x.dim());
+        match (half, &self.mlp) {
+            (Half::Attention, _) => self.attention.project(inner, y.view_mut(), run),
+            (Half::Mlp, FeedForward::Dense(gated)) => gated.project(inner, y.view_mut(), run),
+            (Half::Mlp, FeedForward::Experts(_)) => {}
+        }
+        x += &y;
     }
 
     /// `x ← x + f(norm(x))`.

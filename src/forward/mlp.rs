@@ -1,7 +1,7 @@
 //! The feed-forward part: one gated MLP, or a mixture of experts.
 use super::{
     projection::{Loader, Projection, each_row},
-    scratch::Run,
+    scratch::{Buffer, Run},
     tap::Site,
 };
 use crate::linalg::{add_assign, silu_mul, softmax};
@@ -75,18 +75,40 @@ impl Gated {
     }
 
     fn forward(&self, x: ArrayView2<'_, f32>, y: ArrayViewMut2<'_, f32>, run: &mut Run<'_>) {
-        let Run { team, scratch, tap } = run;
+        let mut buffer = std::mem::take(&mut run.scratch.gate_up);
+        let hidden = self.hide(x, &mut buffer, run);
+        self.project(hidden.view(), y, run);
+        run.scratch.gate_up = buffer;
+    }
+
+    /// `y ← down(hidden)`.
+    pub(super) fn project(
+        &self,
+        hidden: ArrayView2<'_, f32>,
+        y: ArrayViewMut2<'_, f32>,
+        run: &mut Run<'_>,
+    ) {
+        run.tap.see(Site::Input(Role::Down, self.expert), hidden);
+        self.down.forward(hidden, y, run.team);
+    }
+
+    /// `SiLU(gate(x)) · up(x)`, `[tokens, width]`, in some memory.
+    pub(super) fn hide<'a>(
+        &self,
+        x: ArrayView2<'_, f32>,
+        buffer: &'a mut Buffer,
+        run: &mut Run<'_>,
+    ) -> ArrayViewMut2<'a, f32> {
+        let Run { team, tap, .. } = run;
         tap.see(Site::Input(Role::Gate, self.expert), x);
         let both = self.gate_up.out_features();
-        let mut gate_up = scratch.gate_up.take(x.nrows(), both);
+        let mut gate_up = buffer.take(x.nrows(), both);
         self.gate_up.forward(x, gate_up.view_mut(), team);
         each_row(gate_up.view_mut(), team, |_, row| {
             let (gate, up) = row.split_at_mut(both / 2);
             silu_mul(gate, up);
         });
-        let hidden = gate_up.slice(s![.., ..both / 2]);
-        tap.see(Site::Input(Role::Down, self.expert), hidden);
-        self.down.forward(hidden, y, team);
+        gate_up.slice_move(s![.., ..both / 2])
     }
 }
 

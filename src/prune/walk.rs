@@ -6,12 +6,12 @@ use super::{
 };
 use crate::{
     calibrate::HiddenStates,
-    forward::{BlockWeights, KvCache, NoTap, Reference, Rotary, Run, Scratch, Site, Tap},
+    forward::{BlockWeights, Half, NoTap, Reference, Runner, Site},
     linalg::Team,
     model::{Expert, Mlp, Model, ModelSpec, Role, WeightStore},
     progress::Progress,
 };
-use ndarray::{Array2, ArrayView2, ArrayViewMut2};
+use ndarray::{Array2, ArrayView2};
 use std::collections::BTreeMap;
 
 /// The residual streams between two blocks.
@@ -46,17 +46,9 @@ pub struct RefitWalk<'a> {
 /// What the consumers of one half of a block are refitted from.
 type Seen = BTreeMap<Option<Expert>, Sums>;
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Half {
-    Attention,
-    Mlp,
-}
-
-impl Half {
-    /// The layer that reads the space which was cut.
-    fn consumer(self) -> Role {
-        if self == Self::Attention { Role::O } else { Role::Down }
-    }
+/// The layer that reads the space which was cut in a half.
+fn consumer(half: Half) -> Role {
+    if half == Half::Attention { Role::O } else { Role::Down }
 }
 
 impl RefitWalk<'_> {
@@ -74,7 +66,7 @@ impl RefitWalk<'_> {
         let float = load(self.float)?;
         let plain = load(&self.model(cut.clone()))?;
         let mut model = self.model(ready.unwrap_or_else(|| cut.clone()));
-        let mut runner = Runner::new(block, self.team);
+        let mut runner = Runner::new(self.pruned, block, self.team);
         let mut refits = Vec::new();
         for half in [Half::Attention, Half::Mlp] {
             let ready = load(&model)?;
@@ -82,7 +74,7 @@ impl RefitWalk<'_> {
             for (settings, (expert, sums)) in
                 self.settings.iter().flat_map(|it| seen.iter().map(move |sums| (*it, sums)))
             {
-                let place = (block, half.consumer(), *expert);
+                let place = (block, consumer(half), *expert);
                 let cut = match expert {
                     Some(_) => Some(before_the_cut(self.source, place, kept, sums)?),
                     None => None,
@@ -90,8 +82,8 @@ impl RefitWalk<'_> {
                 refits.push(refit(&mut model, place, cut.as_ref().unwrap_or(sums), settings)?);
             }
             let ready = if seen.is_empty() { ready } else { load(&model)? };
-            runner.advance(half, (&ready, self.pruned), &mut streams.pruned);
-            runner.advance(half, (&plain, self.pruned), &mut streams.plain);
+            advance(&mut runner, half, &ready, &mut streams.pruned);
+            advance(&mut runner, half, &plain, &mut streams.plain);
         }
         self.float.release(block);
         self.source.release(block);
@@ -113,18 +105,19 @@ impl RefitWalk<'_> {
         streams: &mut Streams,
     ) -> Result<Seen, PruneError> {
         let settings = self.settings.filter(|_| self.calibration > 0);
-        let experts = matches!(self.float.spec.blocks[runner.block].mlp, Mlp::Experts { .. });
+        let experts = matches!(self.float.spec.blocks[runner.block()].mlp, Mlp::Experts { .. });
         let routed = half == Half::Mlp && experts;
+        let mut whole = Runner::new(&self.float.spec, runner.block(), self.team);
         let mut seen = Seen::new();
         for window in 0..streams.float.len() {
             let mut x = streams.float.load(window);
             let mut output = Array2::zeros((0, 0));
             let mut keep = |site, y: ArrayView2<'_, f32>| {
-                if site == Site::Output(half.consumer()) {
+                if site == Site::Output(consumer(half)) {
                     output = y.to_owned();
                 }
             };
-            runner.run(half, (float, &self.float.spec), x.view_mut(), &mut keep);
+            whole.run(half, float, x.view_mut(), &mut keep);
             streams.float.store(window, x.view());
             self.progress.advance(x.nrows() as u64);
             let Some(settings) = settings.filter(|_| window < self.calibration && !routed) else {
@@ -133,15 +126,15 @@ impl RefitWalk<'_> {
             let mut stream = streams.pruned.load(window);
             let target = settings.target.of(&output, &x, &stream);
             let mut sum = |site, x: ArrayView2<'_, f32>| {
-                if site == Site::Input(half.consumer(), None) {
+                if site == Site::Input(consumer(half), None) {
                     let sums = || Sums::new(target.ncols(), x.ncols());
                     seen.entry(None).or_insert_with(sums).add(target.view(), x, self.team);
                 }
             };
-            runner.run(half, (pruned, self.pruned), stream.view_mut(), &mut sum);
+            runner.run(half, pruned, stream.view_mut(), &mut sum);
         }
         if routed && settings.is_some() {
-            return self.see_experts(runner, streams);
+            return self.see_experts(runner.block(), streams);
         }
         Ok(seen)
     }
@@ -149,8 +142,9 @@ impl RefitWalk<'_> {
     /// What the experts of the source see in the pruned stream. The float model may send a token
     /// elsewhere, so that its experts' outputs are no targets: each expert is fitted to what it
     /// gave before it was cut.
-    fn see_experts(&self, runner: &mut Runner<'_>, streams: &Streams) -> Result<Seen, PruneError> {
-        let whole = BlockWeights::load(self.source, runner.block, &Reference)?;
+    fn see_experts(&self, block: usize, streams: &Streams) -> Result<Seen, PruneError> {
+        let whole = BlockWeights::load(self.source, block, &Reference)?;
+        let mut runner = Runner::new(&self.source.spec, block, self.team);
         let mut seen = Seen::new();
         for window in 0..self.calibration {
             let mut stream = streams.pruned.load(window);
@@ -160,52 +154,17 @@ impl RefitWalk<'_> {
                     seen.entry(expert).or_insert_with(sums).add_inputs(x, self.team);
                 }
             };
-            runner.run(Half::Mlp, (&whole, &self.source.spec), stream.view_mut(), &mut sum);
+            runner.run(Half::Mlp, &whole, stream.view_mut(), &mut sum);
         }
         Ok(seen)
     }
 }
 
-/// Runs halves of one block over windows of any length.
-struct Runner<'a> {
-    block: usize,
-    team: &'a Team,
-    scratch: Scratch,
-}
-
-impl<'a> Runner<'a> {
-    fn new(block: usize, team: &'a Team) -> Self {
-        Self { block, team, scratch: Scratch::default() }
-    }
-
-    fn run(
-        &mut self,
-        half: Half,
-        (weights, spec): (&BlockWeights, &ModelSpec),
-        x: ArrayViewMut2<'_, f32>,
-        tap: &mut dyn Tap,
-    ) {
-        let mut run = Run { team: self.team, scratch: &mut self.scratch, tap };
-        if half == Half::Mlp {
-            return weights.feed(x, &mut run);
-        }
-        let (tokens, sizes) = (x.nrows(), &spec.blocks[self.block]);
-        let rotary = Rotary::new(spec, self.block, 0..tokens, tokens);
-        let mut cache = KvCache::new(sizes.kv_heads, sizes.head_dim, tokens);
-        weights.attend(x, (&mut cache, &rotary), &mut run);
-    }
-
-    /// Carries a stream through a half.
-    fn advance(
-        &mut self,
-        half: Half,
-        model: (&BlockWeights, &ModelSpec),
-        states: &mut HiddenStates,
-    ) {
-        for window in 0..states.len() {
-            let mut x = states.load(window);
-            self.run(half, model, x.view_mut(), &mut NoTap);
-            states.store(window, x.view());
-        }
+/// Carries a stream through a half.
+fn advance(runner: &mut Runner<'_>, half: Half, weights: &BlockWeights, states: &mut HiddenStates) {
+    for window in 0..states.len() {
+        let mut x = states.load(window);
+        runner.run(half, weights, x.view_mut(), &mut NoTap);
+        states.store(window, x.view());
     }
 }

@@ -3,13 +3,13 @@
 use super::{Hessian, Plan, QuantizeError, Rounding, rtn::Rtn};
 use crate::{
     calibrate::HiddenStates,
-    forward::{Backend, BlockWeights, KvCache, NoTap, Reference, Rotary, Run, Scratch, Site, Tap},
+    forward::{Backend, BlockWeights, Half, NoTap, Reference, Runner, Site},
     linalg::{Team, accumulate_cross, accumulate_gram, least_squares, mirror},
     model::{Expert, Mlp, Model, ModelSpec, Part, Role, Tensors, WeightStore},
     progress::Progress,
     scheme::TensorScheme,
 };
-use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis, concatenate, s};
+use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -95,12 +95,6 @@ struct Stage {
     roles: &'static [Role],
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Half {
-    Attention,
-    Mlp,
-}
-
 /// In the order of the forward pass.
 const STAGES: [Stage; 4] = [
     Stage { half: Half::Attention, roles: &[Role::Q, Role::K, Role::V] },
@@ -149,21 +143,17 @@ impl RoundingWalk<'_> {
     ) -> Result<RoundedBlock, QuantizeError> {
         let mut model = self.model(tensors);
         let float = BlockWeights::load(&model, block, &Reference)?;
-        let mut runner = Runner::new(block, self.team);
+        let mut runner = Runner::new(self.spec, block, self.team);
         let mut layers = Vec::new();
         for stage in STAGES {
             let quantized = BlockWeights::load(&model, block, self.backend)?;
-            let seen = self.see(stage, &mut runner, (&float, &quantized), streams)?;
+            let (seen, inner) = self.see(stage, &mut runner, (&float, &quantized), streams)?;
             for (expert, sums) in seen {
                 layers.extend(self.round(&mut model, (block, stage, expert), sums)?);
             }
             if stage.writes() {
                 let quantized = BlockWeights::load(&model, block, self.backend)?;
-                for window in 0..streams.quantized.len() {
-                    let mut x = streams.quantized.load(window);
-                    runner.run(stage.half, (&quantized, self.spec), x.view_mut(), &mut NoTap);
-                    streams.quantized.store(window, x.view());
-                }
+                advance(&mut runner, stage.half, &quantized, (&mut streams.quantized, &inner));
             }
         }
         Ok(RoundedBlock { weights: model.weights, layers })
@@ -175,58 +165,82 @@ impl RoundingWalk<'_> {
         Model { config: serde_json::Value::Null, spec: self.spec.clone(), weights }
     }
 
-    /// Sums what the layers of a stage see; carries the float stream on behind the last of a half.
+    /// Sums what the layers of a stage see, and keeps their inputs where they add to the stream;
+    /// carries the float stream through a half in its last stage.
     fn see(
         &self,
         stage: Stage,
         runner: &mut Runner<'_>,
         (float, quantized): (&BlockWeights, &BlockWeights),
         streams: &mut Streams,
-    ) -> Result<Seen, QuantizeError> {
-        let block = runner.block;
+    ) -> Result<(Seen, HiddenStates), QuantizeError> {
+        let block = runner.block();
         let experts = matches!(self.spec.blocks[block].mlp, Mlp::Experts { .. });
         let routed = stage.half == Half::Mlp && experts;
-        let crossed = self.settings.target != RoundingTarget::Weights && !routed;
         let mut seen = Seen::new();
+        let mut inners = HiddenStates::default();
         for window in 0..streams.float.len() {
-            let (mut x, mut y) = (streams.float.load(window), streams.quantized.load(window));
+            let (x, mut y) = (streams.float.load(window), streams.quantized.load(window));
             if y.iter().any(|y| !y.is_finite()) {
                 return Err(QuantizeError::NonFinite { block, window });
             }
-            if !stage.writes() && !routed {
-                let input = |weights: &BlockWeights, x: &Array2<f32>| match stage.half {
-                    Half::Attention => weights.attention_input(x.view(), self.team),
-                    Half::Mlp => weights.mlp_input(x.view(), self.team),
-                };
-                let target = crossed.then(|| input(float, &x));
-                let inputs = input(quantized, &y);
-                self.add(&mut seen, None, inputs.view(), target.as_ref());
-                continue;
-            }
-            let mut output = None;
-            if stage.writes() {
-                let mut keep = |site, y: ArrayView2<'_, f32>| {
-                    if site == Site::Output(stage.roles[0]) {
-                        output = Some(y.to_owned());
+            let target = self.target(stage, runner, (float, x, &y), (window, streams));
+            let target = target.filter(|_| !routed);
+            if routed {
+                let mut sum = |site, x: ArrayView2<'_, f32>| match site {
+                    Site::Input(role, expert) if role == stage.roles[0] => {
+                        self.add(&mut seen, expert, x, None);
                     }
+                    _ => {}
                 };
-                runner.run(stage.half, (float, self.spec), x.view_mut(), &mut keep);
-                streams.float.store(window, x.view());
-                self.progress.advance(x.nrows() as u64);
-                if self.settings.target == RoundingTarget::Stream {
-                    output = Some(&x - &y);
+                runner.run(stage.half, quantized, y.view_mut(), &mut sum);
+            } else if let Some(inner) =
+                stage.writes().then(|| runner.inner(stage.half, quantized, y.view())).flatten()
+            {
+                self.add(&mut seen, None, inner.view(), target.as_ref());
+                if inners.is_empty() {
+                    inners = HiddenStates::of_width(inner.ncols());
                 }
+                inners.push(inner.view());
+            } else {
+                let inputs = self.normed(stage, quantized, &y);
+                self.add(&mut seen, None, inputs.view(), target.as_ref());
             }
-            let output = output.filter(|_| crossed);
-            let mut sum = |site, x: ArrayView2<'_, f32>| match site {
-                Site::Input(role, expert) if role == stage.roles[0] => {
-                    self.add(&mut seen, expert, x, output.as_ref());
-                }
-                _ => {}
-            };
-            runner.run(stage.half, (quantized, self.spec), y.view_mut(), &mut sum);
         }
-        Ok(seen)
+        Ok((seen, inners))
+    }
+
+    /// What the projections of a half see.
+    fn normed(&self, stage: Stage, weights: &BlockWeights, x: &Array2<f32>) -> Array2<f32> {
+        match stage.half {
+            Half::Attention => weights.attention_input(x.view(), self.team),
+            Half::Mlp => weights.mlp_input(x.view(), self.team),
+        }
+    }
+
+    /// What the layers of a stage are fitted to in one window: the float model's input of layers
+    /// that begin a half; what the layer that ends it should add to the quantized stream `y`,
+    /// with the float stream `x` carried on.
+    fn target(
+        &self,
+        stage: Stage,
+        runner: &mut Runner<'_>,
+        (float, mut x, y): (&BlockWeights, Array2<f32>, &Array2<f32>),
+        (window, streams): (usize, &mut Streams),
+    ) -> Option<Array2<f32>> {
+        let wanted = self.settings.target;
+        if !stage.writes() {
+            return (wanted != RoundingTarget::Weights).then(|| self.normed(stage, float, &x));
+        }
+        let before = (wanted == RoundingTarget::Output).then(|| x.clone());
+        runner.run(stage.half, float, x.view_mut(), &mut NoTap);
+        streams.float.store(window, x.view());
+        self.progress.advance(x.nrows() as u64);
+        match wanted {
+            RoundingTarget::Weights => None,
+            RoundingTarget::Output => before.map(|before| x - before),
+            RoundingTarget::Stream => Some(x - y),
+        }
     }
 
     fn add(
@@ -374,32 +388,20 @@ impl Layer {
     }
 }
 
-/// Runs halves of one block over windows of any length.
-struct Runner<'a> {
-    block: usize,
-    team: &'a Team,
-    scratch: Scratch,
-}
-
-impl<'a> Runner<'a> {
-    fn new(block: usize, team: &'a Team) -> Self {
-        Self { block, team, scratch: Scratch::default() }
-    }
-
-    fn run(
-        &mut self,
-        half: Half,
-        (weights, spec): (&BlockWeights, &ModelSpec),
-        x: ArrayViewMut2<'_, f32>,
-        tap: &mut dyn Tap,
-    ) {
-        let mut run = Run { team: self.team, scratch: &mut self.scratch, tap };
-        if half == Half::Mlp {
-            return weights.feed(x, &mut run);
+/// Carries a stream through the end of a half, or all of it where its inner inputs are not kept.
+fn advance(
+    runner: &mut Runner<'_>,
+    half: Half,
+    weights: &BlockWeights,
+    (states, inners): (&mut HiddenStates, &HiddenStates),
+) {
+    for window in 0..states.len() {
+        let mut x = states.load(window);
+        if inners.is_empty() {
+            runner.run(half, weights, x.view_mut(), &mut NoTap);
+        } else {
+            runner.finish(half, weights, inners.load(window).view(), x.view_mut());
         }
-        let (tokens, sizes) = (x.nrows(), &spec.blocks[self.block]);
-        let rotary = Rotary::new(spec, self.block, 0..tokens, tokens);
-        let mut cache = KvCache::new(sizes.kv_heads, sizes.head_dim, tokens);
-        weights.attend(x, (&mut cache, &rotary), &mut run);
+        states.store(window, x.view());
     }
 }

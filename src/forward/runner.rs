@@ -1,0 +1,89 @@
+//! Runs one block, or half of one, over windows of any length.
+use super::{
+    block::BlockWeights,
+    kv_cache::KvCache,
+    rotary::RotaryCache,
+    scratch::{Run, Scratch},
+    tap::{NoTap, Tap},
+};
+use crate::linalg::Team;
+use crate::model::ModelSpec;
+use ndarray::{Array2, ArrayView2, ArrayViewMut2};
+
+/// A half of a block: `x ← x + f(norm(x))`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    /// f is attention.
+    Attention,
+    /// f is the feed-forward part.
+    Mlp,
+}
+
+/// Memory for running block `block` of models of one architecture.
+pub struct Runner<'a> {
+    spec: &'a ModelSpec,
+    block: usize,
+    team: &'a Team,
+    scratch: Scratch,
+    rotary: RotaryCache,
+}
+
+impl<'a> Runner<'a> {
+    /// For block `block` of an architecture.
+    pub fn new(spec: &'a ModelSpec, block: usize, team: &'a Team) -> Self {
+        let (scratch, rotary) = (Scratch::default(), RotaryCache::default());
+        Self { spec, block, team, scratch, rotary }
+    }
+
+    /// The block that is run.
+    pub fn block(&self) -> usize {
+        self.block
+    }
+
+    /// Carries a window's stream `x`, `[tokens, hidden]`, through a half.
+    pub fn run(
+        &mut self,
+        half: Half,
+        weights: &BlockWeights,
+        x: ArrayViewMut2<'_, f32>,
+        tap: &mut dyn Tap,
+    ) {
+        let (tokens, sizes) = (x.nrows(), &self.spec.blocks[self.block]);
+        let mut run = Run { team: self.team, scratch: &mut self.scratch, tap };
+        match half {
+            Half::Attention => {
+                let rotary = self.rotary.get(self.spec, self.block, 0..tokens, tokens);
+                let mut cache = KvCache::new(sizes.kv_heads, sizes.head_dim, tokens);
+                weights.attend(x, (&mut cache, rotary), &mut run);
+            }
+            Half::Mlp => weights.feed(x, &mut run),
+        }
+    }
+
+    /// The input of the layer that ends a half, `[tokens, in]`, for the stream `x`; `None` of a
+    /// mixture of experts.
+    pub fn inner(
+        &mut self,
+        half: Half,
+        weights: &BlockWeights,
+        x: ArrayView2<'_, f32>,
+    ) -> Option<Array2<f32>> {
+        let (tokens, sizes) = (x.nrows(), &self.spec.blocks[self.block]);
+        let mut run = Run { team: self.team, scratch: &mut self.scratch, tap: &mut NoTap };
+        let rotary = self.rotary.get(self.spec, self.block, 0..tokens, tokens);
+        let mut cache = KvCache::new(sizes.kv_heads, sizes.head_dim, tokens);
+        weights.inner(half, x, (&mut cache, rotary), &mut run)
+    }
+
+    /// Ends a half that [`inner`](Self::inner) began.
+    pub fn finish(
+        &mut self,
+        half: Half,
+        weights: &BlockWeights,
+        inner: ArrayView2<'_, f32>,
+        x: ArrayViewMut2<'_, f32>,
+    ) {
+        let mut run = Run { team: self.team, scratch: &mut self.scratch, tap: &mut NoTap };
+        weights.finish(half, inner, x, &mut run);
+    }
+}
