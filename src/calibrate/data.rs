@@ -15,7 +15,7 @@ pub type Encode<'a> = &'a dyn Fn(&str) -> Result<Vec<u32>, String>;
 pub type Generate<'a> = &'a mut dyn FnMut(&[u32], usize, u64) -> Result<Vec<u32>, String>;
 
 /// Windows of tokens and where they come from.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct CalibrationSet {
     /// Windows of equal length; they do not see each other.
     pub windows: Vec<Vec<u32>>,
@@ -28,7 +28,7 @@ pub struct CalibrationSet {
 }
 
 /// What identifies calibration data.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataFingerprint {
     /// Where windows come from, in order.

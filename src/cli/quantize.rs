@@ -4,9 +4,9 @@ use crate::{
     calibrate::{self, Request},
     model::Model,
     package::{self, Estimate, Job, Opened, Summary},
-    pipeline::{Quantize, Quantized, needs_text},
+    pipeline::{Quantize, Quantized, is_streamed, needs_text},
     quantize::{self, Plan, QuantizeError},
-    report,
+    report, transform,
 };
 use anyhow::Context as _;
 use comfy_table::{CellAlignment, Table, presets};
@@ -47,6 +47,9 @@ pub(super) struct Settings {
     #[command(flatten)]
     #[serde(flatten)]
     quantize: quantize::Settings,
+    #[command(flatten)]
+    #[serde(flatten)]
+    transform: transform::Settings,
     #[command(flatten)]
     #[serde(flatten)]
     calibration: calibrate::Settings,
@@ -100,7 +103,8 @@ impl Settings {
 pub(super) struct Prepared<'a> {
     opened: &'a Opened,
     settings: &'a Settings,
-    /// Text to calibrate on and the hash of the source, where they are needed.
+    /// Text to calibrate on, empty where none is needed, and the hash of the source; none where
+    /// tensors are rounded one at a time.
     calibration: Option<(calibrate::CalibrationSet, String)>,
     /// The step as manifests hold it, with everything that the result depends on.
     pub(super) step: Value,
@@ -122,8 +126,12 @@ impl<'a> Prepared<'a> {
         settings.plan(&opened.model)?;
         let mut step = json!({ "do": "quantize", "settings": settings });
         let mut calibrated = None;
-        if needs_text(&settings.quantize) {
-            let set = calibration::prepare(opened, &settings.calibration, context)?;
+        if !is_streamed(&settings.quantize, &settings.transform) {
+            let set = if needs_text(&settings.quantize, &settings.transform) {
+                calibration::prepare(opened, &settings.calibration, context)?
+            } else {
+                calibrate::CalibrationSet::default()
+            };
             let request = Request::default();
             let (here, source) = fingerprint((model, opened), &set, &request, context)?;
             step["version"] = env!("CARGO_PKG_VERSION").into();
@@ -149,6 +157,8 @@ impl<'a> Prepared<'a> {
         let quantize = Quantize {
             opened: self.opened,
             settings: &self.settings.quantize,
+            transform: &self.settings.transform,
+            seed: context.seed,
             calibration,
             source_sha256,
             recipe,

@@ -8,6 +8,7 @@ use crate::{
     package::PackageError,
     prune::PruneError,
     quantize::QuantizeError,
+    transform::TransformError,
 };
 
 /// A stage fails.
@@ -20,6 +21,8 @@ pub enum PipelineError {
     Calibrate(#[from] CalibrateError),
     #[error(transparent)]
     Prune(#[from] PruneError),
+    #[error(transparent)]
+    Transform(#[from] TransformError),
     #[error(transparent)]
     Quantize(#[from] QuantizeError),
     #[error(transparent)]

@@ -10,4 +10,4 @@ mod shot;
 
 pub use error::PipelineError;
 pub use prune::{Cost, Measured, Prune, Pruned, REPORT_FILE};
-pub use quantize::{Quantize, Quantized, needs_text};
+pub use quantize::{Quantize, Quantized, is_streamed, needs_text};

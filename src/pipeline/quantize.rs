@@ -5,7 +5,7 @@ use crate::{
     calibrate::{CalibrationSet, HiddenStates},
     checkpoint::OutputDir,
     linalg::Team,
-    model::{Model, ModelSpec, Tensors, WeightStore},
+    model::{Model, Tensors},
     package::{Manifest, Opened, Rewritten, Summary, refuse_over_input},
     progress::{Progress, Unit},
     quantize::{
@@ -13,6 +13,7 @@ use crate::{
         Streams, rtn::Rtn,
     },
     runtime::Kernels,
+    transform::{self, Evidence, Transform},
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -25,7 +26,11 @@ pub struct Quantize<'a> {
     pub opened: &'a Opened,
     /// What is wanted.
     pub settings: &'a Settings,
-    /// Text to calibrate on.
+    /// How its coordinates are turned before.
+    pub transform: &'a transform::Settings,
+    /// Seed of rotations.
+    pub seed: u64,
+    /// Text to calibrate on; may be empty where none is needed.
     pub calibration: &'a CalibrationSet,
     /// SHA-256 of the model's tensors, see [`Source`](crate::package::Source).
     pub source_sha256: &'a str,
@@ -42,6 +47,8 @@ pub struct Quantize<'a> {
 pub struct Quantized {
     /// Version of this form.
     pub schema: u32,
+    /// How its coordinates were turned before.
+    pub transform: Option<transform::Report>,
     /// Each rounded layer, in the order of the work.
     pub layers: Vec<LayerReport>,
     /// The layer with the largest error.
@@ -59,65 +66,111 @@ impl Quantize<'_> {
     pub fn write(&self, target: &Path, force: bool) -> Result<(Quantized, Summary), PipelineError> {
         OutputDir::check(target, force)?;
         refuse_over_input(self.opened, target)?;
-        let source = &self.opened.model;
-        let plan = quantize::plan(source, self.settings)?;
-        let mut weights = self.ends(&plan)?;
-        let ends = Model { weights: weights.clone(), ..source.clone() };
+        let basis = Basis::new(self)?;
+        let plan = quantize::plan(&basis.outline, self.settings)?;
+        let mut model = self.ends(&basis, &plan)?;
+        let layers = match self.settings.rounding() {
+            CodeChoice::Adaptive => self.adaptive(&basis, &plan, &mut model)?,
+            CodeChoice::Nearest => self.nearest(&basis, &plan, &mut model)?,
+        };
+        let worst = layers.iter().max_by(|a, b| a.error.total_cmp(&b.error)).cloned();
+        let transform = basis.transform.as_ref().map(|it| it.report().clone());
+        let quantized = Quantized { schema: SCHEMA, transform, layers, worst };
+        let manifest = self.write_package(&model, &quantized, target, force)?;
+        Ok((quantized, Summary::new(&manifest, &plan)))
+    }
+
+    /// Rounds every block on the streams of both models.
+    fn adaptive(
+        &self,
+        basis: &Basis<'_>,
+        plan: &Plan,
+        model: &mut Model,
+    ) -> Result<Vec<LayerReport>, PipelineError> {
         let windows = &self.calibration.windows;
         let mut streams = Streams {
-            float: HiddenStates::embed(source, windows)?,
-            quantized: HiddenStates::embed(&ends, windows)?,
+            float: HiddenStates::embed(&basis.outline, windows)?,
+            quantized: HiddenStates::embed(model, windows)?,
         };
+        let spec = model.spec.clone();
         let walk = RoundingWalk {
-            spec: &source.spec,
-            plan: &plan,
+            spec: &spec,
+            plan,
             grid: self.settings.method(),
             settings: self.settings.rounding_settings(),
             backend: &Kernels::new(),
             team: self.team,
             progress: self.progress,
         };
-        let blocks = source.spec.blocks.len();
+        let blocks = spec.blocks.len();
         let tokens = blocks * self.calibration.tokens();
         self.progress.start("quantize", 2 * tokens as u64, Unit::Tokens);
         let mut layers = Vec::new();
         for b in 0..blocks {
-            let RoundedBlock { weights: block, layers: done } =
-                walk.block(b, block_tensors(source, b), &mut streams)?;
-            source.release(b);
-            weights.raw.extend(block.raw);
-            weights.quantized.extend(block.quantized);
+            let RoundedBlock { weights, layers: done } =
+                walk.block(b, basis.block(b)?, &mut streams)?;
+            basis.source.release(b);
+            model.weights.raw.extend(weights.raw);
+            model.weights.quantized.extend(weights.quantized);
             layers.extend(done);
         }
         self.progress.finish();
-        let worst = layers.iter().max_by(|a, b| a.error.total_cmp(&b.error)).cloned();
-        let quantized = Quantized { schema: SCHEMA, layers, worst };
-        let model = Model { weights, ..source.clone() };
-        let manifest = self.write_package(&model, &quantized, target, force)?;
-        Ok((quantized, Summary::new(&manifest, &plan)))
+        Ok(layers)
+    }
+
+    /// Rounds every weight of every block to nearest.
+    fn nearest(
+        &self,
+        basis: &Basis<'_>,
+        plan: &Plan,
+        model: &mut Model,
+    ) -> Result<Vec<LayerReport>, PipelineError> {
+        let blocks = basis.source.spec.blocks.len();
+        self.progress.start("quantize", blocks as u64, Unit::Items);
+        for b in 0..blocks {
+            model.weights.raw.extend(basis.block(b)?);
+            basis.source.release(b);
+            self.round_nearest(plan, model, Some(b))?;
+            self.progress.advance(1);
+        }
+        self.progress.finish();
+        Ok(Vec::new())
     }
 
     /// Everything outside of blocks: embedding and head rounded to nearest, norms as they are.
-    fn ends(&self, plan: &Plan) -> Result<WeightStore, PipelineError> {
-        let source = &self.opened.model;
-        let inside: std::collections::BTreeSet<&str> = in_blocks(&source.spec).collect();
-        let outside = source.weights.raw.iter().filter(|(name, _)| !inside.contains(name.as_str()));
-        let raw = outside.map(|(name, raw)| (name.clone(), raw.clone())).collect();
-        let mut weights = WeightStore { raw, ..WeightStore::default() };
-        for (name, (scheme, shape)) in plan.schemes() {
-            if inside.contains(name.as_str()) {
+    fn ends(&self, basis: &Basis<'_>, plan: &Plan) -> Result<Model, PipelineError> {
+        let mut model = basis.outline.clone();
+        for tensor in basis.outline.spec.tensors.iter().filter(|it| it.block.is_some()) {
+            model.weights.raw.remove(&tensor.name);
+        }
+        self.round_nearest(plan, &mut model, None)?;
+        Ok(model)
+    }
+
+    /// Rounds the planned weights of a block, or of none, to nearest.
+    fn round_nearest(
+        &self,
+        plan: &Plan,
+        model: &mut Model,
+        block: Option<usize>,
+    ) -> Result<(), PipelineError> {
+        let here = model.spec.tensors.iter().filter(|it| it.block == block);
+        let names: Vec<String> = here.map(|it| it.name.clone()).collect();
+        for name in names {
+            let Some(planned) = plan.tensors.get(&name) else { continue };
+            let (Some(scheme), &[out, columns]) = (planned.scheme, planned.shape.as_slice()) else {
                 continue;
-            }
+            };
             let grid = Rtn {
                 scheme: scheme.weights,
                 scale_type: scheme.scale_type,
                 method: self.settings.method(),
             };
-            let values = weights.get(&name).map_err(QuantizeError::from)?.to_f32();
-            let tensor = grid.tensor_on(&values, shape, self.team);
-            weights.quantize(&name, scheme, &tensor);
+            let values = model.weights.get(&name).map_err(QuantizeError::from)?.to_f32();
+            let tensor = grid.tensor_on(&values, [out, columns], self.team);
+            model.weights.quantize(&name, scheme, &tensor);
         }
-        Ok(weights)
+        Ok(())
     }
 
     fn write_package(
@@ -143,19 +196,67 @@ impl Quantize<'_> {
     }
 }
 
-/// Names of all tensors of blocks.
-fn in_blocks(spec: &ModelSpec) -> impl Iterator<Item = &str> {
-    spec.tensors.iter().filter(|it| it.block.is_some()).map(|it| it.name.as_str())
+/// The coordinates in which a model is quantized.
+struct Basis<'a> {
+    source: &'a Model,
+    /// None where nothing is turned.
+    transform: Option<Transform>,
+    /// The model in these coordinates, but for the tensors of its blocks, which are the source's.
+    outline: Model,
 }
 
-/// The tensors of a block.
-fn block_tensors(model: &Model, block: usize) -> Tensors {
-    let inside = model.spec.tensors.iter().filter(|it| it.block == Some(block));
-    let stored = inside.filter_map(|it| Some((it.name.clone(), model.weights.raw.get(&it.name)?)));
-    stored.map(|(name, raw)| (name, raw.clone())).collect()
+impl<'a> Basis<'a> {
+    fn new(quantize: &Quantize<'a>) -> Result<Self, PipelineError> {
+        let source = &quantize.opened.model;
+        let settings = quantize.transform;
+        if settings.is_identity() {
+            return Ok(Self { source, transform: None, outline: source.clone() });
+        }
+        let windows = &quantize.calibration.windows;
+        let windows = &windows[..windows.len().min(EVIDENCE_WINDOWS)];
+        let aids = (quantize.team, quantize.progress);
+        let evidence = match settings.needs_evidence() {
+            true => {
+                let tokens = windows.iter().map(Vec::len).sum::<usize>();
+                let blocks = source.spec.blocks.len();
+                quantize.progress.start("rotate", (tokens * blocks) as u64, Unit::Tokens);
+                let evidence = Evidence::collect(source, windows, aids);
+                quantize.progress.finish();
+                Some(evidence?)
+            }
+            false => None,
+        };
+        let seeds = (quantize.seed, OUTLIER_SHARE);
+        let transform = Transform::new(source, settings, seeds, evidence.as_ref())?;
+        let mut weights = source.weights.clone();
+        weights.raw.extend(transform.ends(source)?);
+        let outline = Model::new(transform.config(&source.config), weights)?;
+        Ok(Self { source, transform: Some(transform), outline })
+    }
+
+    /// The tensors of a block.
+    fn block(&self, block: usize) -> Result<Tensors, PipelineError> {
+        if let Some(transform) = &self.transform {
+            return Ok(transform.block(self.source, block)?);
+        }
+        let inside = self.source.spec.tensors.iter().filter(|it| it.block == Some(block));
+        let raw = &self.source.weights.raw;
+        let stored = inside.filter_map(|it| Some((it.name.clone(), raw.get(&it.name)?.clone())));
+        Ok(stored.collect())
+    }
+}
+
+/// Windows of calibration text that rotations are made of, at most.
+const EVIDENCE_WINDOWS: usize = 32;
+/// Share of the directions that `resq` keeps apart.
+const OUTLIER_SHARE: f64 = 0.125;
+
+/// Whether a quantization goes block by block over the whole model, or a tensor at a time.
+pub fn is_streamed(settings: &Settings, transform: &transform::Settings) -> bool {
+    settings.rounding() == CodeChoice::Nearest && transform.is_identity()
 }
 
 /// Whether a quantization needs text to calibrate on.
-pub fn needs_text(settings: &Settings) -> bool {
-    settings.rounding() == CodeChoice::Adaptive
+pub fn needs_text(settings: &Settings, transform: &transform::Settings) -> bool {
+    settings.rounding() == CodeChoice::Adaptive || transform.needs_evidence()
 }
