@@ -94,8 +94,7 @@ impl Prune<'_> {
     /// lies in a work folder beside it, from which `resume` goes on.
     pub fn write(&self, target: &Path, resume: bool, force: bool) -> Result<Pruned, PipelineError> {
         // A run may have been killed between the last two steps.
-        let finished =
-            (resume || !force) && WorkDir::is_finished(target, self.key, REPORT_FILE)?;
+        let finished = (resume || !force) && WorkDir::is_finished(target, self.key, REPORT_FILE)?;
         if !finished {
             OutputDir::check(target, force)?;
         }
@@ -108,12 +107,8 @@ impl Prune<'_> {
             self.write_checkpoint(&model, &text(&pruned)?, target, force)?;
             return Ok(pruned);
         }
-        let mut journal = Journal::open(WorkDir::begin(
-            target,
-            self.key,
-            resume || finished,
-            force,
-        )?)?;
+        let mut journal =
+            Journal::open(WorkDir::begin(target, self.key, resume || finished, force)?)?;
         let mut model = self.opened.model.clone();
         let mut streams = None;
         for (index, shapes) in plan.shots(self.settings.shots).into_iter().enumerate() {
