@@ -117,10 +117,10 @@ fn remove_left_over(parent: &Path, name: &OsStr) {
         let ours = random.is_some_and(|it| {
             it.len() == RANDOM && it.bytes().all(|byte| byte.is_ascii_alphanumeric())
         });
-        if ours && entry.file_type().is_ok_and(|it| it.is_dir()) && lock(&entry.path()).is_some() {
-            if let Err(error) = fs::remove_dir_all(entry.path()) {
-                tracing::debug!("left over of a killed run: {error}");
-            }
+        let folder = ours && entry.file_type().is_ok_and(|it| it.is_dir());
+        if folder && lock(&entry.path()).is_some() {
+            let removed = fs::remove_dir_all(entry.path());
+            tracing::debug!("left over of a killed run: {removed:?}");
         }
     }
 }
