@@ -7,9 +7,9 @@ use milm_compress::{
     },
     forward::{Reference, walk},
     linalg::Team,
-    model::{Expert, Mlp, Model, Role},
+    model::{Expert, Mlp, Model, Part, Role},
     progress::Silent,
-    tensor::Bytes,
+    tensor::{Bytes, RawTensor},
 };
 use predicates::prelude::*;
 use std::{fs, path::Path};
@@ -48,6 +48,30 @@ fn the_streams_are_those_of_the_forward_pass_within_bfloat16() {
         let bound = (blocks + 1) as f32 * 4.0 / 512.0;
         let off = norm(&(&got - exact)) / norm(exact);
         assert!(off > 0.0 && off < bound, "{off} of {bound}");
+    }
+}
+
+#[test]
+fn activations_that_are_no_numbers_name_the_layer_that_made_them() {
+    let team = Team::new(1);
+    for name in ["llama-mha", "qwen2-moe"] {
+        let sound = util::open(&util::golden().join(name));
+        assert_eq!(observe(&sound, &windows(), 1).len(), sound.spec.blocks.len());
+        let weights = sound.spec.tensors.iter().filter(|it| it.part == Part::Weight);
+        let within = weights.filter(|it| it.block == Some(1) || it.role == Role::Embed);
+        for tensor in within.filter(|it| it.expert.is_none() && it.role != Role::SharedGate) {
+            let mut model = sound.clone();
+            let raw = model.weights.raw.get_mut(&tensor.name).unwrap();
+            let damaged = vec![f32::NAN; raw.to_f32().unwrap().len()];
+            *raw = RawTensor::from_f32(raw.shape.clone(), &damaged);
+            let mut walk = Walk::new(&model, &Reference, &windows(), (&team, &Silent)).unwrap();
+            let told = (0..2).find_map(|_| walk.observe(&Request::default()).err());
+            let told = told.unwrap().to_string();
+            let block = tensor.block.unwrap_or(0);
+            assert!(told.contains(&format!("block {block}, window 0")), "{told}");
+            let of_router = tensor.role == Role::Router && told.contains("experts");
+            assert!(told.contains(&format!("`{}`", tensor.name)) || of_router, "{told}");
+        }
     }
 }
 

@@ -115,6 +115,32 @@ fn an_evaluation_is_added_under_the_seal() {
     assert!(package::verify("builtin:milm-mini", &Team::new(1), &Silent).is_err(), "no package");
 }
 
+/// Text can be tried on random checkpoints whose vocabulary has room for a tokenizer's.
+#[test]
+fn random_checkpoints_of_a_large_vocabulary_have_a_tokenizer() {
+    let top = tempfile::tempdir().unwrap();
+    let small = Shape::find("tiny").unwrap();
+    for (vocab, has) in [(4095, false), (4096, true)] {
+        let shape = Shape { vocab, ..*small };
+        let (team, dtype) = (Team::new(1), FloatType::Bf16);
+        let synth = Synth {
+            shape: &shape,
+            dtype,
+            seed: 0,
+            shard_bytes: 1 << 30,
+            team: &team,
+            progress: &Silent,
+        };
+        let target = top.path().join(vocab.to_string());
+        let output = OutputDir::create(&target, false).unwrap();
+        synth.write(&shape.spec().unwrap(), &output).unwrap();
+        output.commit().unwrap();
+        let opened = package::open(target.to_str().unwrap()).unwrap();
+        let ids = opened.tokenizer().ok().map(|it| it.encode("Hello, world", true).unwrap());
+        assert_eq!(ids.is_some(), has, "{vocab}");
+    }
+}
+
 #[test]
 fn random_checkpoints_are_the_same_at_any_number_of_threads() {
     let top = tempfile::tempdir().unwrap();

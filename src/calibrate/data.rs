@@ -86,7 +86,7 @@ impl CalibrationSet {
         let mut cuts = Vec::new();
         for (i, (source, bytes)) in texts.iter().enumerate() {
             let text = Text::read(&[(&source.name, bytes)], Form::Auto, render)?;
-            let mut windows = cut(&text, settings.calibration_tokens, encode)?;
+            let mut windows = cut(&text, settings.tokens(), encode)?;
             let mut random = ChaCha8Rng::seed_from_u64(seed);
             random.set_stream(i as u64);
             windows.shuffle(&mut random);
@@ -95,7 +95,7 @@ impl CalibrationSet {
         let available: Vec<usize> = cuts.iter().map(|cut| cut.windows.len()).collect();
         let all: usize = available.iter().sum();
         if all == 0 {
-            return Err(CalibrateError::TooShort { needed: settings.calibration_tokens });
+            return Err(CalibrateError::TooShort { needed: settings.tokens() });
         }
         let weights: Vec<f64> = cuts.iter().map(|cut| cut.source.weight).collect();
         let held_out = held_out.min(all / 2);
@@ -131,7 +131,7 @@ impl CalibrationSet {
         (held_out, seed): (usize, u64),
     ) -> Result<Self, CalibrateError> {
         settings.check()?;
-        let length = settings.calibration_tokens;
+        let length = settings.tokens();
         let lines: Vec<&str> = prompts.lines().filter(|line| !line.trim().is_empty()).collect();
         let failed = |detail| CalibrateError::Generate { detail };
         let mut windows = Vec::new();
@@ -171,7 +171,7 @@ fn cut(text: &Text, length: usize, encode: Encode<'_>) -> Result<Vec<Vec<u32>>, 
 }
 
 fn notes(cuts: &[Cut<'_>], taken: &[usize], settings: &Settings) -> Vec<String> {
-    let (wanted, length) = (settings.calibration_samples, settings.calibration_tokens);
+    let (wanted, length) = (settings.calibration_samples, settings.tokens());
     let got: usize = taken.iter().sum();
     let unlimited = vec![usize::MAX; cuts.len()];
     let weights: Vec<f64> = cuts.iter().map(|cut| cut.source.weight).collect();
@@ -200,7 +200,7 @@ fn fingerprint(
         sources,
         ids_sha256: sha256(&ids),
         samples: windows.len(),
-        tokens: settings.calibration_tokens,
+        tokens: settings.tokens(),
         seed,
         self_generated: settings.self_generate,
     }
@@ -239,7 +239,11 @@ mod tests {
     use super::*;
 
     fn settings(samples: usize, tokens: usize) -> Settings {
-        Settings { calibration_samples: samples, calibration_tokens: tokens, ..Settings::default() }
+        Settings {
+            calibration_samples: samples,
+            calibration_tokens: Some(tokens),
+            ..Settings::default()
+        }
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "as tokenizers are called")]

@@ -11,13 +11,15 @@ use crate::{
 pub enum CalibrateError {
     /// Activations overflow.
     #[error(
-        "block {block}, window {window}: activations are NaN or infinite\nhint: is a weight damaged? `milm-compress verify` or `inspect` the model"
+        "block {block}, window {window}: activations are NaN or infinite, first behind {layer}\nhint: is a weight damaged? `milm-compress verify` or `inspect` the model"
     )]
     NonFinite {
         /// The block.
         block: usize,
         /// The window of the calibration set.
         window: usize,
+        /// What gave them, in backquotes.
+        layer: String,
     },
     /// Stored streams that are none.
     #[error("{bytes} bytes are no residual streams\nhint: the file is damaged; start anew")]
@@ -45,6 +47,17 @@ pub enum CalibrateError {
         found: String,
         /// What it must be.
         rule: &'static str,
+    },
+    /// Samples longer than the model allows.
+    #[error(
+        "--calibration-tokens of {found}: the model was made for {positions} positions\n\
+         hint: choose at most {positions}"
+    )]
+    Positions {
+        /// Tokens of a sample.
+        found: usize,
+        /// Of the model.
+        positions: usize,
     },
     /// The texts cannot be read.
     #[error(transparent)]

@@ -14,9 +14,10 @@ pub struct Settings {
     /// Samples to calibrate on
     #[arg(long, value_name = "N", default_value_t = 128)]
     pub calibration_samples: usize,
-    /// Tokens of a sample
-    #[arg(long, value_name = "N", default_value_t = 512)]
-    pub calibration_tokens: usize,
+    /// Tokens of a sample [default: 512, or what the model allows]
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration_tokens: Option<usize>,
     /// Let the model write the text that it is calibrated on
     #[arg(long, conflicts_with = "calibration")]
     pub self_generate: bool,
@@ -30,14 +31,33 @@ impl Default for Settings {
         Self {
             calibration: Vec::new(),
             calibration_samples: 128,
-            calibration_tokens: 512,
+            calibration_tokens: None,
             self_generate: false,
             allow_rank_deficient: false,
         }
     }
 }
 
+/// Tokens of a sample unless it is said.
+const TOKENS: usize = 512;
+
 impl Settings {
+    /// Tokens of a sample.
+    pub fn tokens(&self) -> usize {
+        self.calibration_tokens.unwrap_or(TOKENS)
+    }
+
+    /// The settings for a model of so many positions: the default gives way, a wish is refused.
+    pub fn within(&self, positions: usize) -> Result<Self, CalibrateError> {
+        self.check()?;
+        match self.calibration_tokens {
+            Some(found) if found > positions => Err(CalibrateError::Positions { found, positions }),
+            _ => {
+                Ok(Self { calibration_tokens: Some(self.tokens().min(positions)), ..self.clone() })
+            }
+        }
+    }
+
     /// Finds numbers that make no sense.
     pub fn check(&self) -> Result<(), CalibrateError> {
         let wrong = |setting, found: usize, rule| {
@@ -45,7 +65,7 @@ impl Settings {
         };
         match self {
             Self { calibration_samples: 0, .. } => wrong("calibration-samples", 0, "at least 1"),
-            Self { calibration_tokens: tokens @ 0..=1, .. } => {
+            Self { calibration_tokens: Some(tokens @ 0..=1), .. } => {
                 wrong("calibration-tokens", *tokens, "at least 2")
             }
             _ => Ok(()),
@@ -131,6 +151,18 @@ mod tests {
         for wrong in ["a=0", "a=-1", "a=inf", "a=nan", "=2", ""] {
             assert!(wrong.parse::<Source>().unwrap_err().to_string().contains("WEIGHT"), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_default_gives_way_to_short_models_and_a_wish_does_not() {
+        let tokens = |tokens, positions| {
+            let settings = Settings { calibration_tokens: tokens, ..Settings::default() };
+            settings.within(positions).map(|it| it.tokens()).map_err(|error| error.to_string())
+        };
+        assert_eq!((tokens(None, 8192), tokens(None, 128)), (Ok(512), Ok(128)));
+        assert_eq!(tokens(Some(64), 128), Ok(64));
+        let refused = tokens(Some(512), 128).unwrap_err();
+        assert!(refused.contains("512") && refused.contains("at most 128"), "{refused}");
     }
 
     #[test]

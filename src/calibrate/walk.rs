@@ -82,7 +82,8 @@ impl<'a> Walk<'a> {
             let before = self.states.load(window);
             let x = runner.run(before.clone(), &mut collector);
             if x.iter().any(|x| !x.is_finite()) {
-                return Err(CalibrateError::NonFinite { block: self.block, window });
+                let layer = runner.fault(before);
+                return Err(CalibrateError::NonFinite { block: self.block, window, layer });
             }
             collector.streams(before.view(), x.view());
             self.states.store(window, x.view());
@@ -109,6 +110,15 @@ impl<'a> Loaded<'a> {
         let weights = BlockWeights::load(model, block, backend)?;
         model.release(block);
         Ok(Self { weights, runner: Runner::new(&model.spec, block, team) })
+    }
+
+    /// The layer on whose account the stream behind the block is not finite.
+    fn fault(&mut self, before: Array2<f32>) -> String {
+        let mut fault = self.runner.fault();
+        if before.iter().all(|x| x.is_finite()) {
+            self.run(before, &mut fault);
+        }
+        fault.layer()
     }
 
     /// The stream behind the block.

@@ -36,6 +36,13 @@ pub const BUILTINS: &[Builtin] = &[
     },
 ];
 
+impl Builtin {
+    /// The bytes of a file.
+    pub fn file(&self, name: &str) -> Option<&'static [u8]> {
+        self.files.iter().find(|(file, _)| *file == name).map(|(_, bytes)| *bytes)
+    }
+}
+
 impl std::fmt::Debug for Builtin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Builtin({})", self.name)

@@ -27,7 +27,12 @@ pub struct OutputDir {
     /// Parents that had to be made, outermost first; removed again with an unfinished output.
     made: Vec<PathBuf>,
     committed: bool,
+    /// Tells other runs that the folder is in use; the system gives it up when the program ends.
+    _lock: Option<fs::File>,
 }
+
+/// Random letters behind the name of a temporary folder.
+const RANDOM: usize = 6;
 
 /// Temporary folders and files of outputs that are being written.
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
@@ -95,6 +100,31 @@ fn remove_made(made: &[PathBuf]) {
     made.iter().rev().take_while(|path| fs::remove_dir(path).is_ok()).count();
 }
 
+/// A lock on a folder, unless another holds it or the system has none.
+#[expect(clippy::disallowed_methods, reason = "a folder is opened to be locked")]
+fn lock(path: &Path) -> Option<fs::File> {
+    let folder = if cfg!(unix) { fs::File::open(path).ok()? } else { return None };
+    folder.try_lock().ok().map(|()| folder)
+}
+
+/// Removes temporary folders of runs for the same output that were killed: nobody holds their
+/// locks. Folders that were set aside (`.old`) stay, since they may be all that is left.
+fn remove_left_over(parent: &Path, name: &OsStr) {
+    let prefix = format!(".{}.tmp-", name.to_string_lossy());
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let random = name.to_str().and_then(|name| name.strip_prefix(&prefix));
+        let ours = random.is_some_and(|it| {
+            it.len() == RANDOM && it.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        });
+        let folder = ours && entry.file_type().is_ok_and(|it| it.is_dir());
+        if folder && lock(&entry.path()).is_some() {
+            let removed = fs::remove_dir_all(entry.path());
+            tracing::debug!("left over of a killed run: {removed:?}");
+        }
+    }
+}
+
 fn check_target(target: &Path, force: bool) -> Result<(), CheckpointError> {
     if target.symlink_metadata().is_err() {
         return Ok(());
@@ -114,8 +144,10 @@ impl OutputDir {
         let (parent, name) = split(target)?;
         check_target(target, force)?;
         let made = make_parents(parent)?;
+        remove_left_over(parent, name);
         let temp = tempfile::Builder::new()
             .prefix(&format!(".{}.tmp-", name.to_string_lossy()))
+            .rand_bytes(RANDOM)
             .tempdir_in(parent)
             .map_err(|source| {
                 remove_made(&made);
@@ -123,7 +155,9 @@ impl OutputDir {
             })?
             .keep();
         unfinished().push(temp.clone());
-        let output = Self { target: target.to_owned(), temp, force, made, committed: false };
+        let lock = lock(&temp);
+        let target = target.to_owned();
+        let output = Self { target, temp, force, made, committed: false, _lock: lock };
         output.open_to_others()?;
         Ok(output)
     }
@@ -285,5 +319,25 @@ mod tests {
         output.commit().unwrap();
         assert_eq!(names(&target), ["model.safetensors"]);
         assert_eq!(names(top.path()), ["out"]);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_killed_runs_left_goes_but_not_what_is_in_use() {
+        let top = tempfile::tempdir().unwrap();
+        let target = top.path().join("out");
+        let living = OutputDir::create(&target, false).unwrap();
+        living.write("config.json", b"{}").unwrap();
+        for name in [".out.tmp-abc123", ".out.tmp-abc123.old", ".out.tmp-x", ".other.tmp-abc123"] {
+            fs::create_dir(top.path().join(name)).unwrap();
+            fs::write(top.path().join(name).join("model.safetensors"), "x").unwrap();
+        }
+        drop(OutputDir::create(&target, false).unwrap());
+        let kept = [".other.tmp-abc123", ".out.tmp-abc123.old", ".out.tmp-x"];
+        let mut left = names(top.path());
+        left.retain(|name| top.path().join(name) != living.temp);
+        assert_eq!(left, kept);
+        living.commit().unwrap();
+        assert_eq!(names(&target), ["config.json"]);
     }
 }

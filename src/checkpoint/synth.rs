@@ -2,7 +2,7 @@
 //!
 //! The shapes are this project's own: those of the MiLM models are not published. Add one: one
 //! line in [`SHAPES`].
-use super::{CheckpointError, OutputDir, ShardWriter, TensorPlan};
+use super::{BUILTINS, Builtin, CheckpointError, OutputDir, ShardWriter, TensorPlan};
 use crate::{
     linalg::Team,
     model::{ConfigError, ModelSpec, Part, TensorSpec},
@@ -157,6 +157,7 @@ impl Synth<'_> {
     pub fn write(&self, spec: &ModelSpec, output: &OutputDir) -> Result<(), CheckpointError> {
         let config = format!("{:#}\n", self.shape.config(self.dtype));
         output.write("config.json", config.as_bytes())?;
+        self.tokenizer(output)?;
         let mut tensors: Vec<_> = spec.tensors.iter().collect();
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
         let plan = |it: &&_| {
@@ -169,6 +170,23 @@ impl Synth<'_> {
         let written = self.tensors(&tensors, &plans, output);
         self.progress.finish();
         written
+    }
+
+    /// The tokenizer of a carried checkpoint, the first whose tokens the vocabulary has room for.
+    fn tokenizer(&self, output: &OutputDir) -> Result<(), CheckpointError> {
+        let fits = |it: &&Builtin| {
+            it.file("config.json").is_some_and(|bytes| {
+                let config = serde_json::from_slice::<Value>(bytes).unwrap_or_default();
+                config["vocab_size"].as_u64().is_some_and(|vocab| vocab <= self.shape.vocab as u64)
+            })
+        };
+        let Some(carried) = BUILTINS.iter().find(fits) else { return Ok(()) };
+        for name in ["tokenizer.json", "tokenizer_config.json"] {
+            if let Some(bytes) = carried.file(name) {
+                output.write(name, bytes)?;
+            }
+        }
+        Ok(())
     }
 
     fn tensors(

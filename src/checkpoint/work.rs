@@ -1,5 +1,9 @@
 //! Long work that can be taken up again after it was killed.
-use super::{CheckpointError, header, output::write_error, writer::header as write_header};
+use super::{
+    CheckpointError, header,
+    output::write_error,
+    writer::{header as write_header, sha256},
+};
 use crate::{
     checkpoint::{TensorPlan, write_file},
     tensor::{Bytes, RawTensor},
@@ -15,6 +19,8 @@ use std::{
 
 /// The settings that the work began with.
 const KEY: &str = "work.json";
+/// The hash of a file of the output, once all of it is known.
+const OUTPUT: &str = "output.json";
 
 /// A folder `NAME.partial` beside an output `NAME`. What is put there is complete: every file is
 /// written under another name and renamed. It stays when the program is killed.
@@ -61,6 +67,23 @@ impl WorkDir {
         fs::create_dir_all(&path).map_err(write_error(&path))?;
         work.put_json(KEY, key)?;
         Ok(work)
+    }
+
+    /// Notes a file of the output before that gets its name: a program that is killed afterwards,
+    /// but before it removes the work, has finished all the same.
+    pub fn note_output(&self, bytes: &[u8]) -> Result<(), CheckpointError> {
+        self.put_json(OUTPUT, &Value::String(sha256(bytes)))
+    }
+
+    /// Whether the output with this key is complete and only its work was not removed; `file` is
+    /// the one that [`Self::note_output`] was told of.
+    pub fn is_finished(target: &Path, key: &Value, file: &str) -> Result<bool, CheckpointError> {
+        let work = Self { path: Self::place(target) };
+        let Some(noted) = work.json(OUTPUT)? else { return Ok(false) };
+        if work.json(KEY)?.as_ref() != Some(key) || !target.join(file).is_file() {
+            return Ok(false);
+        }
+        Ok(noted == Value::String(sha256(&Bytes::map(&target.join(file))?)))
     }
 
     /// A JSON file of the work.
@@ -166,6 +189,7 @@ fn differences(a: &Value, b: &Value) -> Vec<(String, String, String)> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests make folders")]
 mod tests {
     use super::*;
     use serde_json::json;
@@ -188,6 +212,14 @@ mod tests {
         let back = work.tensors("block-0").unwrap().unwrap();
         assert_eq!(back["a"].to_f32().unwrap(), [1.0, 2.0]);
         assert!(work.tensors("block-1").unwrap().is_none());
+        fs::create_dir(&target).unwrap();
+        fs::write(target.join("report"), "done").unwrap();
+        let finished = |key| WorkDir::is_finished(&target, key, "report").unwrap();
+        assert!(!finished(&key), "nothing is noted");
+        work.note_output(b"done").unwrap();
+        assert!(finished(&key) && !finished(&other));
+        fs::write(target.join("report"), "another").unwrap();
+        assert!(!finished(&key));
         work.finish().unwrap();
         assert!(!WorkDir::place(&target).exists());
     }

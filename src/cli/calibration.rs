@@ -9,7 +9,6 @@ use crate::{
     tensor::Bytes,
     text::Tokenizer,
 };
-use anyhow::ensure;
 use std::path::Path;
 
 /// What models are asked to continue (calibration-data/README.md).
@@ -44,13 +43,7 @@ pub(super) fn with_held_out(
     held_out: usize,
     context: &Context,
 ) -> anyhow::Result<(CalibrationSet, Vec<Vec<u32>>)> {
-    settings.check()?;
-    let (length, limit) = (settings.calibration_tokens, opened.model.spec.max_positions);
-    ensure!(
-        length <= limit,
-        "--calibration-tokens of {length}: the model was made for {limit} positions\n\
-         hint: choose at most {limit}"
-    );
+    let settings = &settings.within(opened.model.spec.max_positions)?;
     let tokenizer = opened.tokenizer()?;
     let mut set = if settings.self_generate {
         written_by_itself(opened, &tokenizer, settings, held_out, context)?
@@ -99,7 +92,7 @@ fn written_by_itself(
     let progress = context.progress();
     let mut engine = Engine::load(&opened.model, &Reference, &context.team, progress)?;
     let windows = (settings.calibration_samples + held_out) as u64;
-    progress.start("self-generate", windows * settings.calibration_tokens as u64, Unit::Tokens);
+    progress.start("self-generate", windows * settings.tokens() as u64, Unit::Tokens);
     let mut write = |prompt: &[u32], tokens: usize, seed: u64| {
         engine.truncate(0);
         let mut ids = prompt.to_vec();

@@ -13,7 +13,8 @@ use std::path::PathBuf;
 /// Write a random checkpoint of a named shape
 ///
 /// For capacity and speed work: normally distributed weights in the shapes that are planned for.
-/// The shapes are this project's own. There is no tokenizer, so `run` takes no text with it.
+/// The shapes are this project's own. Those with a vocabulary of at least 4096 get the tokenizer of
+/// milm-mini, so that they can be calibrated and run on text.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  \
     milm-compress synth --shape milm2-6b -o ./milm2-6b\n  \

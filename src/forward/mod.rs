@@ -6,6 +6,7 @@
 mod attention;
 mod block;
 mod ends;
+mod fault;
 mod kv_cache;
 mod linear;
 mod mlp;
@@ -18,6 +19,7 @@ mod walk;
 
 pub use block::BlockWeights;
 pub use ends::{Embedding, ForwardError, Head};
+pub use fault::Fault;
 pub use kv_cache::KvCache;
 pub use linear::{Backend, Dense, Linear, Reference, SideBySide};
 pub use rotary::{Rotary, RotaryCache};

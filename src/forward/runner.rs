@@ -1,6 +1,7 @@
 //! Runs one block, or half of one, over windows of any length.
 use super::{
     block::BlockWeights,
+    fault::Fault,
     kv_cache::KvCache,
     rotary::RotaryCache,
     scratch::{Run, Scratch},
@@ -33,6 +34,11 @@ impl<'a> Runner<'a> {
     pub fn new(spec: &'a ModelSpec, block: usize, team: &'a Team) -> Self {
         let (scratch, rotary) = (Scratch::default(), RotaryCache::default());
         Self { spec, block, team, scratch, rotary }
+    }
+
+    /// Finds nothing yet in the block that is run.
+    pub fn fault(&self) -> Fault<'a> {
+        Fault::new(self.spec, self.block)
     }
 
     /// The block that is run.

@@ -131,6 +131,11 @@ impl Journal {
         self.work.tensors(name)?.ok_or_else(|| PipelineError::Damaged { name: name.to_owned() })
     }
 
+    /// What the report of the output will hold.
+    pub(super) fn note_output(&self, report: &str) -> Result<(), PipelineError> {
+        Ok(self.work.note_output(report.as_bytes())?)
+    }
+
     /// The work is done.
     pub(super) fn finish(self) -> Result<(), PipelineError> {
         Ok(self.work.finish()?)

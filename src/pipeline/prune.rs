@@ -93,17 +93,22 @@ impl Prune<'_> {
     /// Prunes. The checkpoint appears at `target` when it is complete; what is finished before
     /// lies in a work folder beside it, from which `resume` goes on.
     pub fn write(&self, target: &Path, resume: bool, force: bool) -> Result<Pruned, PipelineError> {
-        OutputDir::check(target, force)?;
+        // A run may have been killed between the last two steps.
+        let finished = (resume || !force) && WorkDir::is_finished(target, self.key, REPORT_FILE)?;
+        if !finished {
+            OutputDir::check(target, force)?;
+        }
         prune::check_float(&self.opened.model)?;
         refuse_over_input(self.opened, target)?;
         let plan = prune::plan(&self.opened.model.spec, &self.opened.model.config, self.settings)?;
         if let Some(layers) = self.settings.drop_layers {
             let (model, costs) = self.drop_layers(layers)?;
             let pruned = Pruned { schema: SCHEMA, plan, refits: Vec::new(), worst: None, costs };
-            self.write_checkpoint(&model, &pruned, target, force)?;
+            self.write_checkpoint(&model, &text(&pruned)?, target, force)?;
             return Ok(pruned);
         }
-        let mut journal = Journal::open(WorkDir::begin(target, self.key, resume, force)?)?;
+        let mut journal =
+            Journal::open(WorkDir::begin(target, self.key, resume || finished, force)?)?;
         let mut model = self.opened.model.clone();
         let mut streams = None;
         for (index, shapes) in plan.shots(self.settings.shots).into_iter().enumerate() {
@@ -118,7 +123,11 @@ impl Prune<'_> {
         let worst = refits.iter().max_by(|a, b| a.error_after.total_cmp(&b.error_after)).cloned();
         let plan = plan.carried_out(&model);
         let pruned = Pruned { schema: SCHEMA, plan, refits, worst, costs };
-        self.write_checkpoint(&model, &pruned, target, force)?;
+        if !finished {
+            let report = text(&pruned)?;
+            journal.note_output(&report)?;
+            self.write_checkpoint(&model, &report, target, force)?;
+        }
         journal.finish()?;
         Ok(pruned)
     }
@@ -162,11 +171,10 @@ impl Prune<'_> {
     fn write_checkpoint(
         &self,
         model: &Model,
-        pruned: &Pruned,
+        report: &str,
         target: &Path,
         force: bool,
     ) -> Result<(), PipelineError> {
-        let report = serde_json::to_string_pretty(pruned).map_err(PipelineError::State)? + "\n";
         let rewritten = Rewritten {
             opened: self.opened,
             source_sha256: self.source_sha256,
@@ -174,7 +182,7 @@ impl Prune<'_> {
             recipe: self.recipe,
             method: Method::default(),
             shard_bytes: DEFAULT_SHARD_BYTES,
-            files: &BTreeMap::from([(REPORT_FILE.to_owned(), report)]),
+            files: &BTreeMap::from([(REPORT_FILE.to_owned(), report.to_owned())]),
             team: self.team,
             progress: self.progress,
         };
@@ -272,4 +280,9 @@ impl Prune<'_> {
     pub(super) fn refits_on_the_way(&self) -> bool {
         self.settings.repair == Repair::LeastSquares && self.statistics.is_none()
     }
+}
+
+/// The report as it lies beside the weights.
+fn text(pruned: &Pruned) -> Result<String, PipelineError> {
+    Ok(serde_json::to_string_pretty(pruned).map_err(PipelineError::State)? + "\n")
 }

@@ -82,13 +82,15 @@ pub enum QuantizeError {
     },
     /// Activations that are not finite.
     #[error(
-        "block {block}, calibration window {window}: activations are not finite\nhint: the weights before may be damaged; `verify` tells"
+        "block {block}, calibration window {window}: activations are not finite, first behind {layer}\nhint: is that weight damaged? `milm-compress verify` or `inspect` the model"
     )]
     NonFinite {
-        /// The block that they enter.
+        /// The block.
         block: usize,
         /// The window.
         window: usize,
+        /// What gave them, in backquotes.
+        layer: String,
     },
     /// The inputs of a layer give no usable second moments.
     #[error("tensor `{tensor}`: {source}\nhint: more calibration text, or --rounding nearest")]

@@ -3,6 +3,7 @@
 //! [`Settings`] say what is wanted, [`Plan`] what becomes of each tensor, [`rtn`] rounds. Add an
 //! algorithm: one file here that chooses codes for rows of a weight.
 
+mod advance;
 mod error;
 mod gptq;
 mod plan;

@@ -1,6 +1,10 @@
 //! Block by block through the float model and the quantized one: each layer is rounded for the
 //! inputs that it will really see, towards what it should give.
-use super::{Hessian, Plan, QuantizeError, Rounding, rtn::Rtn};
+use super::{
+    Hessian, Plan, QuantizeError, Rounding,
+    advance::{advance, check},
+    rtn::Rtn,
+};
 use crate::{
     calibrate::HiddenStates,
     forward::{Backend, BlockWeights, Half, NoTap, Reference, Runner, Site},
@@ -153,7 +157,7 @@ impl RoundingWalk<'_> {
             }
             if stage.writes() {
                 let quantized = BlockWeights::load(&model, block, self.backend)?;
-                advance(&mut runner, stage.half, &quantized, (&mut streams.quantized, &inner));
+                advance(&mut runner, stage.half, &quantized, (&mut streams.quantized, &inner))?;
             }
         }
         Ok(RoundedBlock { weights: model.weights, layers })
@@ -181,10 +185,8 @@ impl RoundingWalk<'_> {
         let mut inners = HiddenStates::default();
         for window in 0..streams.float.len() {
             let (x, mut y) = (streams.float.load(window), streams.quantized.load(window));
-            if y.iter().any(|y| !y.is_finite()) {
-                return Err(QuantizeError::NonFinite { block, window });
-            }
-            let target = self.target(stage, runner, (float, x, &y), (window, streams));
+            check(&y, (stage.half, quantized), runner, (window, &streams.quantized))?;
+            let target = self.target(stage, runner, (float, x, &y), (window, streams))?;
             let target = target.filter(|_| !routed);
             if routed {
                 let mut sum = |site, x: ArrayView2<'_, f32>| match site {
@@ -194,9 +196,11 @@ impl RoundingWalk<'_> {
                     _ => {}
                 };
                 runner.run(stage.half, quantized, y.view_mut(), &mut sum);
+                check(&y, (stage.half, quantized), runner, (window, &streams.quantized))?;
             } else if let Some(inner) =
                 stage.writes().then(|| runner.inner(stage.half, quantized, y.view())).flatten()
             {
+                check(&inner, (stage.half, quantized), runner, (window, &streams.quantized))?;
                 self.add(&mut seen, None, inner.view(), target.as_ref());
                 if inners.is_empty() {
                     inners = HiddenStates::of_width(inner.ncols());
@@ -204,6 +208,7 @@ impl RoundingWalk<'_> {
                 inners.push(inner.view());
             } else {
                 let inputs = self.normed(stage, quantized, &y);
+                check(&inputs, (stage.half, quantized), runner, (window, &streams.quantized))?;
                 self.add(&mut seen, None, inputs.view(), target.as_ref());
             }
         }
@@ -227,20 +232,22 @@ impl RoundingWalk<'_> {
         runner: &mut Runner<'_>,
         (float, mut x, y): (&BlockWeights, Array2<f32>, &Array2<f32>),
         (window, streams): (usize, &mut Streams),
-    ) -> Option<Array2<f32>> {
+    ) -> Result<Option<Array2<f32>>, QuantizeError> {
         let wanted = self.settings.target;
         if !stage.writes() {
-            return (wanted != RoundingTarget::Weights).then(|| self.normed(stage, float, &x));
+            let normed = || self.normed(stage, float, &x);
+            return Ok((wanted != RoundingTarget::Weights).then(normed));
         }
         let before = (wanted == RoundingTarget::Output).then(|| x.clone());
         runner.run(stage.half, float, x.view_mut(), &mut NoTap);
+        check(&x, (stage.half, float), runner, (window, &streams.float))?;
         streams.float.store(window, x.view());
         self.progress.advance(x.nrows() as u64);
-        match wanted {
+        Ok(match wanted {
             RoundingTarget::Weights => None,
             RoundingTarget::Output => before.map(|before| x - before),
             RoundingTarget::Stream => Some(x - y),
-        }
+        })
     }
 
     fn add(
@@ -385,23 +392,5 @@ impl Layer {
             self.weight.mapv(f64::from).dot(&sums.target_sum) + bias.mapv(f64::from) * tokens
         };
         ((wanted - given) / tokens).mapv(|b| b as f32)
-    }
-}
-
-/// Carries a stream through the end of a half, or all of it where its inner inputs are not kept.
-fn advance(
-    runner: &mut Runner<'_>,
-    half: Half,
-    weights: &BlockWeights,
-    (states, inners): (&mut HiddenStates, &HiddenStates),
-) {
-    for window in 0..states.len() {
-        let mut x = states.load(window);
-        if inners.is_empty() {
-            runner.run(half, weights, x.view_mut(), &mut NoTap);
-        } else {
-            runner.finish(half, weights, inners.load(window).view(), x.view_mut());
-        }
-        states.store(window, x.view());
     }
 }

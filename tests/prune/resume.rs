@@ -82,6 +82,31 @@ fn a_run_that_is_stopped_anywhere_goes_on() {
     assert_eq!(names(top.path()), ["whole"], "nothing is left over");
 }
 
+/// Stops when the checkpoint has its name, and the work still lies there.
+#[test]
+fn a_run_that_was_stopped_behind_its_last_step_is_finished() {
+    let opened = golden("llama");
+    let top = tempfile::tempdir().unwrap();
+    let [whole, target] = ["whole", "out"].map(|name| top.path().join(name));
+    let count = Fuse::new(usize::MAX);
+    let first = Job { progress: &count, ..Job::new(&opened, in_two_shots()) };
+    let told = first.write(&whole).unwrap();
+    let fuse = Fuse::new(count.reports.load(Ordering::Relaxed) - 1);
+    let stopped = Job { progress: &fuse, ..Job::new(&opened, in_two_shots()) };
+    assert!(catch_unwind(AssertUnwindSafe(|| stopped.write(&target))).is_err());
+    fs::create_dir(&target).unwrap();
+    for (name, bytes) in super::files(&whole) {
+        fs::write(target.join(name), bytes).unwrap();
+    }
+    let other = Settings { damping: 0.5, ..in_two_shots() };
+    let refused = Job::new(&opened, other).write(&target).unwrap_err().to_string();
+    assert!(refused.contains("--force"), "{refused}");
+    let again = Job::new(&opened, in_two_shots()).write(&target).unwrap();
+    let json = |pruned| serde_json::to_value(pruned).unwrap();
+    assert_eq!(json(&told), json(&again));
+    assert_eq!(names(top.path()), ["out", "whole"], "the work is removed");
+}
+
 /// The twin: the comparison sees another setting, and the work is not mixed with it.
 #[test]
 fn other_settings_do_not_go_on() {
