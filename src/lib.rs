@@ -14,6 +14,7 @@ pub mod checkpoint;
 pub mod forward;
 pub mod calibrate;
 pub mod prune;
+pub mod transform;
 pub mod quantize;
 pub mod package;
 pub mod runtime;

@@ -18,6 +18,7 @@ mod package;
 mod prune;
 mod quantize;
 mod recipes;
+mod rotate;
 mod slice;
 mod stock;
 mod text;

@@ -6,7 +6,7 @@ use super::{
     scratch::Run,
     tap::Site,
 };
-use crate::linalg::{matmul, rms_norm, scaled_dots, softmax, weighted_sum};
+use crate::linalg::{Hadamard, matmul, rms_norm, scaled_dots, softmax, weighted_sum};
 use crate::model::{Block, Role, WeightError};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 
@@ -19,6 +19,8 @@ pub(super) struct Attention {
     o: Projection,
     /// Gains of queries and keys, where they are normalized per head.
     qk_gains: Option<[Vec<f32>; 2]>,
+    /// What queries and keys are multiplied by after RoPE.
+    rotation: Option<Hadamard>,
     sizes: Block,
     eps: f32,
 }
@@ -29,6 +31,7 @@ impl Attention {
         Ok(Self {
             qkv: loader.projection(&[Role::Q, Role::K, Role::V])?,
             o: loader.projection(&[Role::O])?,
+            rotation: loader.hadamard(sizes.head_dim, |transformed| transformed.keys),
             qk_gains: sizes.qk_norm.then(gains).transpose()?,
             sizes: sizes.clone(),
             eps: loader.model.spec.norm_eps,
@@ -107,6 +110,9 @@ impl Attention {
             }
             let kv_head = if index < heads { index / repeat } else { index - heads };
             rotary.turn(token, kv_head, head);
+            if let Some(rotation) = &self.rotation {
+                rotation.apply(head);
+            }
         }
     }
 

@@ -55,6 +55,8 @@ impl Embedding {
 /// The last norm and the head.
 pub struct Head {
     gain: Vec<f32>,
+    /// What a rotated model with a tied head has in the place of the gain.
+    correction: Option<Projection>,
     linear: Projection,
     eps: f32,
 }
@@ -64,7 +66,10 @@ impl Head {
     pub fn load(model: &Model, backend: &dyn Backend) -> Result<Self, WeightError> {
         let loader = Loader { model, backend, block: None, expert: None };
         let role = model.spec.head().map_or(Role::Head, |tensor| tensor.role);
+        let corrected = model.spec.has_head_correction();
+        let correction = corrected.then(|| loader.projection(&[Role::HeadInput])).transpose()?;
         Ok(Self {
+            correction,
             gain: loader.weight(Role::FinalNorm)?.to_f32(),
             linear: loader.projection(&[role])?,
             eps: model.spec.norm_eps,
@@ -77,6 +82,10 @@ impl Head {
         each_row(normed.view_mut(), team, |t, y| {
             rms_norm(x.row(t).to_slice().expect("rows are contiguous"), &self.gain, self.eps, y);
         });
+        if let Some(correction) = &self.correction {
+            let plain = normed.clone();
+            correction.forward(plain.view(), normed.view_mut(), team);
+        }
         let mut logits = Array2::zeros((x.nrows(), self.linear.out_features()));
         self.linear.forward(normed.view(), logits.view_mut(), team);
         logits

@@ -4,7 +4,7 @@ use super::{
     scratch::{Buffer, Run},
     tap::Site,
 };
-use crate::linalg::{add_assign, silu_mul, softmax};
+use crate::linalg::{Hadamard, add_assign, silu_mul, softmax};
 use crate::model::{Expert, Mlp, Role, WeightError};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 
@@ -18,6 +18,8 @@ pub(super) enum FeedForward {
 pub(super) struct Gated {
     gate_up: Projection,
     down: Projection,
+    /// What the input of `down` is multiplied by.
+    rotation: Option<Hadamard>,
     expert: Option<Expert>,
 }
 
@@ -67,8 +69,11 @@ impl FeedForward {
 
 impl Gated {
     fn load(loader: &Loader<'_>) -> Result<Self, WeightError> {
+        let gate_up = loader.projection(&[Role::Gate, Role::Up])?;
+        let width = gate_up.out_features() / 2;
         Ok(Self {
-            gate_up: loader.projection(&[Role::Gate, Role::Up])?,
+            rotation: loader.hadamard(width, |transformed| transformed.down_input),
+            gate_up,
             down: loader.projection(&[Role::Down])?,
             expert: loader.expert,
         })
@@ -107,6 +112,9 @@ impl Gated {
         each_row(gate_up.view_mut(), team, |_, row| {
             let (gate, up) = row.split_at_mut(both / 2);
             silu_mul(gate, up);
+            if let Some(rotation) = &self.rotation {
+                rotation.apply(gate);
+            }
         });
         gate_up.slice_move(s![.., ..both / 2])
     }

@@ -1,7 +1,7 @@
 //! Loading of weights into layers, with their biases.
 use super::linear::{Backend, Linear};
-use crate::linalg::{Team, add_assign};
-use crate::model::{Expert, Model, Part, Role, Weight, WeightError};
+use crate::linalg::{Hadamard, Team, add_assign};
+use crate::model::{Expert, Model, Part, Role, Transformed, Weight, WeightError};
 use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 
 /// Tokens that one task of a row-wise loop takes.
@@ -38,6 +38,16 @@ impl Loader<'_> {
     /// A norm gain.
     pub(super) fn gain(&self, role: Role) -> Result<Vec<f32>, WeightError> {
         Ok(self.get(role, Part::Weight)?.map_or_else(Vec::new, |w| w.to_f32()))
+    }
+
+    /// The Hadamard matrix of a width, where the model wants it multiplied online.
+    pub(super) fn hadamard(
+        &self,
+        width: usize,
+        wanted: impl Fn(&Transformed) -> bool,
+    ) -> Option<Hadamard> {
+        let transformed = self.model.spec.transformed.as_ref().filter(|it| wanted(it));
+        transformed.map(|_| Hadamard::new(width).expect("checked when config.json was read"))
     }
 
     /// Layers that see the same input, stacked along the outputs.

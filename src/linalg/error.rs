@@ -31,4 +31,12 @@ pub enum LinalgError {
         /// Columns of the matrix.
         columns: usize,
     },
+    /// No orthogonal matrix of a fast form.
+    #[error(
+        "no Hadamard matrix of order `{order}` is known here, and its odd part is too wide for the cosine transform\nhint: rotate in blocks (--rotate-block N) or by a random orthogonal matrix (--rotate random)"
+    )]
+    Order {
+        /// The order.
+        order: usize,
+    },
 }

@@ -9,8 +9,10 @@ mod compare;
 mod elementwise;
 mod error;
 mod gram;
+mod hadamard;
 pub mod least_squares;
 mod matmul;
+mod residues;
 mod spectral;
 mod team;
 
@@ -22,6 +24,7 @@ pub use elementwise::{
 pub(crate) use elementwise::{lanes_sum, vectorized};
 pub use error::LinalgError;
 pub use gram::{CHUNK, accumulate_cross, accumulate_gram, mirror};
+pub use hadamard::Hadamard;
 pub use matmul::{matmul, matmul_add, matmul_add_f64, matmul_transposed};
 pub use spectral::{Eigen, Roots, Svd, Tiny, eigh, sqrt_psd, svd};
 pub use team::Team;

@@ -4,12 +4,14 @@ pub mod family;
 mod rope;
 mod space;
 mod spec;
+mod transformed;
 mod weights;
 
 pub use config::ConfigError;
 pub use rope::{KeptPairs, Rope, RopeScaling};
 pub use space::{Axis, Expert, Side, Space};
 pub use spec::{Block, Mlp, ModelSpec, Part, Role, TensorSpec};
+pub use transformed::{TRANSFORM_KEY, Transformed};
 pub use weights::{Tensors, Weight, WeightError, WeightStore, part_name};
 
 use serde_json::Value;

@@ -2,6 +2,7 @@
 use super::{
     rope::Rope,
     space::{Axis, Expert, Side, Space},
+    transformed::Transformed,
 };
 use std::collections::BTreeMap;
 
@@ -27,6 +28,7 @@ pub enum Role {
     Down,
     SharedGate,
     FinalNorm,
+    HeadInput,
     Head,
 }
 
@@ -131,6 +133,8 @@ pub struct ModelSpec {
     pub rope: Rope,
     /// Positions that the model was made for.
     pub max_positions: usize,
+    /// How it was rotated, if it was.
+    pub transformed: Option<Transformed>,
     /// Blocks, first to last.
     pub blocks: Vec<Block>,
     /// Every tensor, in forward order.
@@ -158,6 +162,11 @@ impl ModelSpec {
         part: Part,
     ) -> Option<&TensorSpec> {
         self.index.get(&(block, role, expert, part)).map(|i| &self.tensors[*i])
+    }
+
+    /// Whether the last normed stream is multiplied by a matrix before the head.
+    pub fn has_head_correction(&self) -> bool {
+        self.transformed.as_ref().is_some_and(|it| it.head_correction)
     }
 
     /// The matrix that the head multiplies by: its own, or the embedding when tied.
@@ -220,6 +229,7 @@ impl ModelSpec {
             norm_eps: 0.0,
             rope,
             max_positions: 0,
+            transformed: None,
             blocks,
             tensors: Vec::new(),
             index: BTreeMap::new(),

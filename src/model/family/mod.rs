@@ -4,7 +4,9 @@ use super::{
     rope::Rope,
     space::{Axis, Expert, Space},
     spec::{Block, Mlp, ModelSpec, Part, Role, TensorSpec},
+    transformed::{TRANSFORM_KEY, Transformed},
 };
+use crate::linalg::Hadamard;
 use serde_json::Value;
 
 mod llama;
@@ -161,6 +163,8 @@ impl Family {
         spec.tied = config.flag("tie_word_embeddings", false)?;
         spec.norm_eps = config.number("rms_norm_eps", 1e-6)? as f32;
         spec.max_positions = spec.rope.max_positions;
+        spec.transformed = Transformed::read(config)?;
+        check_online(&spec)?;
         let tensors = self.tensors(config, &spec)?;
         Ok(spec.with_tensors(tensors))
     }
@@ -257,11 +261,31 @@ impl Family {
         }
         list.block = None;
         list.gain("model.norm", Role::FinalNorm, residual);
+        if spec.has_head_correction() {
+            list.linear("model.norm.correction", Role::HeadInput, residual, residual, false);
+        }
         if !spec.tied {
             list.linear("lm_head", Role::Head, vocab, residual, false);
         }
         Ok(list.tensors)
     }
+}
+
+/// Online rotations have an order that can be made.
+fn check_online(spec: &ModelSpec) -> Result<(), ConfigError> {
+    let Some(transformed) = &spec.transformed else { return Ok(()) };
+    for block in &spec.blocks {
+        let widths = match &block.mlp {
+            Mlp::Dense { width } => vec![*width],
+            Mlp::Experts { width, shared, .. } => vec![*width, shared.unwrap_or(*width)],
+        };
+        let down = widths.into_iter().filter(|_| transformed.down_input);
+        let keys = transformed.keys.then_some(block.head_dim);
+        if let Some(width) = down.chain(keys).find(|width| !Hadamard::exists(*width)) {
+            return Err(unfit(TRANSFORM_KEY, "widths of Hadamard matrices", &width.into()));
+        }
+    }
+    Ok(())
 }
 
 /// Tensors in the making.
