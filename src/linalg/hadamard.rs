@@ -133,7 +133,7 @@ fn transform<T: NdFloat>(dense: &[T], part: usize, x: &mut [T]) {
         }
     }
     if part == 1 {
-        x.iter_mut().for_each(|x| *x *= scale);
+        scaled(x, scale);
         return;
     }
     let before = x.to_vec();
@@ -144,7 +144,14 @@ fn transform<T: NdFloat>(dense: &[T], part: usize, x: &mut [T]) {
                 *out += *entry * *x;
             }
         }
-        out.iter_mut().for_each(|x| *x *= scale);
+        scaled(out, scale);
+    }
+}
+
+#[inline(always)]
+fn scaled<T: NdFloat>(x: &mut [T], scale: T) {
+    for x in x {
+        *x *= scale;
     }
 }
 

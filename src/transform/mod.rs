@@ -14,15 +14,13 @@ mod evidence;
 mod learn;
 mod report;
 mod rewrite;
+mod rotate;
 mod rotation;
 mod settings;
-mod transform;
 
 pub use error::TransformError;
 pub use evidence::Evidence;
 pub use report::{HeadForm, MatrixReport, Report};
+pub use rotate::Transform;
 pub use rotation::Rotation;
 pub use settings::{Rotate, Settings, TiedHead, outlier_width};
-pub use transform::Transform;
-
-pub use crate::model::Tensors;

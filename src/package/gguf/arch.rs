@@ -63,6 +63,7 @@ pub(super) enum Rotation {
 /// the window's length it computes the same. Everything else that it cannot say is an error.
 pub fn accepts(spec: &ModelSpec) -> Result<Arch, Unsupported> {
     let Some(first) = spec.blocks.first() else { return Err(Unsupported::NoBlocks) };
+    online(spec)?;
     for (b, block) in spec.blocks.iter().enumerate() {
         if !matches!(block.mlp, Mlp::Dense { .. }) {
             return Err(Unsupported::Experts { block: b });
@@ -97,6 +98,29 @@ pub fn accepts(spec: &ModelSpec) -> Result<Arch, Unsupported> {
     let qwen2 = has(Role::Q) && !has(Role::O) && !has(Role::Gate);
     let fills = first.heads * first.head_dim == spec.hidden;
     Ok(if qwen2 && fills && !factors { Arch::Qwen2 } else { Arch::Llama })
+}
+
+/// Rotations that are left to the forward pass cannot be said.
+fn online(spec: &ModelSpec) -> Result<(), Unsupported> {
+    let Some(transformed) = &spec.transformed else { return Ok(()) };
+    for (there, what, flag) in [
+        (
+            transformed.head_correction,
+            "a matrix stands between the last norm and the head",
+            "--tied-head correction (--tied-head untie)",
+        ),
+        (
+            transformed.down_input,
+            "the inputs of down projections are rotated at run time",
+            "--rotate-down",
+        ),
+        (transformed.keys, "queries and keys are rotated at run time", "--rotate-keys"),
+    ] {
+        if there {
+            return Err(Unsupported::Online { what, flag });
+        }
+    }
+    Ok(())
 }
 
 /// How a file says the model's rotation.

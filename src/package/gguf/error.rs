@@ -132,6 +132,10 @@ pub enum Unsupported {
     #[error("the model has no blocks\nhint: check `num_hidden_layers` in config.json")]
     NoBlocks,
     #[error(
+        "{what}, which llama.cpp does not compute\nhint: quantize without {flag}, or leave this model as a folder"
+    )]
+    Online { what: &'static str, flag: &'static str },
+    #[error(
         "block {block} is a mixture of experts, which is not written as GGUF yet\nhint: dense models are; leave this model as a folder"
     )]
     Experts { block: usize },

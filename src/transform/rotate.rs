@@ -1,7 +1,6 @@
 //! A transform of one model: which rotations, and the model that they give.
 use super::{
-    Evidence, HeadForm, MatrixReport, Report, Rotate, Rotation, Settings, Tensors, TiedHead,
-    TransformError,
+    Evidence, HeadForm, MatrixReport, Report, Rotate, Rotation, Settings, TiedHead, TransformError,
     basis::{Draw, principal},
     error::of,
     learn,
@@ -11,7 +10,7 @@ use super::{
 };
 use crate::{
     linalg::Hadamard,
-    model::{Model, ModelSpec, Part, Role, Space, TRANSFORM_KEY, TensorSpec, Transformed},
+    model::{Model, ModelSpec, Part, Role, Space, TRANSFORM_KEY, TensorSpec, Tensors, Transformed},
     tensor::RawTensor,
 };
 use serde_json::{Value, json};
@@ -166,7 +165,6 @@ fn check(model: &Model, settings: &Settings, share: f64) -> Result<(), Transform
     }
     let (hidden, kind) = (model.spec.hidden, settings.kind());
     match (settings.rotate_block, kind) {
-        (None, _) => Ok(()),
         (Some(_), Rotate::Random | Rotate::Pca | Rotate::Resq) => {
             Err(TransformError::Whole { kind: kind.name() })
         }
