@@ -41,7 +41,7 @@ pub(super) struct Args {
     /// Another value for a key, e.g. quantize.scheme=w8a8; may be repeated
     #[arg(long = "set", value_name = "STEP.KEY=VALUE")]
     set: Vec<String>,
-    /// Go on with pruning that was interrupted, or from a pruned checkpoint that is there
+    /// Go on with work that was interrupted, or from a pruned checkpoint that is there
     #[arg(long)]
     resume: bool,
     /// Keep the pruned checkpoint `DIR.pruned` beside the package
@@ -137,10 +137,6 @@ impl<'a> Work<'a> {
             "recipe `{file}`: `prune` and `quantize` stand first and once, in this order\n\
              hint: other steps work on what they make"
         );
-        anyhow::ensure!(
-            !self.args.resume || places[0] == 0,
-            "recipe `{file}`: nothing is resumed but `prune`, and there is no such step"
-        );
         OutputDir::check(&self.args.output, context.force)?;
         package::refuse_over_input(&self.opened, &self.args.output)?;
         let mut outline = None;
@@ -234,7 +230,7 @@ impl<'a> Work<'a> {
         let prepared = quantize::Prepared::read((name, opened), settings, self.context)?;
         let mut recipe = self.resolved.clone();
         recipe["step"][at] = prepared.step.clone();
-        let done = prepared.write(&self.args.output, &recipe, self.context)?;
+        let done = prepared.write((&self.args.output, self.args.resume), &recipe, self.context)?;
         output::text(&done.text(&self.args.output))
     }
 }

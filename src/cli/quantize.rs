@@ -35,6 +35,9 @@ pub(super) struct Args {
     /// Show the plan and what it will take; write nothing
     #[arg(long)]
     dry_run: bool,
+    /// Go on with work that was interrupted
+    #[arg(long)]
+    resume: bool,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -72,7 +75,7 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let target = args.output.as_deref().context("--output is missing")?;
     let prepared = Prepared::read((&args.model, &opened), &args.settings, context)?;
     let recipe = json!({ "step": [prepared.step] });
-    let done = prepared.write(target, &recipe, context)?;
+    let done = prepared.write((target, args.resume), &recipe, context)?;
     if args.json {
         let mut value = serde_json::to_value(&done.summary)?;
         value["schema"] = 1.into();
@@ -145,7 +148,7 @@ impl<'a> Prepared<'a> {
     /// Quantizes into a folder. `recipe` is stored in its manifest.
     pub(super) fn write(
         &self,
-        target: &Path,
+        (target, resume): (&Path, bool),
         recipe: &Value,
         context: &Context,
     ) -> anyhow::Result<Done> {
@@ -161,11 +164,12 @@ impl<'a> Prepared<'a> {
             seed: context.seed,
             calibration,
             source_sha256,
+            key: &self.step,
             recipe,
             team: &context.team,
             progress: context.progress(),
         };
-        let (quantized, summary) = quantize.write(target, context.force)?;
+        let (quantized, summary) = quantize.write(target, resume, context.force)?;
         Ok(Done { summary, quantized: Some(quantized) })
     }
 }

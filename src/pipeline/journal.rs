@@ -1,52 +1,54 @@
-//! What a pruning has done so far, so that it can be taken up after the last finished block.
+//! What a stage has done so far, so that it can be taken up after the last finished block.
 use super::PipelineError;
-use crate::{
-    calibrate::HiddenStates,
-    checkpoint::WorkDir,
-    prune::{BlockScores, Refit, Tensors},
-};
-use serde::{Deserialize, Serialize};
+use crate::{calibrate::HiddenStates, checkpoint::WorkDir, model::Tensors, prune::BlockScores};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The file that says how far the work is.
 const STATE: &str = "state.json";
 
-/// Which part of a shot is under way.
+/// Which pass over the blocks is under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Phase {
-    /// Units are scored.
+    /// Blocks are looked at.
     #[default]
-    Score,
-    /// Blocks are cut and refitted.
-    Cut,
+    Observe,
+    /// Blocks are rewritten.
+    Rewrite,
 }
 
-/// How far the work is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct State {
-    /// Shot, from 0.
+/// How far the work is. `R` tells what was done to a layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct State<R> {
+    /// Round over the whole model, from 0: the shot of a pruning.
     pub(super) shot: usize,
     /// Its part.
     pub(super) phase: Phase,
     /// The next block.
     pub(super) block: usize,
-    /// Refits so far, of all shots.
-    pub(super) refits: Vec<Refit>,
+    /// Layers so far, of all rounds.
+    pub(super) layers: Vec<R>,
     /// The file that holds the streams before the next block, if there are any yet.
     pub(super) streams: Option<String>,
 }
 
-/// The record of a pruning in a work folder.
-pub(super) struct Journal {
+/// The record of a stage in a work folder.
+pub(super) struct Journal<R> {
     work: WorkDir,
-    pub(super) state: State,
+    pub(super) state: State<R>,
 }
 
-impl Journal {
+impl<R: Clone + Serialize + DeserializeOwned> Journal<R> {
     pub(super) fn open(work: WorkDir) -> Result<Self, PipelineError> {
         let state = match work.json(STATE)? {
             Some(state) => serde_json::from_value(state).map_err(PipelineError::State)?,
-            None => State::default(),
+            None => State {
+                shot: 0,
+                phase: Phase::default(),
+                block: 0,
+                layers: Vec::new(),
+                streams: None,
+            },
         };
         Ok(Self { work, state })
     }

@@ -119,7 +119,7 @@ impl Prune<'_> {
             (model, streams) = shot.cut(&choice, &mut journal)?;
         }
         let costs = streams.map_or(Ok(Vec::new()), |streams| self.costs(&model, &streams))?;
-        let refits = journal.state.refits.clone();
+        let refits = journal.state.layers.clone();
         let worst = refits.iter().max_by(|a, b| a.error_after.total_cmp(&b.error_after)).cloned();
         let plan = plan.carried_out(&model);
         let pruned = Pruned { schema: SCHEMA, plan, refits, worst, costs };

@@ -1,16 +1,19 @@
 //! A package with adaptively rounded weights: block by block, on the streams of the float model
 //! and of the quantized one.
-use super::PipelineError;
+use super::{
+    PipelineError,
+    journal::{Journal, Phase},
+};
 use crate::{
     calibrate::{CalibrationSet, HiddenStates},
-    checkpoint::OutputDir,
+    checkpoint::{OutputDir, WorkDir},
     linalg::Team,
     model::{Model, Tensors},
-    package::{Manifest, Opened, Rewritten, Summary, refuse_over_input},
+    package::{Opened, Rewritten, Summary, refuse_over_input},
     progress::{Progress, Unit},
     quantize::{
-        self, CodeChoice, LayerReport, Plan, QuantizeError, RoundedBlock, RoundingWalk, Settings,
-        Streams, rtn::Rtn,
+        self, CodeChoice, LayerReport, Plan, QuantizeError, RoundingWalk, Settings, Streams,
+        rtn::Rtn,
     },
     runtime::Kernels,
     transform::{self, Evidence, Transform},
@@ -34,6 +37,8 @@ pub struct Quantize<'a> {
     pub calibration: &'a CalibrationSet,
     /// SHA-256 of the model's tensors, see [`Source`](crate::package::Source).
     pub source_sha256: &'a str,
+    /// Everything that the result depends on: a work that was begun with another is not resumed.
+    pub key: &'a Value,
     /// Stored in the manifest: the resolved recipe.
     pub recipe: &'a Value,
     /// Threads.
@@ -62,21 +67,48 @@ const SCHEMA: u32 = 1;
 pub(super) const REPORT_FILE: &str = "quantize.json";
 
 impl Quantize<'_> {
-    /// Quantizes. The package appears at `target` when it is complete.
-    pub fn write(&self, target: &Path, force: bool) -> Result<(Quantized, Summary), PipelineError> {
-        OutputDir::check(target, force)?;
+    /// Quantizes. The package appears at `target` when it is complete; finished blocks lie in a
+    /// work folder beside it before, from which `resume` goes on.
+    pub fn write(
+        &self,
+        target: &Path,
+        resume: bool,
+        force: bool,
+    ) -> Result<(Quantized, Summary), PipelineError> {
+        // A run may have been killed between the last two steps.
+        let finished = (resume || !force) && WorkDir::is_finished(target, self.key, REPORT_FILE)?;
+        if !finished {
+            OutputDir::check(target, force)?;
+        }
         refuse_over_input(self.opened, target)?;
         let basis = Basis::new(self)?;
         let plan = quantize::plan(&basis.outline, self.settings)?;
+        let work = WorkDir::begin(target, self.key, resume || finished, force)?;
+        let mut journal = Journal::open(work)?;
         let mut model = self.ends(&basis, &plan)?;
-        let layers = match self.settings.rounding() {
-            CodeChoice::Adaptive => self.adaptive(&basis, &plan, &mut model)?,
+        match self.settings.rounding() {
+            CodeChoice::Adaptive => self.adaptive(&basis, &plan, &mut model, &mut journal)?,
             CodeChoice::Nearest => self.nearest(&basis, &plan, &mut model)?,
-        };
+        }
+        let layers = journal.state.layers.clone();
         let worst = layers.iter().max_by(|a, b| a.error.total_cmp(&b.error)).cloned();
         let transform = basis.transform.as_ref().map(|it| it.report().clone());
         let quantized = Quantized { schema: SCHEMA, transform, layers, worst };
-        let manifest = self.write_package(&model, &quantized, target, force)?;
+        let report = serde_json::to_string_pretty(&quantized).map_err(PipelineError::State)? + "\n";
+        let rewritten = Rewritten {
+            opened: self.opened,
+            source_sha256: self.source_sha256,
+            model: &model,
+            recipe: self.recipe,
+            files: &BTreeMap::from([(REPORT_FILE.to_owned(), report.clone())]),
+            method: self.settings.method(),
+            shard_bytes: self.settings.shard_size.0,
+            team: self.team,
+            progress: self.progress,
+        };
+        journal.note_output(&report)?;
+        let manifest = rewritten.write(target, force || finished)?;
+        journal.finish()?;
         Ok((quantized, Summary::new(&manifest, &plan)))
     }
 
@@ -86,11 +118,15 @@ impl Quantize<'_> {
         basis: &Basis<'_>,
         plan: &Plan,
         model: &mut Model,
-    ) -> Result<Vec<LayerReport>, PipelineError> {
+        journal: &mut Journal<LayerReport>,
+    ) -> Result<(), PipelineError> {
         let windows = &self.calibration.windows;
-        let mut streams = Streams {
-            float: HiddenStates::embed(&basis.outline, windows)?,
-            quantized: HiddenStates::embed(model, windows)?,
+        let mut streams = match (journal.streams("float")?, journal.streams("quantized")?) {
+            (Some(float), Some(quantized)) => Streams { float, quantized },
+            _ => Streams {
+                float: HiddenStates::embed(&basis.outline, windows)?,
+                quantized: HiddenStates::embed(model, windows)?,
+            },
         };
         let spec = model.spec.clone();
         let walk = RoundingWalk {
@@ -102,20 +138,25 @@ impl Quantize<'_> {
             team: self.team,
             progress: self.progress,
         };
-        let blocks = spec.blocks.len();
-        let tokens = blocks * self.calibration.tokens();
-        self.progress.start("quantize", 2 * tokens as u64, Unit::Tokens);
-        let mut layers = Vec::new();
-        for b in 0..blocks {
-            let RoundedBlock { weights, layers: done } =
-                walk.block(b, basis.block(b)?, &mut streams)?;
+        if !journal.is_past(0, Phase::Observe) {
+            journal.begin(0, Phase::Rewrite)?;
+        }
+        let (first, blocks) = (journal.next(0, Phase::Rewrite), spec.blocks.len());
+        let tokens = (blocks - first.min(blocks)) * self.calibration.tokens();
+        self.progress.start("quantize", tokens as u64, Unit::Tokens);
+        for b in first..blocks {
+            let block = walk.block(b, basis.block(b)?, &mut streams)?;
             basis.source.release(b);
-            model.weights.raw.extend(weights.raw);
-            model.weights.quantized.extend(weights.quantized);
-            layers.extend(done);
+            journal.put_block(0, b, &block.weights.raw)?;
+            journal.state.layers.extend(block.layers);
+            journal.finished(&[("float", &streams.float), ("quantized", &streams.quantized)])?;
         }
         self.progress.finish();
-        Ok(layers)
+        for b in 0..blocks {
+            model.weights.raw.extend(journal.block(0, b)?);
+        }
+        model.weights.quantized.extend(plan.schemes());
+        Ok(())
     }
 
     /// Rounds every weight of every block to nearest.
@@ -124,7 +165,7 @@ impl Quantize<'_> {
         basis: &Basis<'_>,
         plan: &Plan,
         model: &mut Model,
-    ) -> Result<Vec<LayerReport>, PipelineError> {
+    ) -> Result<(), PipelineError> {
         let blocks = basis.source.spec.blocks.len();
         self.progress.start("quantize", blocks as u64, Unit::Items);
         for b in 0..blocks {
@@ -134,7 +175,7 @@ impl Quantize<'_> {
             self.progress.advance(1);
         }
         self.progress.finish();
-        Ok(Vec::new())
+        Ok(())
     }
 
     /// Everything outside of blocks: embedding and head rounded to nearest, norms as they are.
@@ -171,28 +212,6 @@ impl Quantize<'_> {
             model.weights.quantize(&name, scheme, &tensor);
         }
         Ok(())
-    }
-
-    fn write_package(
-        &self,
-        model: &Model,
-        quantized: &Quantized,
-        target: &Path,
-        force: bool,
-    ) -> Result<Manifest, PipelineError> {
-        let report = serde_json::to_string_pretty(quantized).map_err(PipelineError::State)? + "\n";
-        let rewritten = Rewritten {
-            opened: self.opened,
-            source_sha256: self.source_sha256,
-            model,
-            recipe: self.recipe,
-            files: &BTreeMap::from([(REPORT_FILE.to_owned(), report)]),
-            method: self.settings.method(),
-            shard_bytes: self.settings.shard_size.0,
-            team: self.team,
-            progress: self.progress,
-        };
-        Ok(rewritten.write(target, force)?)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     model::{Model, ModelSpec, WeightStore},
     progress::Unit,
     prune::{
-        BlockScores, BlockShape, GainRatios, Kept, RefitWalk, Repair, Streams, allocated,
+        BlockScores, BlockShape, GainRatios, Kept, Refit, RefitWalk, Repair, Streams, allocated,
         pruned_config, refit_from_statistics, slice_block,
     },
 };
@@ -57,13 +57,13 @@ impl Seen<'_> {
 
 impl Shot<'_> {
     /// Scores every block and chooses what stays.
-    pub(super) fn choose(&mut self, journal: &mut Journal) -> Result<Chosen, PipelineError> {
+    pub(super) fn choose(&mut self, journal: &mut Journal<Refit>) -> Result<Chosen, PipelineError> {
         let Prune { settings, calibration, progress, .. } = *self.prune;
         let choice = self.prune.choice()?;
         let blocks = self.source.spec.blocks.len();
-        if !journal.is_past(self.index, Phase::Score) {
+        if !journal.is_past(self.index, Phase::Observe) {
             let request = choice.request(&self.source.spec, &self.shapes);
-            let first = journal.next(self.index, Phase::Score);
+            let first = journal.next(self.index, Phase::Observe);
             let mut seen = self.seen(journal, first)?;
             progress.start("score", ((blocks - first) * calibration.tokens()) as u64, Unit::Tokens);
             for b in first..blocks {
@@ -74,7 +74,7 @@ impl Shot<'_> {
                 journal.finished(&seen.states())?;
             }
             progress.finish();
-            journal.begin(self.index, Phase::Cut)?;
+            journal.begin(self.index, Phase::Rewrite)?;
         }
         let scores: Vec<BlockScores> =
             (0..blocks).map(|b| journal.scores(self.index, b)).collect::<Result<_, _>>()?;
@@ -87,7 +87,7 @@ impl Shot<'_> {
         Ok(Chosen { kept, gains })
     }
 
-    fn seen(&self, journal: &Journal, first: usize) -> Result<Seen<'_>, PipelineError> {
+    fn seen(&self, journal: &Journal<Refit>, first: usize) -> Result<Seen<'_>, PipelineError> {
         let Prune { calibration, statistics, team, progress, .. } = *self.prune;
         if let Some(statistics) = statistics {
             return Ok(Seen::File(statistics));
@@ -105,12 +105,12 @@ impl Shot<'_> {
     pub(super) fn cut(
         &self,
         chosen: &Chosen,
-        journal: &mut Journal,
+        journal: &mut Journal<Refit>,
     ) -> Result<(Model, Option<Streams>), PipelineError> {
         let config = pruned_config(&self.source.config, &self.source.spec, &chosen.kept)?;
         let spec = ModelSpec::from_config(&config)?;
         let mut streams = None;
-        if !journal.is_past(self.index, Phase::Cut) {
+        if !journal.is_past(self.index, Phase::Rewrite) {
             streams = self.streams(journal)?;
             self.cut_blocks(&spec, chosen, journal, &mut streams)?;
         }
@@ -130,7 +130,7 @@ impl Shot<'_> {
         &self,
         spec: &ModelSpec,
         chosen: &Chosen,
-        journal: &mut Journal,
+        journal: &mut Journal<Refit>,
         streams: &mut Option<Streams>,
     ) -> Result<(), PipelineError> {
         let Prune { settings, team, progress, .. } = *self.prune;
@@ -147,7 +147,7 @@ impl Shot<'_> {
             team,
             progress,
         };
-        let first = journal.next(self.index, Phase::Cut);
+        let first = journal.next(self.index, Phase::Rewrite);
         let blocks = chosen.kept.len();
         let tokens = streams.as_ref().map_or(1, |streams| 2 * streams.float.tokens());
         progress.start("prune", ((blocks - first) * tokens) as u64, Unit::Tokens);
@@ -178,18 +178,18 @@ impl Shot<'_> {
             };
             self.source.release(b);
             journal.put_block(self.index, b, &tensors)?;
-            journal.state.refits.extend(refits);
+            journal.state.layers.extend(refits);
             journal.finished(&states(streams.as_ref()))?;
         }
         progress.finish();
         if self.index + 1 < settings.shots {
-            journal.begin(self.index + 1, Phase::Score)?;
+            journal.begin(self.index + 1, Phase::Observe)?;
         }
         Ok(())
     }
 
     /// The streams before the next block; none when activations are not needed.
-    fn streams(&self, journal: &Journal) -> Result<Option<Streams>, PipelineError> {
+    fn streams(&self, journal: &Journal<Refit>) -> Result<Option<Streams>, PipelineError> {
         if !self.prune.walks() {
             return Ok(None);
         }
