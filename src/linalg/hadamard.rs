@@ -369,7 +369,9 @@ mod tests {
             let whole = dense(&h);
             let bound = (n * n) as f64 * f64::EPSILON;
             assert!(largest(&(whole.dot(&whole.t()) - Array2::<f64>::eye(n) * n as f64)) < bound);
-            let walsh = |i: usize, j: usize| if (i & j).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+            let walsh = |i: usize, j: usize| {
+                if (i & j).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 }
+            };
             let (part, w) = (h.part, n / h.part);
             for ((i, j), x) in whole.indexed_iter() {
                 let want = h.dense[i / w * part + j / w] * walsh(i % w, j % w);

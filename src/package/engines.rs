@@ -17,7 +17,7 @@ pub struct EngineFit {
 
 /// Which engines load a model with this `config.json`.
 pub fn engines(spec: &ModelSpec, config: &Value) -> Vec<EngineFit> {
-    let stock = by_list(config).or_else(|| kept_pairs(spec, config));
+    let stock = by_list(config).or_else(|| kept_pairs(spec, config)).or_else(|| online(spec));
     let transformers = stock.clone().or_else(|| uneven_llama(spec));
     let fit = |engine, refusal: Option<String>, note| EngineFit {
         engine,
@@ -49,6 +49,17 @@ fn kept_pairs(spec: &ModelSpec, config: &Value) -> Option<String> {
     });
     let differ = planned || spec.rope.kept.is_some();
     differ.then(|| "rotary pairs differ by head (--pairs shared)".to_owned())
+}
+
+/// Rotations that the forward pass has to do: other engines would load the model and compute
+/// something else.
+fn online(spec: &ModelSpec) -> Option<String> {
+    let transformed = spec.transformed.as_ref()?;
+    match (transformed.head_correction, transformed.is_online()) {
+        (true, _) => Some("a matrix stands before the tied head (--tied-head untie)".to_owned()),
+        (false, true) => Some("rotations at run time (--rotate-down, --rotate-keys)".to_owned()),
+        _ => None,
+    }
 }
 
 /// LlamaConfig wants heads to divide the width (transformers 5.23, `validate_architecture`), even
@@ -109,6 +120,10 @@ mod tests {
             (c["head_dim"], c["rope_scaling"]) = (json!(2), long);
         };
         assert_eq!(fits(qwen3), [true, true, false, true]);
+        let rotated = |c: &mut Value| c["milm_transform"] = json!({"rotation": "hadamard"});
+        assert_eq!(fits(rotated), [true; 4]);
+        let keys = |c: &mut Value| c["milm_transform"] = json!({"keys": true});
+        assert_eq!(fits(keys), [false, false, false, true]);
         let experts = |c: &mut Value| {
             c["architectures"] = json!(["MixtralForCausalLM"]);
             (c["num_local_experts"], c["num_experts_per_tok"]) = (json!(4), json!(2));

@@ -39,6 +39,11 @@ pub enum PruneError {
         "rope_type `dynamic`: the frequencies of kept rotary pairs cannot be written down\nhint: cut whole heads (--attn-unit heads or groups) or the MLP alone (--ffn-width)"
     )]
     DynamicRope,
+    /// Hidden units are mixed before the down projection: no unit can be cut alone.
+    #[error(
+        "the inputs of down projections are rotated at run time\nhint: prune the checkpoint first, then rotate and quantize"
+    )]
+    Rotated,
     /// A weight that is quantized.
     #[error(
         "tensor `{tensor}` is quantized already\nhint: prune the float checkpoint, then quantize"

@@ -1,5 +1,5 @@
 //! A pruned model before it is made.
-use super::Plan;
+use super::{Plan, PruneError};
 use crate::{
     model::{Model, WeightStore},
     tensor::{Bytes, RawTensor},
@@ -21,5 +21,16 @@ impl Plan {
         let raw = known.chain(extras).collect();
         let weights = WeightStore { raw, quantized: BTreeMap::new() };
         Model { config: self.config.clone(), spec: self.spec.clone(), weights }
+    }
+}
+
+/// Refuses quantized weights, which nothing can be fitted in, and units that a rotation mixes.
+pub fn check_float(model: &Model) -> Result<(), PruneError> {
+    if model.spec.transformed.as_ref().is_some_and(|it| it.down_input) {
+        return Err(PruneError::Rotated);
+    }
+    match model.weights.quantized.keys().next() {
+        Some(tensor) => Err(PruneError::Already { tensor: tensor.clone() }),
+        None => Ok(()),
     }
 }

@@ -84,14 +84,6 @@ pub fn plan(spec: &ModelSpec, config: &Value, settings: &Settings) -> Result<Pla
     finish(spec, settings, (before, original), (blocks, config, unit))
 }
 
-/// Refuses a model with quantized weights: what is cut is fitted in floats.
-pub fn check_float(model: &Model) -> Result<(), PruneError> {
-    match model.weights.quantized.keys().next() {
-        Some(tensor) => Err(PruneError::Already { tensor: tensor.clone() }),
-        None => Ok(()),
-    }
-}
-
 /// What attention loses unless it is said.
 fn unit(spec: &ModelSpec, settings: &Settings) -> AttnUnit {
     let normed = spec.blocks.iter().any(|block| block.qk_norm);

@@ -20,7 +20,7 @@ pub struct Report {
     pub fallbacks: Vec<String>,
     /// What became of the head.
     pub head: HeadForm,
-    /// Float32 values that the head needs in addition.
+    /// Numbers that the head needs in addition: of a correction in float16, or of a matrix.
     pub head_values: u64,
     /// How a learned rotation was found.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -116,3 +116,46 @@ pub(super) fn digest<'a>(rotations: impl Iterator<Item = &'a Rotation>) -> Strin
     }
     hex(&hash.finalize())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::basis::{Draw, principal};
+    use super::*;
+
+    fn off(r: &Rotation) -> f64 {
+        let r = r.matrix();
+        (r.t().dot(&r) - Array2::<f64>::eye(r.nrows())).iter().fold(0.0, |m, x| m.max(x.abs()))
+    }
+
+    #[test]
+    fn rotations_are_orthogonal_and_their_own_matrix() {
+        let moments = Array2::from_shape_fn((72, 72), |(i, j)| ((i * j) as f64).cos());
+        let moments = moments.t().dot(&moments);
+        let mut draw = Draw::new(3, 0);
+        for rotation in [
+            draw.hadamard(72, 72, "").unwrap(),
+            draw.hadamard(72, 12, "").unwrap(),
+            draw.orthogonal(72, "").unwrap(),
+            draw.resq(&moments, 0.125, "").unwrap(),
+            Rotation::Dense(principal(&moments, "").unwrap()),
+        ] {
+            // Backward stable: n²·u.
+            assert!(off(&rotation) < 72.0 * 72.0 * f64::EPSILON, "{}", rotation.name());
+            let x = Array2::from_shape_fn((100, 72), |(i, j)| ((i * 31 + j * 7) as f64).sin());
+            let (mut rows, matrix) = (x.clone(), rotation.matrix());
+            rotation.rows(&mut rows);
+            let near = |a: &Array2<f64>, b: &Array2<f64>| (a - b).iter().all(|x| x.abs() < 1e-12);
+            assert!(near(&rows, &x.dot(&matrix)));
+            assert!(near(&product(x.view(), matrix.view()), &rows));
+            assert!(!near(&rows, &x.dot(&matrix.t())), "no symmetric matrix: {}", rotation.name());
+        }
+    }
+
+    #[test]
+    fn the_digest_is_that_of_the_bytes() {
+        let rotation = Rotation::Dense(Array2::from_diag(&ndarray::array![1.0, -1.0]));
+        let bytes: Vec<u8> =
+            [1.0_f64, 0.0, 0.0, -1.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+        assert_eq!(digest([&rotation].into_iter()), crate::tensor::sha256(&bytes));
+    }
+}

@@ -122,3 +122,36 @@ pub fn outlier_width(share: f64, n: usize) -> usize {
     let eighths = (share * n as f64 / 8.0).round().max(1.0) as usize;
     (8 * eighths).min((n - 8) / 8 * 8)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recipes_and_presets_fill_what_flags_leave() {
+        let json = serde_json::json!({"rotate": "resq", "rotate-down": false});
+        let read: Settings = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), json);
+        let preset = Settings {
+            rotate: Some(Rotate::Hadamard),
+            rotate_down: Some(true),
+            rotate_keys: Some(true),
+            ..Settings::default()
+        };
+        let filled = read.or(&preset);
+        assert_eq!((filled.kind(), filled.rotate_down), (Rotate::Resq, Some(false)));
+        assert_eq!(filled.rotate_keys, Some(true));
+        assert!(filled.values() && filled.needs_evidence());
+        assert!(Settings::default().is_identity() && !preset.is_identity());
+        assert!(!Settings { rotate_values: Some(false), ..preset }.values());
+    }
+
+    #[test]
+    fn outliers_are_some_but_not_all() {
+        assert_eq!([576, 64, 896, 16].map(|n| outlier_width(0.125, n)), [72, 8, 112, 8]);
+        assert_eq!(outlier_width(0.9, 64), 56);
+        assert_eq!(outlier_width(1e-9, 576), 8);
+        assert_eq!(outlier_width(0.5, 8), 4);
+        assert_eq!(outlier_width(0.99, 20), 8);
+    }
+}

@@ -31,6 +31,7 @@ pub(crate) fn read_schemes(
     if method != METHOD {
         return Err(unsupported("quant_method", method));
     }
+    refuse_online(quantization)?;
     let groups = quantization.get("config_groups").and_then(Value::as_object);
     let groups: Vec<Group> =
         groups.into_iter().flat_map(|map| map.values()).map(group).collect::<Result<_, _>>()?;
@@ -56,6 +57,20 @@ pub(crate) fn read_schemes(
         schemes.insert(name.clone(), (scheme, shape));
     }
     Ok(schemes)
+}
+
+/// Rotations of activations that the forward pass would have to do are not known here; those that
+/// were put into the weights (`weight_input`, `weight_output`) leave nothing to do.
+fn refuse_online(quantization: &Value) -> Result<(), PackageError> {
+    let groups = quantization.get("transform_config").and_then(|it| it.get("config_groups"));
+    let groups = groups.and_then(Value::as_object).into_iter().flat_map(|map| map.values());
+    let applied = groups.filter_map(|group| group.get("apply")?.as_array()).flatten();
+    let mut locations = applied.map(|apply| apply.get("location").unwrap_or(&Value::Null));
+    let fused = |it: &Value| it.as_str().is_some_and(|it| it.starts_with("weight_"));
+    match locations.find(|it| !fused(it)) {
+        Some(location) => Err(unsupported("transform_config", location)),
+        None => Ok(()),
+    }
 }
 
 fn unsupported(key: &'static str, found: &Value) -> PackageError {
