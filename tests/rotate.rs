@@ -253,6 +253,12 @@ fn what_cannot_be_rotated_is_told_before_work() {
     let learned = Settings { rotate: Some(Rotate::Learned), ..Settings::default() };
     let wrong = Transform::new(&model, &learned, (0, 0.125), Some(&other)).unwrap_err();
     assert!(wrong.to_string().starts_with("calibration activations: "), "{wrong}");
+    let mut broken = model.clone();
+    let embed = model.spec.find(None, Role::Embed, None, Part::Weight).unwrap();
+    let hidden = model.spec.hidden;
+    replace(&mut broken, &embed.name, |i, x| if i == 3 * hidden + 2 { f32::NAN } else { x });
+    let found = transform(&model, &hadamard).ends(&broken).unwrap_err().to_string();
+    assert!(found.contains("row 3, column 2"), "{found}");
     let mut config = rotated.config;
     config["milm_transform"]["another"] = json!(true);
     assert!(ModelSpec::from_config(&config).unwrap_err().to_string().contains("milm_transform"));
@@ -334,9 +340,9 @@ fn formats_and_cuts_refuse_what_they_cannot_say() {
     };
     let (format, cut) = accepted(&fused);
     assert!(format.is_ok() && cut.is_ok());
-    let tied = Settings { tied_head: Some(TiedHead::Correction), ..fused.clone() };
+    let tied = Settings { tied_head: Some(TiedHead::Correction), ..fused };
     assert!(accepted(&tied).0.unwrap_err().contains("--tied-head untie"));
-    let keys = Settings { rotate_keys: Some(true), ..fused.clone() };
+    let keys = Settings { rotate_keys: Some(true), ..fused };
     assert!(accepted(&keys).0.unwrap_err().contains("--rotate-keys"));
     let (format, cut) = accepted(&Settings { rotate_down: Some(true), ..fused });
     assert!(format.unwrap_err().contains("--rotate-down"));

@@ -71,6 +71,20 @@ pub enum TransformError {
         /// In the file.
         found: Vec<usize>,
     },
+    /// A weight that is infinite or not a number.
+    #[error(
+        "tensor `{tensor}`: `{found}` at row {row}, column {column}: a rotation would spread it over all channels\nhint: repair the checkpoint, or --rotate none"
+    )]
+    NotFinite {
+        /// Its name.
+        tensor: String,
+        /// Row.
+        row: usize,
+        /// Column.
+        column: usize,
+        /// The value.
+        found: f32,
+    },
     /// A rotation cannot be made.
     #[error("rotation of {what}: {source}")]
     Matrix {

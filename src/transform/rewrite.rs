@@ -3,10 +3,10 @@ use super::{Rotation, TransformError, rotation::product};
 use crate::{
     linalg::Hadamard,
     model::{Axis, Expert, Model, Part, Role, Space, TensorSpec, WeightError},
-    tensor::RawTensor,
+    tensor::{Bytes, FloatType, RawTensor},
 };
-use ndarray::{Array1, Array2, ArrayView2, s};
-use std::{collections::BTreeMap, sync::Arc};
+use ndarray::{Array1, Array2, s};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 /// Rows of embeddings and heads that are in memory in float64 at a time.
 const BAND: usize = 4096;
@@ -33,22 +33,26 @@ impl Rotations {
         spec: &TensorSpec,
     ) -> Result<RawTensor, TransformError> {
         let raw = stored(model, spec)?;
-        let values = floats(spec, &raw)?;
         if self.residual.is_some() && is_folded_gain(spec) {
-            return Ok(RawTensor::from_f32(raw.shape, &vec![1.0; values.len()]));
+            return Ok(RawTensor::from_f32(raw.shape.clone(), &vec![1.0; raw.len()]));
         }
         let columns = if spec.input.is_some() { raw.shape[1] } else { 1 };
-        let values = Array2::from_shape_vec((values.len() / columns.max(1), columns), values)
-            .expect("as many values as the shape says");
+        let rows = raw.len() / columns.max(1);
         let gain = self.gain(model, spec)?;
         let whole = self.turns(spec.output, Side::Rows);
-        let band = if whole { values.nrows().max(1) } else { BAND };
-        let mut out = Vec::with_capacity(values.len());
-        for rows in values.axis_chunks_iter(ndarray::Axis(0), band) {
-            let turned = self.turned(spec, rows, gain.as_ref());
-            out.extend(turned.iter().map(|x| *x as f32));
+        let band = if whole { rows.max(1) } else { BAND };
+        let mut bytes = Vec::with_capacity(raw.len() * FloatType::F32.size());
+        for first in (0..rows).step_by(band) {
+            let values = band_of(spec, &raw, first..rows.min(first + band), columns)?;
+            let turned: Vec<f32> =
+                self.turned(spec, values, gain.as_ref()).iter().map(|x| *x as f32).collect();
+            FloatType::F32.encode(&turned, &mut bytes);
         }
-        Ok(RawTensor::from_f32(raw.shape, &out))
+        Ok(RawTensor {
+            dtype: FloatType::F32.dtype(),
+            shape: raw.shape,
+            bytes: Bytes::owned(bytes),
+        })
     }
 
     /// `Rᵀ·diag(gain)·R`, what stands between the last norm and a tied head: with E the embedding,
@@ -77,10 +81,9 @@ impl Rotations {
     fn turned(
         &self,
         spec: &TensorSpec,
-        rows: ArrayView2<'_, f32>,
+        mut x: Array2<f64>,
         gain: Option<&Array1<f64>>,
     ) -> Array2<f64> {
-        let mut x = rows.mapv(f64::from);
         if let Some(gain) = gain {
             x *= gain;
         }
@@ -176,6 +179,27 @@ fn stored(model: &Model, spec: &TensorSpec) -> Result<RawTensor, TransformError>
         return Err(TransformError::Shape { tensor: name(), expected, found: raw.shape.clone() });
     }
     Ok(raw.clone())
+}
+
+/// Some rows of a tensor, `[rows, columns]`. What is not finite would spread over all channels.
+fn band_of(
+    spec: &TensorSpec,
+    raw: &RawTensor,
+    rows: Range<usize>,
+    columns: usize,
+) -> Result<Array2<f64>, TransformError> {
+    let tensor = || spec.name.clone();
+    let float = raw.float_type();
+    let float = float.ok_or_else(|| WeightError::Type { name: tensor(), found: raw.dtype })?;
+    let stride = columns * float.size();
+    let mut values = vec![0.0; rows.len() * columns];
+    float.decode(&raw.bytes[rows.start * stride..rows.end * stride], &mut values);
+    if let Some(at) = values.iter().position(|x| !x.is_finite()) {
+        let (row, column) = (rows.start + at / columns, at % columns);
+        return Err(TransformError::NotFinite { tensor: tensor(), row, column, found: values[at] });
+    }
+    let values = values.into_iter().map(f64::from).collect();
+    Ok(Array2::from_shape_vec((rows.len(), columns), values).expect("rows × columns values"))
 }
 
 fn floats(spec: &TensorSpec, raw: &RawTensor) -> Result<Vec<f32>, TransformError> {
