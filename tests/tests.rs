@@ -6,6 +6,7 @@
     clippy::print_stdout,
     reason = "tests"
 )]
+mod allocate;
 mod calibrate;
 mod checkpoint;
 mod cli;

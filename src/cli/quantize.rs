@@ -5,7 +5,7 @@ use crate::{
     model::Model,
     package::{self, Estimate, Job, Opened, Summary},
     pipeline::{Quantize, Quantized, is_streamed, needs_text},
-    quantize::{self, Plan, QuantizeError},
+    quantize::{self, Candidates, GroupFallback, Plan, QuantizeError},
     report, transform,
 };
 use anyhow::Context as _;
@@ -61,6 +61,10 @@ pub(super) struct Settings {
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let opened = package::open(&args.model)?;
     if args.dry_run {
+        args.settings.plan(&opened.model)?;
+        if args.settings.quantize.has_budget() {
+            context.note("the budget is met, and spread by measured loss: below without it");
+        }
         let recipe = json!({ "step": [{ "do": "quantize", "settings": args.settings }] });
         let job = args.settings.job(&opened, &recipe, context);
         let plan = job.plan()?;
@@ -82,6 +86,7 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
         value["output"] = target.display().to_string().into();
         if let Some(quantized) = &done.quantized {
             value["layers"] = serde_json::to_value(&quantized.layers)?;
+            value["allocation"] = serde_json::to_value(&quantized.allocation)?;
         }
         output::json(Path::new("-"), &value, context)?;
     } else {
@@ -93,7 +98,12 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
 impl Settings {
     /// What becomes of each tensor of a model.
     pub(super) fn plan(&self, model: &Model) -> Result<Plan, QuantizeError> {
-        quantize::plan(model, &self.quantize)
+        let mut settings = self.quantize.clone();
+        if Candidates::of(model, &settings)?.is_some() {
+            // The budget decides on groups, and gives none that do not fit.
+            settings.group_fallback = GroupFallback::Channel;
+        }
+        quantize::plan(model, &settings)
     }
 
     fn job<'a>(&'a self, opened: &'a Opened, recipe: &'a Value, context: &'a Context) -> Job<'a> {

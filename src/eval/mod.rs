@@ -16,7 +16,9 @@ mod wikitext;
 
 pub use error::EvalError;
 pub use gate::{Fraction, GateResult, Gates};
-pub use metric::{Compared, Divergence, Estimate, Figures, Perplexity, Ratio, Spread, TokenScore};
+pub use metric::{
+    Compared, Divergence, Estimate, Figures, Perplexity, Ratio, Spread, TokenScore, row_divergences,
+};
 pub use protocol::{BosPolicy, Encoder, PROTOCOLS, Plan, PlanSettings, Protocol, Window};
 pub use run::measure;
 pub use source::{LogitSource, ModelSource, Rows};

@@ -35,6 +35,14 @@ pub enum PipelineError {
     Eval(#[from] EvalError),
     #[error(transparent)]
     Package(#[from] PackageError),
+    /// A loss that is no number.
+    #[error(
+        "the loss of `{unit}` on an int4 grid is no finite number\nhint: is a weight damaged? `milm-compress verify` or `inspect` the model"
+    )]
+    Loss {
+        /// Weights that were rounded.
+        unit: String,
+    },
     /// The record of unfinished work cannot be read.
     #[error("the record of the unfinished work is damaged: {0}\nhint: start anew with --force")]
     State(serde_json::Error),

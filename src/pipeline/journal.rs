@@ -138,6 +138,21 @@ impl<R: Clone + Serialize + DeserializeOwned> Journal<R> {
         Ok(self.work.note_output(report.as_bytes())?)
     }
 
+    /// Keeps a result that later parts need.
+    pub(super) fn put_note<N: Serialize>(&self, file: &str, note: &N) -> Result<(), PipelineError> {
+        let value = serde_json::to_value(note).map_err(PipelineError::State)?;
+        Ok(self.work.put_json(file, &value)?)
+    }
+
+    /// A result that was kept.
+    pub(super) fn noted<N: DeserializeOwned>(
+        &self,
+        file: &str,
+    ) -> Result<Option<N>, PipelineError> {
+        let value = self.work.json(file)?;
+        value.map(serde_json::from_value).transpose().map_err(PipelineError::State)
+    }
+
     /// The work is done.
     pub(super) fn finish(self) -> Result<(), PipelineError> {
         Ok(self.work.finish()?)

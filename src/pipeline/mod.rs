@@ -6,8 +6,10 @@ mod error;
 mod journal;
 mod prune;
 mod quantize;
+mod sensitivity;
 mod shot;
 
 pub use error::PipelineError;
 pub use prune::{Cost, Measured, Prune, Pruned, REPORT_FILE};
 pub use quantize::{Quantize, Quantized, is_streamed, needs_text};
+pub use sensitivity::{Allocate, Allocation, ChoiceLoss, UnitLoss};

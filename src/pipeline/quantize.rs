@@ -1,7 +1,7 @@
 //! A package with adaptively rounded weights: block by block, on the streams of the float model
 //! and of the quantized one.
 use super::{
-    PipelineError,
+    Allocate, Allocation, PipelineError,
     journal::{Journal, Phase},
 };
 use crate::{
@@ -12,8 +12,8 @@ use crate::{
     package::{Opened, Rewritten, Summary, refuse_over_input},
     progress::{Progress, Unit},
     quantize::{
-        self, CodeChoice, LayerReport, Plan, QuantizeError, RoundingWalk, Settings, Streams,
-        rtn::Rtn,
+        self, Candidates, CodeChoice, LayerReport, Plan, QuantizeError, RoundingWalk, Settings,
+        Streams, rtn::Rtn,
     },
     runtime::Kernels,
     transform::{self, Evidence, Transform},
@@ -54,6 +54,9 @@ pub struct Quantized {
     pub schema: u32,
     /// How its coordinates were turned before.
     pub transform: Option<transform::Report>,
+    /// How a budget was spread, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allocation: Option<Allocation>,
     /// Each rounded layer, in the order of the work.
     pub layers: Vec<LayerReport>,
     /// The layer with the largest error.
@@ -62,6 +65,9 @@ pub struct Quantized {
 
 /// Version of the JSON form of [`Quantized`].
 const SCHEMA: u32 = 1;
+
+/// Where an [`Allocation`] lies until the work is done.
+const ALLOCATION_FILE: &str = "allocation.json";
 
 /// The file beside the weights that holds a [`Quantized`].
 pub(super) const REPORT_FILE: &str = "quantize.json";
@@ -82,9 +88,20 @@ impl Quantize<'_> {
         }
         refuse_over_input(self.opened, target)?;
         let basis = Basis::new(self)?;
-        let plan = quantize::plan(&basis.outline, self.settings)?;
+        let candidates = Candidates::of(&basis.outline, self.settings)?;
+        if candidates.is_none() {
+            quantize::plan(&basis.outline, self.settings)?; // refuses before anything is written
+        }
         let work = WorkDir::begin(target, self.key, resume || finished, force)?;
         let mut journal = Journal::open(work)?;
+        let mut settings = self.settings.clone();
+        let mut allocation = None;
+        if let Some(candidates) = &candidates {
+            let spread = self.spread(&basis, candidates, &journal)?;
+            settings.rules.splice(..0, spread.rules(candidates));
+            allocation = Some(spread);
+        }
+        let plan = quantize::plan(&basis.outline, &settings)?;
         let mut model = self.ends(&basis, &plan)?;
         match self.settings.rounding() {
             CodeChoice::Adaptive => self.adaptive(&basis, &plan, &mut model, &mut journal)?,
@@ -93,7 +110,7 @@ impl Quantize<'_> {
         let layers = journal.state.layers.clone();
         let worst = layers.iter().max_by(|a, b| a.error.total_cmp(&b.error)).cloned();
         let transform = basis.transform.as_ref().map(|it| it.report().clone());
-        let quantized = Quantized { schema: SCHEMA, transform, layers, worst };
+        let quantized = Quantized { schema: SCHEMA, transform, allocation, layers, worst };
         let report = serde_json::to_string_pretty(&quantized).map_err(PipelineError::State)? + "\n";
         let rewritten = Rewritten {
             opened: self.opened,
@@ -110,6 +127,30 @@ impl Quantize<'_> {
         let manifest = rewritten.write(target, force || finished)?;
         journal.finish()?;
         Ok((quantized, Summary::new(&manifest, &plan)))
+    }
+
+    /// Spreads a budget over the weights, unless the journal says how that was done.
+    fn spread(
+        &self,
+        basis: &Basis<'_>,
+        candidates: &Candidates,
+        journal: &Journal<LayerReport>,
+    ) -> Result<Allocation, PipelineError> {
+        if let Some(noted) = journal.noted(ALLOCATION_FILE)? {
+            return Ok(noted);
+        }
+        let allocate = Allocate {
+            outline: &basis.outline,
+            block: &|block| basis.block(block),
+            candidates,
+            method: self.settings.method(),
+            windows: &self.calibration.windows,
+            team: self.team,
+            progress: self.progress,
+        };
+        let allocation = allocate.run()?;
+        journal.put_note(ALLOCATION_FILE, &allocation)?;
+        Ok(allocation)
     }
 
     /// Rounds every block on the streams of both models.
@@ -272,10 +313,12 @@ const OUTLIER_SHARE: f64 = 0.125;
 
 /// Whether a quantization goes block by block over the whole model, or a tensor at a time.
 pub fn is_streamed(settings: &Settings, transform: &transform::Settings) -> bool {
-    settings.rounding() == CodeChoice::Nearest && transform.is_identity()
+    settings.rounding() == CodeChoice::Nearest && transform.is_identity() && !settings.has_budget()
 }
 
 /// Whether a quantization needs text to calibrate on.
 pub fn needs_text(settings: &Settings, transform: &transform::Settings) -> bool {
-    settings.rounding() == CodeChoice::Adaptive || transform.needs_evidence()
+    settings.rounding() == CodeChoice::Adaptive
+        || transform.needs_evidence()
+        || settings.has_budget()
 }

@@ -64,6 +64,20 @@ pub enum QuantizeError {
         /// Other weights with the same trouble.
         others: usize,
     },
+    /// A size that cannot be reached.
+    #[error(
+        "a package of {wanted} bytes ({wanted_bits:.3} bits per weight) cannot be had: the smallest has {smallest} bytes ({bits:.3} bits per weight)\nhint: --max-bytes {smallest} or more; rules and --embeddings float take from the budget, too"
+    )]
+    Budget {
+        /// Bytes that may be used.
+        wanted: u64,
+        /// The same in bits per weight.
+        wanted_bits: f64,
+        /// Bytes of the smallest package.
+        smallest: u64,
+        /// The same in bits per weight.
+        bits: f64,
+    },
     /// The model is quantized already.
     #[error(
         "tensor `{tensor}` is quantized already\nhint: quantize the float checkpoint that the package was made from"

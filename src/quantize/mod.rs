@@ -4,14 +4,17 @@
 //! algorithm: one file here that chooses codes for rows of a weight.
 
 mod advance;
+mod allocate;
 mod error;
 mod gptq;
+mod knapsack;
 mod plan;
 mod polish;
 pub mod rtn;
 mod settings;
 mod walk;
 
+pub use allocate::{Budget, Candidates, Choice, Unit};
 pub use error::QuantizeError;
 pub use gptq::{Hessian, Rounding};
 pub use plan::{Plan, Planned, plan};

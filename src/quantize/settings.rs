@@ -1,5 +1,5 @@
 //! What is wanted of a quantization: flags of `quantize` and keys of a recipe alike.
-use super::{QuantizeError, RoundingSettings, RoundingTarget};
+use super::{Budget, QuantizeError, RoundingSettings, RoundingTarget};
 use crate::scheme::{PRESETS, Preset, find_preset};
 use std::{fmt, str::FromStr};
 
@@ -45,6 +45,14 @@ pub struct Settings {
     /// Bits of embeddings and head, one scale per row; 4 follows the scheme
     #[arg(long, value_enum, default_value_t)]
     pub embeddings: Embeddings,
+    /// Bits per weight of the whole package, scales included: schemes are chosen by measured loss
+    #[arg(long, value_name = "BITS", conflicts_with = "max_bytes")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub avg_bits: Option<f64>,
+    /// Bytes of all tensors of the package, e.g. 80MB: schemes are chosen by measured loss
+    #[arg(long, value_name = "SIZE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<ShardSize>,
     /// Another scheme for some weights, e.g. `model.layers.0.self_attn.q_proj=w8a8` or
     /// `re:.*down_proj=w4a16-g32` or `re:model\.layers\.0\..*=float`; the last match counts
     #[arg(long = "rule", value_name = "PATTERN=SCHEME")]
@@ -75,6 +83,8 @@ impl Default for Settings {
             damping: 0.01,
             sweeps: None,
             embeddings: Embeddings::default(),
+            avg_bits: None,
+            max_bytes: None,
             rules: Vec::new(),
             group_fallback: GroupFallback::default(),
             allow_nonfinite: false,
@@ -87,6 +97,27 @@ impl Settings {
     /// The preset that `scheme` names.
     pub fn preset(&self) -> Result<&'static Preset, QuantizeError> {
         preset(&self.scheme)
+    }
+
+    /// Whether schemes are chosen within a budget.
+    pub fn has_budget(&self) -> bool {
+        self.avg_bits.is_some() || self.max_bytes.is_some()
+    }
+
+    /// The budget that schemes are chosen within, if there is one.
+    pub fn budget(&self) -> Result<Option<Budget>, QuantizeError> {
+        let wrong = |found: String, expected| Err(QuantizeError::Value { found, expected });
+        match (self.avg_bits, self.max_bytes) {
+            (Some(bits), Some(bytes)) => {
+                wrong(format!("avg-bits {bits}, max-bytes {bytes}"), "one budget, but two")
+            }
+            (Some(bits), None) if !(bits > 0.0 && bits <= 64.0) => {
+                wrong(bits.to_string(), "a number of bits per weight, e.g. 4.25")
+            }
+            (bits, bytes) => {
+                Ok(bits.map(Budget::Bits).or(bytes.map(|bytes| Budget::Bytes(bytes.0))))
+            }
+        }
     }
 
     /// How layers are rounded on calibration text.

@@ -1,10 +1,10 @@
 //! What adaptive rounding did.
-use crate::pipeline::Quantized;
-use std::fmt::Write;
+use crate::pipeline::{Allocation, Quantized, UnitLoss};
+use std::{collections::BTreeMap, fmt::Write};
 
 /// The layers with the largest errors and those that needed more damping, for the terminal.
 pub fn quantized_text(quantized: &Quantized) -> String {
-    let mut out = String::new();
+    let mut out = quantized.allocation.as_ref().map_or(String::new(), allocation_text);
     if let Some(worst) = &quantized.worst {
         let _ = writeln!(
             out,
@@ -21,6 +21,36 @@ pub fn quantized_text(quantized: &Quantized) -> String {
             "{}: rounded to nearest, it saw {} calibration tokens",
             layer.tensor, layer.tokens
         );
+    }
+    out
+}
+
+/// How a budget was spread: what each scheme got, and the units of the largest losses.
+fn allocation_text(allocation: &Allocation) -> String {
+    let mut out = format!(
+        "{:.2} MB of a budget of {:.2} MB ({:.3} bits per weight), spread by losses on {} tokens:\n",
+        allocation.bytes as f64 / 1e6,
+        allocation.budget as f64 / 1e6,
+        allocation.bits_per_weight,
+        allocation.tokens
+    );
+    let mut schemes: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+    for unit in &allocation.units {
+        let (units, weights) = schemes.entry(&unit.scheme).or_default();
+        (*units, *weights) = (*units + 1, *weights + unit.weights);
+    }
+    for (scheme, (units, weights)) in schemes {
+        let _ = writeln!(out, "  {scheme}: {units} units, {:.2} M weights", weights as f64 / 1e6);
+    }
+    let loss = |unit: &UnitLoss| {
+        let choice = unit.choices.iter().find(|it| it.scheme == unit.scheme);
+        choice.map_or(0.0, |it| it.loss)
+    };
+    let mut worst: Vec<(f64, &UnitLoss)> =
+        allocation.units.iter().map(|it| (loss(it), it)).collect();
+    worst.sort_by(|a, b| b.0.total_cmp(&a.0));
+    for (loss, unit) in worst.iter().take(3) {
+        let _ = writeln!(out, "  {} at {}: loss {loss:.2e} nats", unit.unit, unit.scheme);
     }
     out
 }

@@ -3,7 +3,7 @@ mod blocks;
 mod row;
 
 pub use blocks::{Estimate, Ratio, blocks};
-pub use row::{Compared, Exact, TokenScore, score_rows};
+pub use row::{Compared, Exact, TokenScore, row_divergences, score_rows};
 
 use serde::Serialize;
 use std::ops::Range;

@@ -1,6 +1,7 @@
 //! Scores of single positions from rows of logits.
 use crate::eval::Rows;
 use crate::linalg::{Team, divergence_sums, log_sum_exp, top5};
+use ndarray::Array2;
 
 /// One scored position.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,6 +80,18 @@ fn score_row(rows: &Rows, reference: Option<&Rows>, at: usize, target: u32) -> T
         }
     });
     TokenScore { nll: nll(row, lse), reference }
+}
+
+/// KL(reference ‖ model) of each row of logits, `[rows, vocab]`, nats. Same bits at any number of
+/// threads.
+pub fn row_divergences(reference: &Array2<f32>, model: &Array2<f32>, team: &Team) -> Vec<f64> {
+    let mut all = vec![f64::NAN; reference.nrows().min(model.nrows())];
+    team.each(all.iter_mut().collect(), |at, kl: &mut f64| {
+        if let (Some(a), Some(b)) = (reference.row(at).to_slice(), model.row(at).to_slice()) {
+            *kl = divergence((a, log_sum_exp(a)), (b, log_sum_exp(b)));
+        }
+    });
+    all
 }
 
 /// KL(a ‖ b) = Σ p_a · (log p_a - log p_b) of rows of logits with their log-sum-exps. Rounding
