@@ -281,7 +281,8 @@ fn plan(step: &Step, file: &str, model: &str) -> anyhow::Result<(Planned, Value)
             (Planned::Prune(settings), value)
         }
         Verb::Quantize => {
-            let (settings, value) = typed(step, file)?;
+            let (settings, mut value): (Box<quantize::Settings>, _) = typed(step, file)?;
+            value["settings"] = serde_json::to_value(settings.resolved())?;
             (Planned::Quantize(settings), value)
         }
         Verb::Eval => {

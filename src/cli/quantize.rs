@@ -96,6 +96,11 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
 }
 
 impl Settings {
+    /// The same with everything that the preset chooses written out.
+    pub(super) fn resolved(&self) -> Self {
+        Self { quantize: self.quantize.resolved(), ..self.clone() }
+    }
+
     /// What becomes of each tensor of a model.
     pub(super) fn plan(&self, model: &Model) -> Result<Plan, QuantizeError> {
         let mut settings = self.quantize.clone();
@@ -111,6 +116,9 @@ impl Settings {
         Job { opened, settings: &self.quantize, recipe, team, progress }
     }
 }
+
+/// Windows of calibration text that the loss is measured on, if there is so much text.
+const HELD_OUT: usize = 4;
 
 /// A quantization with everything that it needs read.
 pub(super) struct Prepared<'a> {
@@ -137,11 +145,14 @@ impl<'a> Prepared<'a> {
         context: &Context,
     ) -> anyhow::Result<Self> {
         settings.plan(&opened.model)?;
-        let mut step = json!({ "do": "quantize", "settings": settings });
+        let mut step = json!({ "do": "quantize", "settings": settings.resolved() });
         let mut calibrated = None;
         if !is_streamed(&settings.quantize, &settings.transform) {
             let set = if needs_text(&settings.quantize, &settings.transform) {
-                calibration::prepare(opened, &settings.calibration, context)?
+                let (mut set, held_out) =
+                    calibration::with_held_out(opened, &settings.calibration, HELD_OUT, context)?;
+                set.held_out = held_out;
+                set
             } else {
                 calibrate::CalibrationSet::default()
             };

@@ -2,6 +2,7 @@
 //!
 //! [`Prune`] takes a checkpoint to a smaller one. Add a stage: one file here that calls the stage
 //! block by block.
+mod basis;
 mod error;
 mod journal;
 mod prune;
@@ -9,7 +10,8 @@ mod quantize;
 mod sensitivity;
 mod shot;
 
+pub use basis::{Trial, is_streamed, needs_text};
 pub use error::PipelineError;
 pub use prune::{Cost, Measured, Prune, Pruned, REPORT_FILE};
-pub use quantize::{Quantize, Quantized, is_streamed, needs_text};
+pub use quantize::{Quantize, Quantized};
 pub use sensitivity::{Allocate, Allocation, ChoiceLoss, UnitLoss};

@@ -1,14 +1,17 @@
 //! A package with adaptively rounded weights: block by block, on the streams of the float model
 //! and of the quantized one.
 use super::{
-    Allocate, Allocation, PipelineError,
+    Allocate, Allocation, PipelineError, Trial,
+    basis::{Basis, bases},
     journal::{Journal, Phase},
 };
 use crate::{
     calibrate::{CalibrationSet, HiddenStates},
     checkpoint::{OutputDir, WorkDir},
+    eval::{Figures, LogitSource, StreamSource, Window, measure},
+    forward::{Backend, ForwardError, Head, Reference},
     linalg::Team,
-    model::{Model, Tensors},
+    model::{Model, ModelSpec},
     package::{Opened, Rewritten, Summary, refuse_over_input},
     progress::{Progress, Unit},
     quantize::{
@@ -16,7 +19,7 @@ use crate::{
         Streams, rtn::Rtn,
     },
     runtime::Kernels,
-    transform::{self, Evidence, Transform},
+    transform,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -52,6 +55,10 @@ pub struct Quantize<'a> {
 pub struct Quantized {
     /// Version of this form.
     pub schema: u32,
+    /// The package against the float model, on calibration text that it was not fitted to.
+    pub loss: Option<Figures>,
+    /// Coordinates that were tried on the first blocks.
+    pub trials: Vec<Trial>,
     /// How its coordinates were turned before.
     pub transform: Option<transform::Report>,
     /// How a budget was spread, if there was one.
@@ -87,13 +94,17 @@ impl Quantize<'_> {
             OutputDir::check(target, force)?;
         }
         refuse_over_input(self.opened, target)?;
-        let basis = Basis::new(self)?;
-        let candidates = Candidates::of(&basis.outline, self.settings)?;
-        if candidates.is_none() {
-            quantize::plan(&basis.outline, self.settings)?; // refuses before anything is written
-        }
+        let bases = bases(self.settings, self.transform);
+        let mut basis = Basis::new(self, &bases[0])?;
+        self.candidates(&basis)?; // refuses before anything is written
         let work = WorkDir::begin(target, self.key, resume || finished, force)?;
         let mut journal = Journal::open(work)?;
+        let trials = self.trials(&bases, &journal)?;
+        let best = trials.iter().min_by(|a, b| a.error.total_cmp(&b.error)).map(|it| it.at);
+        if let Some(best) = best.filter(|best| *best > 0) {
+            basis = Basis::new(self, &bases[best])?;
+        }
+        let candidates = self.candidates(&basis)?;
         let mut settings = self.settings.clone();
         let mut allocation = None;
         if let Some(candidates) = &candidates {
@@ -103,14 +114,15 @@ impl Quantize<'_> {
         }
         let plan = quantize::plan(&basis.outline, &settings)?;
         let mut model = self.ends(&basis, &plan)?;
-        match self.settings.rounding() {
+        let loss = match self.settings.rounding() {
             CodeChoice::Adaptive => self.adaptive(&basis, &plan, &mut model, &mut journal)?,
             CodeChoice::Nearest => self.nearest(&basis, &plan, &mut model)?,
-        }
+        };
         let layers = journal.state.layers.clone();
         let worst = layers.iter().max_by(|a, b| a.error.total_cmp(&b.error)).cloned();
         let transform = basis.transform.as_ref().map(|it| it.report().clone());
-        let quantized = Quantized { schema: SCHEMA, transform, allocation, layers, worst };
+        let quantized =
+            Quantized { schema: SCHEMA, loss, trials, transform, allocation, layers, worst };
         let report = serde_json::to_string_pretty(&quantized).map_err(PipelineError::State)? + "\n";
         let rewritten = Rewritten {
             opened: self.opened,
@@ -127,6 +139,15 @@ impl Quantize<'_> {
         let manifest = rewritten.write(target, force || finished)?;
         journal.finish()?;
         Ok((quantized, Summary::new(&manifest, &plan)))
+    }
+
+    /// What a budget is spread over, if there is one; else what each tensor becomes is checked.
+    fn candidates(&self, basis: &Basis<'_>) -> Result<Option<Candidates>, PipelineError> {
+        let candidates = Candidates::of(&basis.outline, self.settings)?;
+        if candidates.is_none() {
+            quantize::plan(&basis.outline, self.settings)?;
+        }
+        Ok(candidates)
     }
 
     /// Spreads a budget over the weights, unless the journal says how that was done.
@@ -153,37 +174,28 @@ impl Quantize<'_> {
         Ok(allocation)
     }
 
-    /// Rounds every block on the streams of both models.
+    /// Rounds every block on the streams of both models; the loss on windows that are held out.
     fn adaptive(
         &self,
         basis: &Basis<'_>,
         plan: &Plan,
         model: &mut Model,
         journal: &mut Journal<LayerReport>,
-    ) -> Result<(), PipelineError> {
-        let windows = &self.calibration.windows;
+    ) -> Result<Option<Figures>, PipelineError> {
+        let CalibrationSet { windows, held_out, .. } = self.calibration;
+        let all = [windows.as_slice(), held_out].concat();
         let mut streams = match (journal.streams("float")?, journal.streams("quantized")?) {
             (Some(float), Some(quantized)) => Streams { float, quantized },
-            _ => Streams {
-                float: HiddenStates::embed(&basis.outline, windows)?,
-                quantized: HiddenStates::embed(model, windows)?,
-            },
+            _ => streams(basis, model, &all)?,
         };
         let spec = model.spec.clone();
-        let walk = RoundingWalk {
-            spec: &spec,
-            plan,
-            grid: self.settings.method(),
-            settings: self.settings.rounding_settings(),
-            backend: &Kernels::new(),
-            team: self.team,
-            progress: self.progress,
-        };
+        let kernels = Kernels::new();
+        let walk = self.walk((&spec, plan), windows.len(), &kernels);
         if !journal.is_past(0, Phase::Observe) {
             journal.begin(0, Phase::Rewrite)?;
         }
         let (first, blocks) = (journal.next(0, Phase::Rewrite), spec.blocks.len());
-        let tokens = (blocks - first.min(blocks)) * self.calibration.tokens();
+        let tokens = (blocks - first.min(blocks)) * streams.float.tokens();
         self.progress.start("quantize", tokens as u64, Unit::Tokens);
         for b in first..blocks {
             let block = walk.block(b, basis.block(b)?, &mut streams)?;
@@ -197,7 +209,50 @@ impl Quantize<'_> {
             model.weights.raw.extend(journal.block(0, b)?);
         }
         model.weights.quantized.extend(plan.schemes());
-        Ok(())
+        self.loss(basis, model, &streams)
+    }
+
+    /// The walk that rounds blocks.
+    pub(super) fn walk<'b>(
+        &'b self,
+        (spec, plan): (&'b ModelSpec, &'b Plan),
+        calibration: usize,
+        backend: &'b dyn Backend,
+    ) -> RoundingWalk<'b> {
+        RoundingWalk {
+            spec,
+            plan,
+            grid: self.settings.method(),
+            calibration,
+            settings: self.settings.rounding_settings(),
+            backend,
+            team: self.team,
+            progress: self.progress,
+        }
+    }
+
+    /// Measures the streams of held-out windows behind the last block.
+    fn loss(
+        &self,
+        basis: &Basis<'_>,
+        model: &Model,
+        streams: &Streams,
+    ) -> Result<Option<Figures>, PipelineError> {
+        let CalibrationSet { windows, held_out, .. } = self.calibration;
+        if held_out.is_empty() {
+            return Ok(None);
+        }
+        let failed = ForwardError::from;
+        let float = Head::load(&basis.outline, &Reference).map_err(failed)?;
+        let head = Head::load(model, &Kernels::new()).map_err(failed)?;
+        let (first, vocab, team) = (windows.len(), model.spec.vocab, self.team);
+        let mut float = StreamSource::new((&float, vocab), &streams.float, first, team);
+        let mut quantized = StreamSource::new((&head, vocab), &streams.quantized, first, team);
+        let window = |ids: &Vec<u32>| Window { scored: 1..ids.len(), ids: ids.clone() };
+        let held_out: Vec<Window> = held_out.iter().map(window).collect();
+        let float = Some(&mut float as &mut dyn LogitSource);
+        let aids = (team, self.progress);
+        Ok(Some(measure::<std::io::Sink>(&held_out, &mut quantized, float, None, aids)?.0))
     }
 
     /// Rounds every weight of every block to nearest.
@@ -206,7 +261,7 @@ impl Quantize<'_> {
         basis: &Basis<'_>,
         plan: &Plan,
         model: &mut Model,
-    ) -> Result<(), PipelineError> {
+    ) -> Result<Option<Figures>, PipelineError> {
         let blocks = basis.source.spec.blocks.len();
         self.progress.start("quantize", blocks as u64, Unit::Items);
         for b in 0..blocks {
@@ -216,11 +271,11 @@ impl Quantize<'_> {
             self.progress.advance(1);
         }
         self.progress.finish();
-        Ok(())
+        Ok(None)
     }
 
     /// Everything outside of blocks: embedding and head rounded to nearest, norms as they are.
-    fn ends(&self, basis: &Basis<'_>, plan: &Plan) -> Result<Model, PipelineError> {
+    pub(super) fn ends(&self, basis: &Basis<'_>, plan: &Plan) -> Result<Model, PipelineError> {
         let mut model = basis.outline.clone();
         for tensor in basis.outline.spec.tensors.iter().filter(|it| it.block.is_some()) {
             model.weights.raw.remove(&tensor.name);
@@ -256,69 +311,14 @@ impl Quantize<'_> {
     }
 }
 
-/// The coordinates in which a model is quantized.
-struct Basis<'a> {
-    source: &'a Model,
-    /// None where nothing is turned.
-    transform: Option<Transform>,
-    /// The model in these coordinates, but for the tensors of its blocks, which are the source's.
-    outline: Model,
-}
-
-impl<'a> Basis<'a> {
-    fn new(quantize: &Quantize<'a>) -> Result<Self, PipelineError> {
-        let source = &quantize.opened.model;
-        let settings = quantize.transform;
-        if settings.is_identity() {
-            return Ok(Self { source, transform: None, outline: source.clone() });
-        }
-        let windows = &quantize.calibration.windows;
-        let windows = &windows[..windows.len().min(EVIDENCE_WINDOWS)];
-        let aids = (quantize.team, quantize.progress);
-        let evidence = match settings.needs_evidence() {
-            true => {
-                let tokens = windows.iter().map(Vec::len).sum::<usize>();
-                let blocks = source.spec.blocks.len();
-                quantize.progress.start("rotate", (tokens * blocks) as u64, Unit::Tokens);
-                let evidence = Evidence::collect(source, windows, aids);
-                quantize.progress.finish();
-                Some(evidence?)
-            }
-            false => None,
-        };
-        let seeds = (quantize.seed, OUTLIER_SHARE);
-        let transform = Transform::new(source, settings, seeds, evidence.as_ref())?;
-        let mut weights = source.weights.clone();
-        weights.raw.extend(transform.ends(source)?);
-        let outline = Model::new(transform.config(&source.config), weights)?;
-        Ok(Self { source, transform: Some(transform), outline })
-    }
-
-    /// The tensors of a block.
-    fn block(&self, block: usize) -> Result<Tensors, PipelineError> {
-        if let Some(transform) = &self.transform {
-            return Ok(transform.block(self.source, block)?);
-        }
-        let inside = self.source.spec.tensors.iter().filter(|it| it.block == Some(block));
-        let raw = &self.source.weights.raw;
-        let stored = inside.filter_map(|it| Some((it.name.clone(), raw.get(&it.name)?.clone())));
-        Ok(stored.collect())
-    }
-}
-
-/// Windows of calibration text that rotations are made of, at most.
-const EVIDENCE_WINDOWS: usize = 32;
-/// Share of the directions that `resq` keeps apart.
-const OUTLIER_SHARE: f64 = 0.125;
-
-/// Whether a quantization goes block by block over the whole model, or a tensor at a time.
-pub fn is_streamed(settings: &Settings, transform: &transform::Settings) -> bool {
-    settings.rounding() == CodeChoice::Nearest && transform.is_identity() && !settings.has_budget()
-}
-
-/// Whether a quantization needs text to calibrate on.
-pub fn needs_text(settings: &Settings, transform: &transform::Settings) -> bool {
-    settings.rounding() == CodeChoice::Adaptive
-        || transform.needs_evidence()
-        || settings.has_budget()
+/// The streams of both models before the first block.
+pub(super) fn streams(
+    basis: &Basis<'_>,
+    model: &Model,
+    windows: &[Vec<u32>],
+) -> Result<Streams, PipelineError> {
+    Ok(Streams {
+        float: HiddenStates::embed(&basis.outline, windows)?,
+        quantized: HiddenStates::embed(model, windows)?,
+    })
 }

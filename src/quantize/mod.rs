@@ -5,22 +5,22 @@
 
 mod advance;
 mod allocate;
+mod choices;
 mod error;
 mod gptq;
 mod knapsack;
 mod plan;
 mod polish;
+mod rounding;
 pub mod rtn;
 mod settings;
 mod walk;
 
 pub use allocate::{Budget, Candidates, Choice, Unit};
+pub use choices::{CodeChoice, Effort, Embeddings, GroupFallback, Method};
 pub use error::QuantizeError;
 pub use gptq::{Hessian, Rounding};
 pub use plan::{Plan, Planned, plan};
-pub use settings::{
-    CodeChoice, Effort, Embeddings, GroupFallback, GroupSize, Method, Rule, Settings, ShardSize,
-};
-pub use walk::{
-    LayerReport, RoundedBlock, RoundingSettings, RoundingTarget, RoundingWalk, Streams,
-};
+pub use rounding::{LayerReport, RoundingSettings, RoundingTarget};
+pub use settings::{GroupSize, Rule, Settings, ShardSize};
+pub use walk::{RoundedBlock, RoundingWalk, Streams};

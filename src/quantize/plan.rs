@@ -66,13 +66,16 @@ impl Plan {
         (elements > 0).then(|| bytes as f64 * 8.0 / elements as f64)
     }
 
+    /// Scheme and shape `[out, in]` of a weight, if it is quantized.
+    pub fn scheme(&self, name: &str) -> Option<(TensorScheme, [usize; 2])> {
+        let planned = self.tensors.get(name)?;
+        Some((planned.scheme?, <[usize; 2]>::try_from(planned.shape.as_slice()).ok()?))
+    }
+
     /// Scheme and shape `[out, in]` of each weight that is quantized.
     pub fn schemes(&self) -> BTreeMap<String, (TensorScheme, [usize; 2])> {
-        let schemes = self.tensors.iter().filter_map(|(name, it)| {
-            let shape = <[usize; 2]>::try_from(it.shape.as_slice()).ok()?;
-            Some((name.clone(), (it.scheme?, shape)))
-        });
-        schemes.collect()
+        let names = self.tensors.keys();
+        names.filter_map(|name| Some((name.clone(), self.scheme(name)?))).collect()
     }
 
     /// Names of tensors that the architecture does not know, in order.

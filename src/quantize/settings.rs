@@ -1,5 +1,8 @@
 //! What is wanted of a quantization: flags of `quantize` and keys of a recipe alike.
-use super::{Budget, QuantizeError, RoundingSettings, RoundingTarget};
+use super::{
+    Budget, CodeChoice, Effort, Embeddings, GroupFallback, Method, QuantizeError, RoundingSettings,
+    RoundingTarget,
+};
 use crate::scheme::{PRESETS, Preset, find_preset};
 use std::{fmt, str::FromStr};
 
@@ -120,6 +123,16 @@ impl Settings {
         }
     }
 
+    /// The same with everything that the preset chooses written out.
+    pub fn resolved(&self) -> Self {
+        Self {
+            method: Some(self.method()),
+            rounding: Some(self.rounding()),
+            sweeps: Some(self.rounding_settings().sweeps),
+            ..self.clone()
+        }
+    }
+
     /// How layers are rounded on calibration text.
     pub fn rounding_settings(&self) -> RoundingSettings {
         let Self { target, target_damping, damping, .. } = *self;
@@ -156,131 +169,6 @@ pub(super) fn preset(name: &str) -> Result<&'static Preset, QuantizeError> {
             format!("known are {}", names.join(", "))
         },
     })
-}
-
-/// How scales are chosen.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    clap::ValueEnum,
-    serde::Serialize,
-    serde::Deserialize,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// The largest magnitude of a group lands on the end of the grid
-    Minmax,
-    /// The scale with the least squared error of those tried
-    #[default]
-    Mse,
-}
-
-/// How much is done against the loss.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    clap::ValueEnum,
-    serde::Serialize,
-    serde::Deserialize,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum Effort {
-    /// Scales searched, each weight rounded to nearest: needs no text
-    Fast,
-    /// Codes chosen on calibration text, layer after layer
-    #[default]
-    Balanced,
-    /// As balanced, with everything that helps
-    Best,
-    /// What a chip vendor's toolkit does by default, to compare with
-    VendorStandard,
-}
-
-/// How codes are chosen.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    clap::ValueEnum,
-    serde::Serialize,
-    serde::Deserialize,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum CodeChoice {
-    /// The nearest code of each weight; needs no text
-    Nearest,
-    /// The codes with the least error of each layer's output on calibration text
-    #[default]
-    Adaptive,
-}
-
-/// What becomes of embeddings and head.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Embeddings {
-    /// int8, one scale per row
-    #[default]
-    #[value(name = "8")]
-    Eight,
-    /// int4 in the groups of the scheme
-    #[value(name = "4")]
-    Four,
-    /// As in the checkpoint
-    #[value(name = "float")]
-    Float,
-}
-
-impl FromStr for Embeddings {
-    type Err = QuantizeError;
-    fn from_str(text: &str) -> Result<Self, QuantizeError> {
-        match text {
-            "8" => Ok(Self::Eight),
-            "4" => Ok(Self::Four),
-            "float" => Ok(Self::Float),
-            _ => Err(QuantizeError::Value { found: text.to_owned(), expected: "8, 4 or float" }),
-        }
-    }
-}
-
-impl fmt::Display for Embeddings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Eight => "8",
-            Self::Four => "4",
-            Self::Float => "float",
-        })
-    }
-}
-
-/// What to do with a weight whose columns the group size does not divide.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    clap::ValueEnum,
-    serde::Serialize,
-    serde::Deserialize,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum GroupFallback {
-    /// Stop before any work
-    #[default]
-    Error,
-    /// One scale per row for this weight
-    Channel,
 }
 
 /// Weights that share a scale.

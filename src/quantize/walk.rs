@@ -1,7 +1,7 @@
 //! Block by block through the float model and the quantized one: each layer is rounded for the
 //! inputs that it will really see, towards what it should give.
 use super::{
-    Hessian, Plan, QuantizeError, Rounding,
+    Hessian, LayerReport, Plan, QuantizeError, Rounding, RoundingSettings, RoundingTarget,
     advance::{advance, check},
     rtn::Rtn,
 };
@@ -14,7 +14,6 @@ use crate::{
     scheme::TensorScheme,
 };
 use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The residual streams between two blocks.
@@ -26,54 +25,6 @@ pub struct Streams {
     pub quantized: HiddenStates,
 }
 
-/// How layers are rounded.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RoundingSettings {
-    /// What they should give.
-    pub target: RoundingTarget,
-    /// Ridge of the least-squares target towards the weights, relative to the mean of H's
-    /// diagonal.
-    pub target_damping: f64,
-    /// Added to H's diagonal when codes are chosen, relative to its mean.
-    pub damping: f64,
-    /// Rounds of descent on codes and scales after GPTQ.
-    pub sweeps: usize,
-}
-
-/// What a layer is rounded towards.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RoundingTarget {
-    /// Its float weights
-    Weights,
-    /// What the float layer gives in the float model
-    Output,
-    /// As `output`, and the float model's residual stream where a layer adds to it: errors of the
-    /// layers before are made up for
-    #[default]
-    Stream,
-}
-
-/// How one layer was rounded.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LayerReport {
-    /// Block.
-    pub block: usize,
-    /// Weight.
-    pub tensor: String,
-    /// `tr((W* − Q)·H·(W* − Q)ᵀ) / tr(W*·H·W*ᵀ)` with W* what it was rounded towards.
-    pub error: f64,
-    /// Damping that was used, relative to the mean of H's diagonal.
-    pub damping: f64,
-    /// Times that the damping had to be raised until the factorization held.
-    pub raised: u32,
-    /// Tokens that the input was seen for.
-    pub tokens: u64,
-    /// The layer saw too few tokens and was rounded to nearest.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub nearest: bool,
-}
-
 /// A walk through the blocks of a model that is quantized on the way.
 pub struct RoundingWalk<'a> {
     /// Architecture of both models.
@@ -82,6 +33,8 @@ pub struct RoundingWalk<'a> {
     pub plan: &'a Plan,
     /// How scales of weights are chosen.
     pub grid: super::Method,
+    /// Windows that are calibrated on: the first ones. The others are only carried along.
+    pub calibration: usize,
     /// How layers are rounded.
     pub settings: RoundingSettings,
     /// Runs the quantized model.
@@ -91,6 +44,9 @@ pub struct RoundingWalk<'a> {
     /// Told of the tokens that passed a block.
     pub progress: &'a dyn Progress,
 }
+
+/// A layer that saw fewer tokens is rounded to nearest.
+const FEWEST_TOKENS: u64 = 32;
 
 /// Layers that see the same input.
 #[derive(Clone, Copy)]
@@ -152,7 +108,8 @@ impl RoundingWalk<'_> {
         for stage in STAGES {
             let quantized = BlockWeights::load(&model, block, self.backend)?;
             let (seen, inner) = self.see(stage, &mut runner, (&float, &quantized), streams)?;
-            for (expert, sums) in seen {
+            let enough = |sums: &Sums| sums.tokens >= FEWEST_TOKENS;
+            for (expert, sums) in seen.into_iter().filter(|(_, sums)| enough(sums)) {
                 layers.extend(self.round(&mut model, (block, stage, expert), sums)?);
             }
             if stage.writes() {
@@ -160,7 +117,30 @@ impl RoundingWalk<'_> {
                 advance(&mut runner, stage.half, &quantized, (&mut streams.quantized, &inner))?;
             }
         }
+        layers.extend(self.unseen(&mut model, block)?);
         Ok(RoundedBlock { weights: model.weights, layers })
+    }
+
+    /// Rounds to nearest what no stage has rounded: experts that saw hardly a token.
+    fn unseen(&self, model: &mut Model, block: usize) -> Result<Vec<LayerReport>, QuantizeError> {
+        let names = model.spec.tensors.iter().filter(|it| it.block == Some(block));
+        let names: Vec<String> = names.map(|it| it.name.clone()).collect();
+        let mut layers = Vec::new();
+        for tensor in names {
+            if model.weights.quantized.contains_key(&tensor) {
+                continue;
+            }
+            let Some((scheme, shape)) = self.plan.scheme(&tensor) else { continue };
+            let values = model.weights.get(&tensor)?.to_f32();
+            let rounded = self.grid(scheme).tensor_on(&values, shape, self.team);
+            model.weights.quantize(&tensor, scheme, &rounded);
+            layers.push(LayerReport { block, tensor, nearest: true, ..LayerReport::default() });
+        }
+        Ok(layers)
+    }
+
+    fn grid(&self, scheme: TensorScheme) -> Rtn {
+        Rtn { scheme: scheme.weights, scale_type: scheme.scale_type, method: self.grid }
     }
 
     /// A model of a single block.
@@ -188,9 +168,10 @@ impl RoundingWalk<'_> {
             check(&y, (stage.half, quantized), runner, (window, &streams.quantized))?;
             let target = self.target(stage, runner, (float, x, &y), (window, streams))?;
             let target = target.filter(|_| !routed);
+            let counts = window < self.calibration;
             if routed {
                 let mut sum = |site, x: ArrayView2<'_, f32>| match site {
-                    Site::Input(role, expert) if role == stage.roles[0] => {
+                    Site::Input(role, expert) if role == stage.roles[0] && counts => {
                         self.add(&mut seen, expert, x, None);
                     }
                     _ => {}
@@ -201,12 +182,14 @@ impl RoundingWalk<'_> {
                 stage.writes().then(|| runner.inner(stage.half, quantized, y.view())).flatten()
             {
                 check(&inner, (stage.half, quantized), runner, (window, &streams.quantized))?;
-                self.add(&mut seen, None, inner.view(), target.as_ref());
+                if counts {
+                    self.add(&mut seen, None, inner.view(), target.as_ref());
+                }
                 if inners.is_empty() {
                     inners = HiddenStates::of_width(inner.ncols());
                 }
                 inners.push(inner.view());
-            } else {
+            } else if counts {
                 let inputs = self.normed(stage, quantized, &y);
                 check(&inputs, (stage.half, quantized), runner, (window, &streams.quantized))?;
                 self.add(&mut seen, None, inputs.view(), target.as_ref());
@@ -286,9 +269,7 @@ impl RoundingWalk<'_> {
             .filter_map(|role| model.spec.find(Some(block), *role, expert, Part::Weight));
         let mut layers: Vec<Layer> = Vec::new();
         for spec in specs {
-            let planned = self.plan.tensors.get(&spec.name).and_then(|it| it.scheme);
-            let Some(scheme) = planned else { continue };
-            let shape = model.spec.shape(spec);
+            let Some((scheme, shape)) = self.plan.scheme(&spec.name) else { continue };
             let values = model.weights.get(&spec.name)?.to_f32();
             let weight = Array2::from_shape_vec((shape[0], shape[1]), values);
             let weight = weight.expect("its shape");

@@ -1,10 +1,23 @@
 //! What adaptive rounding did.
-use crate::pipeline::{Allocation, Quantized, UnitLoss};
+use crate::pipeline::{Allocation, Quantized, Trial, UnitLoss};
 use std::{collections::BTreeMap, fmt::Write};
 
 /// The layers with the largest errors and those that needed more damping, for the terminal.
 pub fn quantized_text(quantized: &Quantized) -> String {
     let mut out = quantized.allocation.as_ref().map_or(String::new(), allocation_text);
+    out.push_str(&trials_text(&quantized.trials));
+    if let Some((loss, divergence)) =
+        quantized.loss.as_ref().and_then(|it| Some((it, it.divergence.as_ref()?)))
+    {
+        let _ = writeln!(
+            out,
+            "on held-out calibration text: KL divergence {:.4}, perplexity {:.2} for {:.2}, {} tokens",
+            divergence.kl_mean.value,
+            loss.perplexity.value,
+            divergence.reference.value,
+            loss.tokens
+        );
+    }
     if let Some(worst) = &quantized.worst {
         let _ = writeln!(
             out,
@@ -21,6 +34,19 @@ pub fn quantized_text(quantized: &Quantized) -> String {
             "{}: rounded to nearest, it saw {} calibration tokens",
             layer.tensor, layer.tokens
         );
+    }
+    out
+}
+
+/// Which coordinates were tried, the chosen ones marked.
+fn trials_text(trials: &[Trial]) -> String {
+    let least = trials.iter().map(|it| it.error).fold(f64::INFINITY, f64::min);
+    let mut out = String::new();
+    for Trial { transform, error, .. } in trials {
+        let online = if transform.rotate_down == Some(true) { " and before down" } else { "" };
+        let chosen = if *error <= least { ", taken" } else { "" };
+        let kind = transform.kind().name();
+        let _ = writeln!(out, "rotation {kind}{online}: error {error:.5} in trial{chosen}");
     }
     out
 }

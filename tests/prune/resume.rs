@@ -186,7 +186,7 @@ fn a_killed_program_resumes_to_the_same_bytes() {
     };
     let whole = top.path().join("whole");
     run(&whole, &["--threads", "1"]).success();
-    for (name, until) in [("score", "\"phase\":\"score\""), ("cut", "\"phase\":\"cut\"")] {
+    for (name, until) in [("score", "\"phase\":\"observe\""), ("cut", "\"phase\":\"rewrite\"")] {
         let target = top.path().join(name);
         assert!(killed(&target, until), "finished before it was killed");
         assert!(!target.exists() && target.with_extension("partial").exists());
