@@ -29,6 +29,29 @@ impl Budget {
     }
 }
 
+impl Settings {
+    /// Whether schemes are chosen within a budget.
+    pub fn has_budget(&self) -> bool {
+        self.avg_bits.is_some() || self.max_bytes.is_some()
+    }
+
+    /// The budget that schemes are chosen within, if there is one.
+    pub fn budget(&self) -> Result<Option<Budget>, QuantizeError> {
+        let wrong = |found: String, expected| Err(QuantizeError::Value { found, expected });
+        match (self.avg_bits, self.max_bytes) {
+            (Some(bits), Some(bytes)) => {
+                wrong(format!("avg-bits {bits}, max-bytes {bytes}"), "one budget, but two")
+            }
+            (Some(bits), None) if !(bits > 0.0 && bits <= 64.0) => {
+                wrong(bits.to_string(), "a number of bits per weight, e.g. 4.25")
+            }
+            (bits, bytes) => {
+                Ok(bits.map(Budget::Bits).or(bytes.map(|bytes| Budget::Bytes(bytes.0))))
+            }
+        }
+    }
+}
+
 /// A scheme that a unit may get.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Choice {

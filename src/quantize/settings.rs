@@ -1,6 +1,6 @@
 //! What is wanted of a quantization: flags of `quantize` and keys of a recipe alike.
 use super::{
-    Budget, CodeChoice, Effort, Embeddings, GroupFallback, Method, QuantizeError, RoundingSettings,
+    CodeChoice, Effort, Embeddings, GroupFallback, Method, QuantizeError, RoundingSettings,
     RoundingTarget,
 };
 use crate::scheme::{PRESETS, Preset, find_preset};
@@ -100,27 +100,6 @@ impl Settings {
     /// The preset that `scheme` names.
     pub fn preset(&self) -> Result<&'static Preset, QuantizeError> {
         preset(&self.scheme)
-    }
-
-    /// Whether schemes are chosen within a budget.
-    pub fn has_budget(&self) -> bool {
-        self.avg_bits.is_some() || self.max_bytes.is_some()
-    }
-
-    /// The budget that schemes are chosen within, if there is one.
-    pub fn budget(&self) -> Result<Option<Budget>, QuantizeError> {
-        let wrong = |found: String, expected| Err(QuantizeError::Value { found, expected });
-        match (self.avg_bits, self.max_bytes) {
-            (Some(bits), Some(bytes)) => {
-                wrong(format!("avg-bits {bits}, max-bytes {bytes}"), "one budget, but two")
-            }
-            (Some(bits), None) if !(bits > 0.0 && bits <= 64.0) => {
-                wrong(bits.to_string(), "a number of bits per weight, e.g. 4.25")
-            }
-            (bits, bytes) => {
-                Ok(bits.map(Budget::Bits).or(bytes.map(|bytes| Budget::Bytes(bytes.0))))
-            }
-        }
     }
 
     /// The same with everything that the preset chooses written out.
