@@ -82,14 +82,14 @@ pub(crate) fn with(change: impl FnOnce(&mut Settings)) -> Settings {
 }
 
 /// Every file of a folder.
-fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries
         .map(|path| (path.file_name().unwrap().to_str().unwrap().into(), fs::read(path).unwrap()))
         .collect()
 }
 
-fn same(a: &Path, b: &Path, what: &str) {
+pub(crate) fn same(a: &Path, b: &Path, what: &str) {
     let (a, b) = (files(a), files(b));
     assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>(), "{what}");
     for (name, bytes) in &a {
@@ -98,7 +98,7 @@ fn same(a: &Path, b: &Path, what: &str) {
 }
 
 /// What lies in a folder.
-fn names(folder: &Path) -> Vec<String> {
+pub(crate) fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().to_str().unwrap().to_owned())

@@ -6,6 +6,7 @@
     clippy::print_stdout,
     reason = "tests"
 )]
+mod adaptive;
 mod allocate;
 mod calibrate;
 mod checkpoint;

@@ -1,12 +1,15 @@
 //! What several tests need.
 use milm_compress::{
     model::Model,
+    progress::{Progress, Unit},
     tensor::{Bytes, RawTensor},
 };
 use std::{
     collections::BTreeMap,
     fs,
+    panic::resume_unwind,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 /// The golden checkpoints, by their folders.
@@ -48,4 +51,34 @@ pub(crate) fn tensors(path: &Path) -> BTreeMap<String, RawTensor> {
 /// A checkpoint folder as a model.
 pub(crate) fn open(folder: &Path) -> Model {
     milm_compress::package::open(folder.to_str().unwrap()).unwrap().model
+}
+
+/// Unwinds at the `at`th report, as a kill would stop there.
+pub(crate) struct Fuse {
+    at: usize,
+    pub(crate) reports: AtomicUsize,
+}
+
+impl Fuse {
+    pub(crate) fn new(at: usize) -> Self {
+        Self { at, reports: AtomicUsize::new(0) }
+    }
+
+    fn report(&self) {
+        if self.reports.fetch_add(1, Ordering::Relaxed) == self.at {
+            resume_unwind(Box::new("killed"));
+        }
+    }
+}
+
+impl Progress for Fuse {
+    fn start(&self, _: &str, _: u64, _: Unit) {
+        self.report();
+    }
+    fn advance(&self, _: u64) {
+        self.report();
+    }
+    fn finish(&self) {
+        self.report();
+    }
 }

@@ -58,7 +58,7 @@ impl Summary {
         Self {
             bytes: manifest.files.values().map(|file| file.bytes).sum::<u64>()
                 + manifest.sealed().len() as u64,
-            source_bytes: plan.source_bytes(),
+            source_bytes: manifest.source.bytes,
             bits_per_weight: plan.bits_per_weight(),
             quantized_bits_per_weight: plan.quantized_bits_per_weight(),
             quantized: manifest.quantized.len(),

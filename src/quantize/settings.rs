@@ -36,7 +36,7 @@ pub struct Settings {
     pub target: RoundingTarget,
     /// Ridge of the least-squares target towards the weights, relative to the mean of the diagonal
     /// of the inputs' covariance
-    #[arg(long, value_name = "X", default_value_t = 0.1)]
+    #[arg(long, value_name = "X", default_value_t = 0.3)]
     pub target_damping: f64,
     /// Added to the diagonal of the inputs' covariance when codes are chosen, relative to its mean
     #[arg(long, value_name = "X", default_value_t = 0.01)]
@@ -82,7 +82,7 @@ impl Default for Settings {
             method: None,
             rounding: None,
             target: RoundingTarget::default(),
-            target_damping: 0.1,
+            target_damping: 0.3,
             damping: 0.01,
             sweeps: None,
             embeddings: Embeddings::default(),

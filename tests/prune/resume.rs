@@ -1,49 +1,16 @@
 //! Work that was interrupted goes on to the bytes that it would have given at once.
 use super::{Job, golden, names, same, with};
-use crate::cli::program;
-use milm_compress::{
-    progress::{Progress, Unit},
-    prune::{Pairs, Settings},
-};
+use crate::{cli::program, util::Fuse};
+use milm_compress::prune::{Pairs, Settings};
 use predicates::prelude::*;
 use std::{
     fs,
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     process::{Command, Stdio},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::Ordering,
     time::Duration,
 };
-
-/// Unwinds at the `at`th report, as a kill would stop there.
-struct Fuse {
-    at: usize,
-    reports: AtomicUsize,
-}
-
-impl Fuse {
-    fn new(at: usize) -> Self {
-        Self { at, reports: AtomicUsize::new(0) }
-    }
-
-    fn report(&self) {
-        if self.reports.fetch_add(1, Ordering::Relaxed) == self.at {
-            resume_unwind(Box::new("killed"));
-        }
-    }
-}
-
-impl Progress for Fuse {
-    fn start(&self, _: &str, _: u64, _: Unit) {
-        self.report();
-    }
-    fn advance(&self, _: u64) {
-        self.report();
-    }
-    fn finish(&self) {
-        self.report();
-    }
-}
 
 fn in_two_shots() -> Settings {
     with(|it| (it.keep, it.shots) = (Some(0.7), 2))

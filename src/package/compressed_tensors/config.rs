@@ -71,6 +71,19 @@ pub(crate) fn describe(model: &Model, schemes: &Schemes, method: Method) -> Desc
             ));
         }
     }
+    if let Some(transformed) = &model.spec.transformed {
+        let online = [
+            (
+                transformed.head_correction,
+                "the input of the head (--tied-head untie can be loaded)",
+            ),
+            (transformed.down_input, "the inputs of down projections (--rotate-down false)"),
+            (transformed.keys, "queries and keys (--rotate-keys false)"),
+        ];
+        for (_, what) in online.iter().filter(|(is, _)| *is) {
+            beyond.push(format!("a matrix is multiplied at run time to {what}"));
+        }
+    }
     if integer_inputs > 0 {
         beyond.push(format!(
             "the products of {integer_inputs} weights take int8 activations per token; the standard describes them as float"
