@@ -17,6 +17,7 @@ mod generate;
 mod gguf;
 mod golden;
 mod package;
+mod kv_cache;
 mod prune;
 mod quantize;
 mod recipes;

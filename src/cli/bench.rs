@@ -1,15 +1,20 @@
 //! `milm-compress bench`: tokens per second beside what the machine allows.
-use super::{Context, Outcome, model::BackendName, output};
+use super::{
+    Context, Outcome,
+    model::{BackendName, with_kv_cache},
+    output,
+};
 use crate::{
     package,
     runtime::{self, BenchReport, BenchSettings, Engine, Spread},
+    scheme::KvPrecision,
 };
 use std::path::PathBuf;
 
 /// Measure prefill and decode speed
 ///
 /// Each round reads a prompt into an empty cache, then generates tokens one by one from an empty
-/// cache, after one round of warm-up. Beside the speed stands the rate at which the same threads
+/// cache (or one of --context tokens), after one round of warm-up. Beside the speed stands the rate at which the same threads
 /// read a buffer as large as the weights: generating a token must read all weights once.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  \
@@ -24,6 +29,12 @@ pub(super) struct Args {
     /// Tokens to generate
     #[arg(long, default_value_t = 128, value_name = "N")]
     decode: usize,
+    /// Tokens in the cache before generation begins
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    context: usize,
+    /// How keys and values of past tokens are held [default: as the package says, or float]
+    #[arg(long, value_enum, value_name = "FORM")]
+    kv_cache: Option<KvPrecision>,
     /// Counted rounds
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     repeats: u16,
@@ -36,12 +47,14 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
-    let model = package::open(&args.model)?.model;
+    let opened = package::open(&args.model)?;
+    let model = with_kv_cache(&opened.model, args.kv_cache);
     let backend = args.backend.backend();
     let mut engine = Engine::load(&model, &*backend, &context.team, context.progress())?;
     let settings = BenchSettings {
         prefill: args.prefill.max(1),
         decode: args.decode.max(1),
+        context: args.context,
         repeats: args.repeats.into(),
     };
     let (prefill, decode) = runtime::measure(&mut engine, model.spec.vocab, settings)?;
@@ -54,6 +67,9 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
         threads: context.team.threads(),
         prefill_tokens: settings.prefill,
         decode_tokens: settings.decode,
+        context_tokens: settings.context,
+        kv_cache: model.spec.kv_cache,
+        kv_bytes_per_token: model.spec.kv_cache_bytes_per_token() as u64,
         prefill_tokens_per_second: prefill,
         decode_tokens_per_second: decode,
         weight_bytes_per_token: bytes,
@@ -73,12 +89,16 @@ fn table(report: &BenchReport) -> String {
     };
     format!(
         "{}, {} threads, {}\n\ntokens/s           min    median       max\n{}{}\n\
+         keys and values: {}, {} bytes a token; {} tokens before the decoded\n\
          reading the weights ({:.1} MB a token at {:.1} GB/s) allows {:.1} tokens/s of decode\n",
         report.model,
         report.threads,
         report.isa,
         row("prefill", report.prefill_tokens, report.prefill_tokens_per_second),
         row("decode ", report.decode_tokens, report.decode_tokens_per_second),
+        report.kv_cache.name(),
+        report.kv_bytes_per_token,
+        report.context_tokens,
         report.weight_bytes_per_token as f64 / 1e6,
         report.read_bytes_per_second / 1e9,
         report.decode_limit_tokens_per_second,

@@ -1,7 +1,12 @@
 //! `milm-compress eval`: what compression cost, and whether that is within bounds.
 mod task;
 
-use super::{Context, Outcome, calibration::bundled, model::BackendName, output};
+use super::{
+    Context, Outcome,
+    calibration::bundled,
+    model::{BackendName, with_kv_cache},
+    output,
+};
 use crate::{
     checkpoint::OutputFile,
     eval::{
@@ -10,6 +15,7 @@ use crate::{
     },
     package::{self, Opened},
     report::{self, EvalReport},
+    scheme::KvPrecision,
     tensor::Bytes,
     text::Form,
 };
@@ -100,6 +106,10 @@ pub(super) struct Settings {
     /// As `run` computes, or in float32; of both models
     #[arg(long, value_enum, default_value = "kernels")]
     pub(super) backend: BackendName,
+    /// How MODEL's keys and values are held [default: as the package says, or float]
+    #[arg(long, value_enum, value_name = "FORM")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) kv_cache: Option<KvPrecision>,
 }
 
 impl Default for Settings {
@@ -120,6 +130,7 @@ impl Default for Settings {
             markdown: None,
             junit: None,
             backend: BackendName::Kernels,
+            kv_cache: None,
         }
     }
 }
@@ -147,7 +158,8 @@ pub(super) fn evaluate(
 ) -> anyhow::Result<EvalReport> {
     let gates = settings.gates();
     settings.check(context)?;
-    let opened = package::open(model)?;
+    let mut opened = package::open(model)?;
+    opened.model = with_kv_cache(&opened.model, settings.kv_cache).into_owned();
     let (task, plan) = Task::prepare(model, &opened, settings)?;
     let reference = match &settings.reference {
         Some(name) => Some(Reference::open(name, &task, &plan)?),
@@ -187,7 +199,13 @@ pub(super) fn evaluate(
     }
     let judged = gates.judge(&figures)?;
     let names = (model.to_owned(), settings.reference.clone());
-    Ok(EvalReport::new(names, task.method(settings, &plan), figures, judged, plan.words))
+    Ok(EvalReport::new(
+        names,
+        task.method(settings, &plan, opened.model.spec.kv_cache),
+        figures,
+        judged,
+        plan.words,
+    ))
 }
 
 /// Writes the forms that were asked for; the table when none goes to stdout.
@@ -315,6 +333,7 @@ mod tests {
             json: Some("j".into()),
             markdown: Some("m".into()),
             junit: Some("u".into()),
+            kv_cache: Some(KvPrecision::Int8),
             ..Settings::default()
         };
         let value = serde_json::to_value(&full).unwrap();

@@ -1,9 +1,12 @@
 //! Choices about models that several verbs share.
 use crate::{
     forward::{Backend, Reference},
+    model::Model,
     runtime::{Kernels, kernel::Isa},
+    scheme::KvPrecision,
     tensor::FloatType,
 };
+use std::borrow::Cow;
 
 /// How weights are held and multiplied.
 #[derive(
@@ -44,6 +47,16 @@ impl BackendName {
             }
         }
     }
+}
+
+/// A model whose keys and values are held as wanted, or as it says itself.
+pub(super) fn with_kv_cache(model: &Model, wanted: Option<KvPrecision>) -> Cow<'_, Model> {
+    let Some(wanted) = wanted.filter(|it| *it != model.spec.kv_cache) else {
+        return Cow::Borrowed(model);
+    };
+    let mut model = model.clone();
+    model.spec.kv_cache = wanted;
+    Cow::Owned(model)
 }
 
 /// A float format of weights.

@@ -1,10 +1,14 @@
 //! `milm-compress run`: text from a model.
-use super::{Context, Outcome, model::BackendName};
+use super::{
+    Context, Outcome,
+    model::{BackendName, with_kv_cache},
+};
 use crate::{
     package::{self, Opened},
     runtime::{
         Engine, GenerateSettings, Generated, NextToken as _, SamplingSettings, StopReason, generate,
     },
+    scheme::KvPrecision,
     text::{ChatTemplate, Message, Tokenizer},
 };
 use anyhow::Context as _;
@@ -84,6 +88,10 @@ pub(super) struct Settings {
     /// Packed kernels, or the float32 reference
     #[arg(long, value_enum, default_value_t)]
     backend: BackendName,
+    /// How keys and values of past tokens are held [default: as the package says, or float]
+    #[arg(long, value_enum, value_name = "FORM")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kv_cache: Option<KvPrecision>,
 }
 
 /// The answer of `--json`.
@@ -179,7 +187,8 @@ impl<'a> Session<'a> {
         context: &'a Context,
     ) -> anyhow::Result<Self> {
         let backend = settings.backend.backend();
-        let engine = Engine::load(&opened.model, &*backend, &context.team, context.progress())?;
+        let model = with_kv_cache(&opened.model, settings.kv_cache);
+        let engine = Engine::load(&model, &*backend, &context.team, context.progress())?;
         let settings = settings.resolve(tokenizer, context.seed);
         Ok(Self { engine, tokenizer, read: vec![], settings, json: false, context })
     }

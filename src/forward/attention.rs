@@ -6,9 +6,11 @@ use super::{
     scratch::Run,
     tap::Site,
 };
-use crate::linalg::{Hadamard, matmul, rms_norm, scaled_dots, softmax, weighted_sum};
+use crate::linalg::{Hadamard, matmul, rms_norm, softmax};
 use crate::model::{Block, Role, WeightError};
+use crate::scheme::KvPrecision;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
+use std::ops::Range;
 
 /// Queries that one task takes.
 const QUERIES: usize = 64;
@@ -21,6 +23,7 @@ pub(super) struct Attention {
     qk_gains: Option<[Vec<f32>; 2]>,
     /// What queries and keys are multiplied by after RoPE.
     rotation: Option<Hadamard>,
+    kv_cache: KvPrecision,
     sizes: Block,
     eps: f32,
 }
@@ -33,6 +36,7 @@ impl Attention {
             o: loader.projection(&[Role::O])?,
             rotation: loader.hadamard(sizes.head_dim, |transformed| transformed.keys),
             qk_gains: sizes.qk_norm.then(gains).transpose()?,
+            kv_cache: loader.model.spec.kv_cache,
             sizes: sizes.clone(),
             eps: loader.model.spec.norm_eps,
         })
@@ -52,6 +56,11 @@ impl Attention {
         self.mix(x, mixed.view_mut(), place, run);
         self.project(mixed.view(), y, run);
         run.scratch.mixed = buffer;
+    }
+
+    /// An empty cache with room for `capacity` tokens.
+    pub(super) fn cache(&self, capacity: usize) -> KvCache {
+        KvCache::new(self.sizes.kv_heads, self.sizes.head_dim, capacity, self.kv_cache)
     }
 
     /// Columns of the input of the output projection.
@@ -142,16 +151,18 @@ impl Attention {
         let (tokens, width) = (queries.nrows(), self.sizes.head_dim);
         let seen = first + tokens;
         let start = self.sizes.window.map_or(0, |w| (first + 1).saturating_sub(w));
-        let (keys, values) = (cache.keys(kv_head, seen), cache.values(kv_head, seen));
-        let (keys, values) = (keys.slice(s![start.., ..]), values.slice(s![start.., ..]));
         let scale = 1.0 / (width as f32).sqrt();
         let mut scores = Array2::zeros((tokens, seen - start));
         let heads = queries.axis_chunks_iter(Axis(1), width);
-        for (queries, mut out) in heads.zip(out.axis_chunks_iter_mut(Axis(1), width)) {
-            if tokens == 1 {
-                one_query(queries, (keys, values), &mut scores, scale, out);
-                continue;
+        let heads = heads.zip(out.axis_chunks_iter_mut(Axis(1), width));
+        if tokens == 1 {
+            for (query, out) in heads {
+                one_query(query, (cache, kv_head, start..seen), &mut scores, scale, out);
             }
+            return;
+        }
+        let (keys, values) = (cache.keys(kv_head, start..seen), cache.values(kv_head, start..seen));
+        for (queries, mut out) in heads {
             matmul(queries, keys.t(), scores.view_mut());
             for (t, mut row) in scores.outer_iter_mut().enumerate() {
                 let row = row.as_slice_mut().expect("rows are contiguous");
@@ -165,7 +176,7 @@ impl Attention {
                 row[..from].fill(0.0);
                 row[last + 1..].fill(0.0);
             }
-            matmul(scores.view(), values, out.view_mut());
+            matmul(scores.view(), values.view(), out.view_mut());
         }
     }
 }
@@ -173,18 +184,17 @@ impl Attention {
 /// Attention of a single query, without the set-up of a matrix product.
 fn one_query(
     query: ArrayView2<'_, f32>,
-    (keys, values): (ArrayView2<'_, f32>, ArrayView2<'_, f32>),
+    (cache, kv_head, seen): (&KvCache, usize, Range<usize>),
     scores: &mut Array2<f32>,
     scale: f32,
     mut out: ArrayViewMut2<'_, f32>,
 ) {
     let slice = "rows are contiguous";
     let (query, mut out) = (query.row(0), out.row_mut(0));
-    let (keys, values) = (keys.to_slice().expect(slice), values.to_slice().expect(slice));
     let scores = scores.as_slice_mut().expect(slice);
-    scaled_dots(query.to_slice().expect(slice), keys, scale, scores);
+    cache.dots((kv_head, seen.clone()), query.to_slice().expect(slice), scale, scores);
     softmax(scores);
-    weighted_sum(scores, values, out.as_slice_mut().expect(slice));
+    cache.mix((kv_head, seen), scores, out.as_slice_mut().expect(slice));
 }
 
 /// Splits a matrix into tiles of `rows` × `columns`: first row, index of the column tile, tile.

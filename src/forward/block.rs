@@ -37,6 +37,11 @@ impl BlockWeights {
         })
     }
 
+    /// An empty cache for this block with room for `capacity` tokens; it grows when more come.
+    pub fn cache(&self, capacity: usize) -> KvCache {
+        self.attention.cache(capacity)
+    }
+
     /// Runs the block over the residual stream `x`, `[tokens, hidden]`, in place.
     pub fn forward(
         &self,

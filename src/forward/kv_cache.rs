@@ -1,19 +1,52 @@
 //! Keys and values of past tokens.
-use ndarray::{Array3, ArrayView2, s};
+use crate::linalg::{scaled_dots, weighted_sum};
+use crate::scheme::{
+    KvPrecision,
+    kv::{Layout, RowMut, Rows, decode_rows, encode_row, row_dots, row_sum},
+};
+use ndarray::{Array2, ArrayView2, CowArray, Ix2};
+use std::ops::Range;
 
-/// Keys and values of one block, float32, `[kv_heads, capacity, head_dim]` each.
+/// Keys and values of one block. What is read is what was stored: with integers, of the tokens of
+/// the current run too.
 #[derive(Clone, Debug)]
 pub struct KvCache {
-    keys: Array3<f32>,
-    values: Array3<f32>,
+    keys: Side,
+    values: Side,
+    heads: usize,
+    width: usize,
+    capacity: usize,
     len: usize,
 }
 
+/// Rows of `[heads, capacity]`, as numbers or on grids.
+#[derive(Clone, Debug)]
+enum Side {
+    Numbers(Vec<f32>),
+    Codes(Codes),
+}
+
+#[derive(Clone, Debug)]
+struct Codes {
+    layout: Layout,
+    codes: Vec<u8>,
+    scales: Vec<u16>,
+    zeros: Vec<u8>,
+}
+
 impl KvCache {
-    /// An empty cache with room for `capacity` tokens; it grows when more come.
-    pub fn new(kv_heads: usize, head_dim: usize, capacity: usize) -> Self {
-        let empty = Array3::zeros((kv_heads, capacity, head_dim));
-        Self { keys: empty.clone(), values: empty, len: 0 }
+    /// An empty cache with room for `capacity` tokens of `heads` heads of `width` channels; it
+    /// grows when more come.
+    pub fn new(heads: usize, width: usize, capacity: usize, precision: KvPrecision) -> Self {
+        let capacity = capacity.max(1);
+        let rows = heads * capacity;
+        let side = match precision {
+            KvPrecision::Float => Side::Numbers(vec![0.0; rows * width]),
+            KvPrecision::Int8 | KvPrecision::Int4 => {
+                Side::Codes(Codes::new(Layout { precision, width }, rows))
+            }
+        };
+        Self { keys: side.clone(), values: side, heads, width, capacity, len: 0 }
     }
 
     /// Tokens stored.
@@ -35,33 +68,240 @@ impl KvCache {
     pub(super) fn extend(&mut self, tokens: usize) -> usize {
         let first = self.len;
         self.len += tokens;
-        let (heads, capacity, width) = self.keys.dim();
-        if self.len > capacity {
-            let larger = self.len.max(2 * capacity);
+        if self.len > self.capacity {
+            let larger = self.len.max(2 * self.capacity);
             for side in [&mut self.keys, &mut self.values] {
-                let mut grown = Array3::zeros((heads, larger, width));
-                grown.slice_mut(s![.., ..first, ..]).assign(&side.slice(s![.., ..first, ..]));
-                *side = grown;
+                side.grow(self.heads, self.capacity..larger);
             }
+            self.capacity = larger;
         }
         first
     }
 
     /// Writes key and value of one head of the token at `position`.
     pub(super) fn put(&mut self, head: usize, position: usize, key: &[f32], value: &[f32]) {
-        for (side, row) in [(&mut self.keys, key), (&mut self.values, value)] {
-            let mut place = side.slice_mut(s![head, position, ..]);
-            place.as_slice_mut().expect("rows are contiguous").copy_from_slice(row);
+        let row = head * self.capacity + position;
+        self.keys.put(row, key);
+        self.values.put(row, value);
+    }
+
+    /// Keys of a head for some tokens, `[tokens, head_dim]`.
+    pub(super) fn keys(&self, head: usize, tokens: Range<usize>) -> CowArray<'_, f32, Ix2> {
+        self.keys.numbers(self.rows(head, tokens), self.width)
+    }
+
+    /// Values of a head for some tokens, `[tokens, head_dim]`.
+    pub(super) fn values(&self, head: usize, tokens: Range<usize>) -> CowArray<'_, f32, Ix2> {
+        self.values.numbers(self.rows(head, tokens), self.width)
+    }
+
+    /// `y ← scale · keys · x` for some tokens: `x` `[head_dim]`, `y` `[tokens]`.
+    pub(super) fn dots(
+        &self,
+        (head, tokens): (usize, Range<usize>),
+        x: &[f32],
+        scale: f32,
+        y: &mut [f32],
+    ) {
+        let rows = self.rows(head, tokens);
+        match &self.keys {
+            Side::Numbers(all) => {
+                scaled_dots(x, &all[rows.start * self.width..rows.end * self.width], scale, y);
+            }
+            Side::Codes(all) => row_dots(x, all.rows(rows), scale, y),
         }
     }
 
-    /// Keys of a head for the first `len` tokens, `[len, head_dim]`.
-    pub(super) fn keys(&self, head: usize, len: usize) -> ArrayView2<'_, f32> {
-        self.keys.slice(s![head, ..len, ..])
+    /// `y ← weightsᵀ · values` for some tokens: `weights` `[tokens]`, `y` `[head_dim]`.
+    pub(super) fn mix(
+        &self,
+        (head, tokens): (usize, Range<usize>),
+        weights: &[f32],
+        y: &mut [f32],
+    ) {
+        let rows = self.rows(head, tokens);
+        match &self.values {
+            Side::Numbers(all) => {
+                weighted_sum(weights, &all[rows.start * self.width..rows.end * self.width], y);
+            }
+            Side::Codes(all) => row_sum(weights, all.rows(rows), y),
+        }
     }
 
-    /// Values of a head for the first `len` tokens, `[len, head_dim]`.
-    pub(super) fn values(&self, head: usize, len: usize) -> ArrayView2<'_, f32> {
-        self.values.slice(s![head, ..len, ..])
+    fn rows(&self, head: usize, tokens: Range<usize>) -> Range<usize> {
+        let first = head * self.capacity;
+        first + tokens.start..first + tokens.end
+    }
+}
+
+impl Side {
+    fn put(&mut self, row: usize, x: &[f32]) {
+        match self {
+            Self::Numbers(all) => all[row * x.len()..(row + 1) * x.len()].copy_from_slice(x),
+            Self::Codes(all) => encode_row(x, all.row_mut(row)),
+        }
+    }
+
+    fn numbers(&self, rows: Range<usize>, width: usize) -> CowArray<'_, f32, Ix2> {
+        let shape = (rows.len(), width);
+        match self {
+            Self::Numbers(all) => {
+                let stored = &all[rows.start * width..rows.end * width];
+                ArrayView2::from_shape(shape, stored).expect("rows of one width").into()
+            }
+            Self::Codes(all) => {
+                let mut numbers = Array2::zeros(shape);
+                let out = numbers.as_slice_mut().expect("a new array is contiguous");
+                decode_rows(all.rows(rows), out);
+                numbers.into()
+            }
+        }
+    }
+
+    fn grow(&mut self, heads: usize, capacity: Range<usize>) {
+        match self {
+            Self::Numbers(all) => spread(all, heads, capacity),
+            Self::Codes(all) => {
+                spread(&mut all.codes, heads, capacity.clone());
+                spread(&mut all.scales, heads, capacity.clone());
+                spread(&mut all.zeros, heads, capacity);
+            }
+        }
+    }
+}
+
+/// Makes room for more rows behind those of each head.
+fn spread<T: Copy + Default>(all: &mut Vec<T>, heads: usize, capacity: Range<usize>) {
+    let old = all.len() / heads.max(1);
+    let new = old / capacity.start * capacity.end;
+    let mut grown = vec![T::default(); heads * new];
+    for (from, to) in all.chunks(old.max(1)).zip(grown.chunks_mut(new.max(1))) {
+        to[..from.len()].copy_from_slice(from);
+    }
+    *all = grown;
+}
+
+impl Codes {
+    fn new(layout: Layout, rows: usize) -> Self {
+        Self {
+            layout,
+            codes: vec![0; rows * layout.code_bytes()],
+            scales: vec![0; rows * layout.scales()],
+            zeros: vec![0; rows * layout.zeros()],
+        }
+    }
+
+    fn rows(&self, rows: Range<usize>) -> Rows<'_> {
+        let of = |per: usize| rows.start * per..rows.end * per;
+        let layout = self.layout;
+        Rows {
+            layout,
+            codes: &self.codes[of(layout.code_bytes())],
+            scales: &self.scales[of(layout.scales())],
+            zeros: &self.zeros[of(layout.zeros())],
+        }
+    }
+
+    fn row_mut(&mut self, row: usize) -> RowMut<'_> {
+        let layout = self.layout;
+        let of = |per: usize| row * per..(row + 1) * per;
+        RowMut {
+            layout,
+            codes: &mut self.codes[of(layout.code_bytes())],
+            scales: &mut self.scales[of(layout.scales())],
+            zeros: &mut self.zeros[of(layout.zeros())],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [KvPrecision; 3] = [KvPrecision::Float, KvPrecision::Int8, KvPrecision::Int4];
+    const HEADS: usize = 3;
+    const WIDTH: usize = 40;
+
+    /// A row that no other token or head has.
+    fn row(token: usize, head: usize, side: usize) -> Vec<f32> {
+        let at = |i| ((token * 31 + head * 17 + side * 7 + i * 3) % 97) as f32 / 48.0 - 1.0;
+        (0..WIDTH).map(at).collect()
+    }
+
+    fn fill(cache: &mut KvCache, tokens: Range<usize>) {
+        assert_eq!(cache.extend(tokens.len()), tokens.start);
+        for token in tokens {
+            for head in 0..HEADS {
+                cache.put(head, token, &row(token, head, 0), &row(token, head, 1));
+            }
+        }
+    }
+
+    /// Everything that is read of the first `len` tokens.
+    fn read(cache: &KvCache, len: usize) -> Vec<f32> {
+        let sides = (0..HEADS).map(|head| [cache.keys(head, 0..len), cache.values(head, 0..len)]);
+        sides.flatten().flat_map(|side| side.iter().copied().collect::<Vec<_>>()).collect()
+    }
+
+    #[test]
+    fn growing_changes_nothing_that_is_stored() {
+        for precision in ALL {
+            let mut roomy = KvCache::new(HEADS, WIDTH, 50, precision);
+            fill(&mut roomy, 0..50);
+            for capacity in [0, 1, 7] {
+                let mut tight = KvCache::new(HEADS, WIDTH, capacity, precision);
+                fill(&mut tight, 0..5);
+                fill(&mut tight, 5..6);
+                fill(&mut tight, 6..50);
+                assert_eq!(read(&tight, 50), read(&roomy, 50), "{precision:?} {capacity}");
+            }
+        }
+    }
+
+    #[test]
+    fn forgotten_tokens_are_replaced() {
+        for precision in ALL {
+            let mut cache = KvCache::new(HEADS, WIDTH, 8, precision);
+            fill(&mut cache, 0..8);
+            let before = read(&cache, 8);
+            cache.truncate(9);
+            assert_eq!(cache.len(), 8);
+            cache.truncate(3);
+            assert_eq!((cache.len(), cache.is_empty()), (3, false));
+            fill(&mut cache, 3..8);
+            assert_eq!(read(&cache, 8), before, "{precision:?}");
+            cache.truncate(0);
+            assert!(cache.is_empty());
+            assert_eq!(cache.extend(1), 0);
+            cache.put(0, 0, &row(9, 0, 0), &row(9, 0, 1));
+            assert_ne!(
+                cache.keys(0, 0..1),
+                ArrayView2::from_shape((1, WIDTH), &before[..WIDTH]).unwrap()
+            );
+        }
+    }
+
+    #[test]
+    fn a_range_of_tokens_is_read_alone() {
+        for precision in ALL {
+            let mut cache = KvCache::new(HEADS, WIDTH, 8, precision);
+            fill(&mut cache, 0..8);
+            let (all, part) = (cache.keys(1, 0..8), cache.keys(1, 3..5));
+            assert_eq!(all.slice(ndarray::s![3..5, ..]), part, "{precision:?}");
+            let mut scores = [0.0; 2];
+            cache.dots((1, 3..5), &row(0, 0, 0), 0.25, &mut scores);
+            for (score, key) in scores.iter().zip(part.outer_iter()) {
+                let want: f32 = key.iter().zip(row(0, 0, 0)).map(|(a, b)| a * b).sum();
+                // 40 terms of at most 1, in another order.
+                assert!((score - 0.25 * want).abs() < 40.0 * f32::EPSILON);
+            }
+            let mut mixed = [0.0; WIDTH];
+            cache.mix((1, 3..5), &[2.0, -1.0], &mut mixed);
+            let values = cache.values(1, 3..5);
+            for (i, mixed) in mixed.iter().enumerate() {
+                let want = 2.0 * values[[0, i]] - values[[1, i]];
+                assert!((mixed - want).abs() < 4.0 * f32::EPSILON);
+            }
+        }
     }
 }

@@ -2,7 +2,6 @@
 use super::{
     block::BlockWeights,
     fault::Fault,
-    kv_cache::KvCache,
     rotary::RotaryCache,
     scratch::{Run, Scratch},
     tap::{NoTap, Tap},
@@ -54,12 +53,12 @@ impl<'a> Runner<'a> {
         x: ArrayViewMut2<'_, f32>,
         tap: &mut dyn Tap,
     ) {
-        let (tokens, sizes) = (x.nrows(), &self.spec.blocks[self.block]);
+        let tokens = x.nrows();
         let mut run = Run { team: self.team, scratch: &mut self.scratch, tap };
         match half {
             Half::Attention => {
                 let rotary = self.rotary.get(self.spec, self.block, 0..tokens, tokens);
-                let mut cache = KvCache::new(sizes.kv_heads, sizes.head_dim, tokens);
+                let mut cache = weights.cache(tokens);
                 weights.attend(x, (&mut cache, rotary), &mut run);
             }
             Half::Mlp => weights.feed(x, &mut run),
@@ -74,10 +73,10 @@ impl<'a> Runner<'a> {
         weights: &BlockWeights,
         x: ArrayView2<'_, f32>,
     ) -> Option<Array2<f32>> {
-        let (tokens, sizes) = (x.nrows(), &self.spec.blocks[self.block]);
+        let tokens = x.nrows();
         let mut run = Run { team: self.team, scratch: &mut self.scratch, tap: &mut NoTap };
         let rotary = self.rotary.get(self.spec, self.block, 0..tokens, tokens);
-        let mut cache = KvCache::new(sizes.kv_heads, sizes.head_dim, tokens);
+        let mut cache = weights.cache(tokens);
         weights.inner(half, x, (&mut cache, rotary), &mut run)
     }
 

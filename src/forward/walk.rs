@@ -2,7 +2,6 @@
 use super::{
     block::BlockWeights,
     ends::{Embedding, ForwardError, Head},
-    kv_cache::KvCache,
     linear::Backend,
     rotary::RotaryCache,
     scratch::Scratch,
@@ -29,13 +28,13 @@ pub fn walk(
     progress.start("forward", (tokens * model.spec.blocks.len()) as u64, Unit::Tokens);
     let mut scratch = Scratch::default();
     let mut rotary = RotaryCache::default();
-    for (b, sizes) in model.spec.blocks.iter().enumerate() {
+    for b in 0..model.spec.blocks.len() {
         let block = BlockWeights::load(model, b, backend)?;
         model.release(b);
         for stream in &mut streams {
             let len = stream.nrows();
             let table = rotary.get(&model.spec, b, 0..len, len);
-            let mut cache = KvCache::new(sizes.kv_heads, sizes.head_dim, len);
+            let mut cache = block.cache(len);
             block.forward(stream.view_mut(), (&mut cache, table), team, &mut scratch);
             progress.advance(len as u64);
         }

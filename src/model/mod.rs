@@ -1,6 +1,7 @@
 //! A model as data: its architecture ([`ModelSpec`]) and its weights ([`WeightStore`]).
 mod config;
 pub mod family;
+mod kv_cache;
 mod rope;
 mod space;
 mod spec;

@@ -4,6 +4,7 @@ use super::{
     space::{Axis, Expert, Side, Space},
     transformed::Transformed,
 };
+use crate::scheme::KvPrecision;
 use std::collections::BTreeMap;
 
 /// What a tensor does. The forward pass and the exporters speak roles, not names.
@@ -135,6 +136,8 @@ pub struct ModelSpec {
     pub max_positions: usize,
     /// How it was rotated, if it was.
     pub transformed: Option<Transformed>,
+    /// How keys and values of past tokens are held.
+    pub kv_cache: KvPrecision,
     /// Blocks, first to last.
     pub blocks: Vec<Block>,
     /// Every tensor, in forward order.
@@ -219,6 +222,12 @@ impl ModelSpec {
         self.blocks.iter().map(|b| 2 * b.kv_heads * b.head_dim * bytes_per_value).sum()
     }
 
+    /// Bytes of keys and values per token as they are held, scales included.
+    pub fn kv_cache_bytes_per_token(&self) -> usize {
+        let row = |width| self.kv_cache.row_bytes(width);
+        self.blocks.iter().map(|b| 2 * b.kv_heads * row(b.head_dim)).sum()
+    }
+
     /// An architecture without tensors yet.
     pub(super) fn empty(family: &'static str, blocks: Vec<Block>, rope: Rope) -> Self {
         Self {
@@ -230,6 +239,7 @@ impl ModelSpec {
             rope,
             max_positions: 0,
             transformed: None,
+            kv_cache: KvPrecision::Float,
             blocks,
             tensors: Vec::new(),
             index: BTreeMap::new(),

@@ -10,6 +10,7 @@ use crate::{
     model::Model,
     progress::{Progress, Unit},
     quantize::Method,
+    scheme::KvPrecision,
 };
 use serde_json::Value;
 use std::{collections::BTreeMap, path::Path};
@@ -62,8 +63,9 @@ impl Rewritten<'_> {
         let mut files = written.files;
         files.extend(copy_side_files(&self.opened.folder, &output)?);
         let schemes = &self.model.weights.quantized;
-        let described = (!schemes.is_empty())
-            .then(|| compressed_tensors::describe(self.model, schemes, self.method));
+        let is_plain = schemes.is_empty() && self.model.spec.kv_cache == KvPrecision::Float;
+        let described =
+            (!is_plain).then(|| compressed_tensors::describe(self.model, schemes, self.method));
         let (config, beyond) = match described {
             Some(description) => (description.config, description.beyond),
             None => (self.model.config.clone(), Vec::new()),

@@ -146,8 +146,9 @@ impl Job<'_> {
         self.progress.finish();
         let (written, source) = written?;
         let schemes = plan.schemes();
-        let description =
-            compressed_tensors::describe(&self.opened.model, &schemes, self.settings.method());
+        let mut model = self.opened.model.clone();
+        model.spec.kv_cache = self.settings.kv_cache;
+        let description = compressed_tensors::describe(&model, &schemes, self.settings.method());
         let manifest = self.describe(&plan, description, &output, (written, source))?;
         output.write(MANIFEST_FILE, manifest.sealed().as_bytes())?;
         output.commit()?;

@@ -277,6 +277,7 @@ impl Quantize<'_> {
     /// Everything outside of blocks: embedding and head rounded to nearest, norms as they are.
     pub(super) fn ends(&self, basis: &Basis<'_>, plan: &Plan) -> Result<Model, PipelineError> {
         let mut model = basis.outline.clone();
+        model.spec.kv_cache = self.settings.kv_cache;
         for tensor in basis.outline.spec.tensors.iter().filter(|it| it.block.is_some()) {
             model.weights.raw.remove(&tensor.name);
         }

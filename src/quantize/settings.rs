@@ -3,7 +3,7 @@ use super::{
     CodeChoice, Effort, Embeddings, GroupFallback, Method, QuantizeError, RoundingSettings,
     RoundingTarget,
 };
-use crate::scheme::{PRESETS, Preset, find_preset};
+use crate::scheme::{KvPrecision, PRESETS, Preset, find_preset};
 use std::{fmt, str::FromStr};
 
 /// Settings of `quantize`. Every field is a flag and a recipe key of the same name.
@@ -48,6 +48,9 @@ pub struct Settings {
     /// Bits of embeddings and head, one scale per row; 4 follows the scheme
     #[arg(long, value_enum, default_value_t)]
     pub embeddings: Embeddings,
+    /// How keys and values of past tokens are held when the package runs
+    #[arg(long, value_enum, value_name = "FORM", default_value_t)]
+    pub kv_cache: KvPrecision,
     /// Bits per weight of the whole package, scales included: schemes are chosen by measured loss
     #[arg(long, value_name = "BITS", conflicts_with = "max_bytes")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,6 +89,7 @@ impl Default for Settings {
             damping: 0.01,
             sweeps: None,
             embeddings: Embeddings::default(),
+            kv_cache: KvPrecision::default(),
             avg_bits: None,
             max_bytes: None,
             rules: Vec::new(),

@@ -11,7 +11,7 @@ use crate::{
     linalg::{Team, accumulate_cross, accumulate_gram, least_squares, mirror},
     model::{Expert, Mlp, Model, ModelSpec, Part, Role, Tensors, WeightStore},
     progress::Progress,
-    scheme::TensorScheme,
+    scheme::{KvPrecision, TensorScheme},
 };
 use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
 use std::collections::BTreeMap;
@@ -102,7 +102,9 @@ impl RoundingWalk<'_> {
         streams: &mut Streams,
     ) -> Result<RoundedBlock, QuantizeError> {
         let mut model = self.model(tensors);
+        model.spec.kv_cache = KvPrecision::Float;
         let float = BlockWeights::load(&model, block, &Reference)?;
+        model.spec.kv_cache = self.spec.kv_cache;
         let mut runner = Runner::new(self.spec, block, self.team);
         let mut layers = Vec::new();
         for stage in STAGES {

@@ -16,6 +16,7 @@ pub use quantize::quantized_text;
 pub use table::table;
 
 use crate::eval::{BosPolicy, Figures, GateResult};
+use crate::scheme::KvPrecision;
 use crate::text::Form;
 use serde::Serialize;
 
@@ -82,6 +83,8 @@ pub struct Method {
     pub data_sha256: String,
     /// SHA-256 of tokenizer.json.
     pub tokenizer_sha256: String,
+    /// How the model's keys and values were held.
+    pub kv_cache: KvPrecision,
     /// How weights were held and multiplied.
     pub backend: String,
 }

@@ -22,6 +22,7 @@ fn report(gates: Gates) -> EvalReport {
         join: "\n\n".into(),
         data_sha256: "0123456789abcdef".into(),
         tokenizer_sha256: "fedcba".into(),
+        kv_cache: crate::scheme::KvPrecision::Float,
         backend: "reference".into(),
     };
     let names = ("out/<a> & \"b\"".to_owned(), Some("float".to_owned()));

@@ -3,6 +3,7 @@ use super::Engine;
 use crate::forward::ForwardError;
 use crate::linalg::Team;
 use crate::model::Model;
+use crate::scheme::KvPrecision;
 use serde::Serialize;
 use std::time::Instant;
 
@@ -11,8 +12,10 @@ use std::time::Instant;
 pub struct BenchSettings {
     /// Tokens of the prompt.
     pub prefill: usize,
-    /// Tokens generated one by one, from an empty cache.
+    /// Tokens generated one by one.
     pub decode: usize,
+    /// Tokens in the cache before those.
+    pub context: usize,
     /// Counted rounds after one warm-up.
     pub repeats: usize,
 }
@@ -41,6 +44,12 @@ pub struct BenchReport {
     pub prefill_tokens: usize,
     /// Tokens generated.
     pub decode_tokens: usize,
+    /// Tokens in the cache before those.
+    pub context_tokens: usize,
+    /// How keys and values are held.
+    pub kv_cache: KvPrecision,
+    /// Bytes of keys and values of a token.
+    pub kv_bytes_per_token: u64,
     /// Tokens per second of the prompt.
     pub prefill_tokens_per_second: Spread,
     /// Tokens per second of generation.
@@ -76,6 +85,7 @@ pub fn measure(
 ) -> Result<(Spread, Spread), ForwardError> {
     let token = |stride: usize, i: usize| ((stride * i + 13) % vocab) as u32;
     let prompt: Vec<u32> = (0..settings.prefill).map(|i| token(7919, i)).collect();
+    let context: Vec<u32> = (0..settings.context).map(|i| token(7919, i)).collect();
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
     for round in 0..=settings.repeats {
         engine.truncate(0);
@@ -83,6 +93,9 @@ pub fn measure(
         engine.feed(&prompt)?;
         let middle = Instant::now();
         engine.truncate(0);
+        if !context.is_empty() {
+            engine.feed(&context)?;
+        }
         let start = Instant::now();
         for i in 0..settings.decode {
             engine.feed(&[token(104_729, i)])?;

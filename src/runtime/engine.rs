@@ -29,9 +29,9 @@ impl<'a> Engine<'a> {
         team: &'a Team,
         progress: &dyn Progress,
     ) -> Result<Self, ForwardError> {
-        let sizes = &model.spec.blocks;
-        progress.start("load", sizes.len() as u64, Unit::Items);
-        let blocks = (0..sizes.len())
+        let count = model.spec.blocks.len();
+        progress.start("load", count as u64, Unit::Items);
+        let blocks: Vec<BlockWeights> = (0..count)
             .map(|b| {
                 progress.advance(1);
                 let block = BlockWeights::load(model, b, backend);
@@ -40,7 +40,7 @@ impl<'a> Engine<'a> {
             })
             .collect::<Result<_, _>>()?;
         progress.finish();
-        let caches = sizes.iter().map(|b| KvCache::new(b.kv_heads, b.head_dim, BATCH)).collect();
+        let caches = blocks.iter().map(|block| block.cache(BATCH)).collect();
         Ok(Self {
             embedding: Embedding::load(model)?,
             blocks,

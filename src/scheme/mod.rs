@@ -5,9 +5,11 @@
 
 pub mod ggml;
 mod int;
+pub mod kv;
 mod pack;
 mod preset;
 
 pub use int::{Granularity, IntScheme, QTensor, Qparams};
+pub use kv::KvPrecision;
 pub use pack::{DecodeError, Part, PartKind};
 pub use preset::{Activations, PRESETS, Preset, TensorScheme, find_preset};

@@ -6,6 +6,7 @@ use crate::{
     eval::{Encoder, Plan, PlanSettings, Protocol, StoredKey},
     package::Opened,
     report::Method,
+    scheme::KvPrecision,
     tensor::Bytes,
     text::{Form, JOIN, Text, Tokenizer},
 };
@@ -46,7 +47,7 @@ impl Task {
         Ok((Self { text, key, joined_ids }, plan))
     }
 
-    pub(super) fn method(&self, settings: &Settings, plan: &Plan) -> Method {
+    pub(super) fn method(&self, settings: &Settings, plan: &Plan, kv_cache: KvPrecision) -> Method {
         let strided = settings.protocol == "strided";
         Method {
             protocol: self.key.protocol.clone(),
@@ -60,6 +61,7 @@ impl Task {
             join: JOIN.into(),
             data_sha256: self.key.data_sha256.clone(),
             tokenizer_sha256: self.key.tokenizer_sha256.clone(),
+            kv_cache,
             backend: settings.backend.isa().into(),
         }
     }

@@ -1,6 +1,7 @@
 //! Model families as data. Add one: one file here and one line in [`FAMILIES`].
 use super::{
     config::{Config, ConfigError, unfit},
+    kv_cache::read_kv_cache,
     rope::Rope,
     space::{Axis, Expert, Space},
     spec::{Block, Mlp, ModelSpec, Part, Role, TensorSpec},
@@ -164,6 +165,7 @@ impl Family {
         spec.norm_eps = config.number("rms_norm_eps", 1e-6)? as f32;
         spec.max_positions = spec.rope.max_positions;
         spec.transformed = Transformed::read(config)?;
+        spec.kv_cache = read_kv_cache(config)?;
         check_online(&spec)?;
         let tensors = self.tensors(config, &spec)?;
         Ok(spec.with_tensors(tensors))

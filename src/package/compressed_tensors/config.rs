@@ -1,7 +1,7 @@
 //! `quantization_config` of a package: only keys that the standard knows.
 use super::{METHOD, read::Schemes};
 use crate::{
-    model::{Model, Part, Role},
+    model::{Model, ModelSpec, Part, Role},
     quantize::Method,
     scheme::{Activations, Granularity, IntScheme},
 };
@@ -89,8 +89,16 @@ pub(crate) fn describe(model: &Model, schemes: &Schemes, method: Method) -> Desc
             "the products of {integer_inputs} weights take int8 activations per token; the standard describes them as float"
         ));
     }
-    if !groups.is_empty() {
+    let kv_cache = kv_cache_scheme(&model.spec);
+    if !kv_cache.is_null() {
+        beyond.push(format!(
+            "keys and values are held as {}, scaled anew for each token: other engines refuse that or leave it out",
+            model.spec.kv_cache.name()
+        ));
+    }
+    if !groups.is_empty() || !kv_cache.is_null() {
         config["quantization_config"] = quantization(groups, &ignore, method);
+        config["quantization_config"]["kv_cache_scheme"] = kv_cache;
     }
     Description { config, beyond }
 }
@@ -99,7 +107,8 @@ fn quantization(mut groups: Vec<(Key, Group<'_>)>, ignore: &[&str], method: Meth
     // The group of most linear layers first: it is the one that `Linear` stands for.
     groups.sort_by_key(|(_, group)| std::cmp::Reverse(group.in_blocks));
     let formats: Vec<&str> = groups.iter().map(|((weights, _), _)| format(*weights)).collect();
-    let uniform = formats.iter().all(|it| *it == formats[0]);
+    let first = formats.first().copied().unwrap_or("dense");
+    let uniform = formats.iter().all(|it| *it == first);
     let entries: serde_json::Map<String, Value> = groups
         .iter()
         .enumerate()
@@ -112,7 +121,7 @@ fn quantization(mut groups: Vec<(Key, Group<'_>)>, ignore: &[&str], method: Meth
         .collect();
     json!({
         "config_groups": entries,
-        "format": if uniform { formats[0] } else { "mixed-precision" },
+        "format": if uniform { first } else { "mixed-precision" },
         "global_compression_ratio": null,
         "ignore": ignore,
         "kv_cache_scheme": null,
@@ -121,6 +130,19 @@ fn quantization(mut groups: Vec<(Key, Group<'_>)>, ignore: &[&str], method: Meth
         "sparsity_config": {},
         "transform_config": {},
         "version": VERSION,
+    })
+}
+
+/// How keys and values are held: groups of consecutive channels of a head with a scale of their
+/// own, which depends on the token.
+fn kv_cache_scheme(spec: &ModelSpec) -> Value {
+    let Some(bits) = spec.kv_cache.bits() else { return Value::Null };
+    let head_dim = spec.blocks.iter().map(|block| block.head_dim).max().unwrap_or(0);
+    json!({
+        "num_bits": bits, "type": "int", "symmetric": bits == 8, "strategy": "group",
+        "group_size": spec.kv_cache.group_size(head_dim), "dynamic": true,
+        "block_structure": null, "actorder": null, "scale_dtype": null, "zp_dtype": null,
+        "observer": null, "observer_kwargs": {},
     })
 }
 
