@@ -5,11 +5,13 @@ use crate::{
 };
 use milm_compress::{
     calibrate::CalibrationSet,
+    forward::{self, Reference},
     linalg::Team,
     package::{self, Opened},
     pipeline::{PipelineError, Quantize, Quantized},
     progress::{Progress, Silent},
-    quantize::{CodeChoice, RoundingTarget, Settings},
+    model::Model,
+    quantize::{CodeChoice, Effort, RoundingTarget, Settings},
     tensor::Bytes,
     transform,
 };
@@ -210,6 +212,40 @@ fn threads_change_no_byte() {
     Job { transform: hadamard, ..Job::new(&opened, settings) }.write(&nearest).unwrap();
     let bytes = |name: &str| fs::read(top.path().join(name).join("model.safetensors")).unwrap();
     assert!(bytes("llama-1") != bytes("nearest"));
+}
+
+/// The yardstick: grids come from the calibration text, are stored, and are used by whoever opens
+/// the package.
+#[test]
+fn a_vendors_package_keeps_its_activation_grids() {
+    let opened = golden("qwen2-moe");
+    let top = tempfile::tempdir().unwrap();
+    let package = |scheme: &str| {
+        let target = top.path().join(scheme);
+        let settings = with(|it| {
+            (it.preset, it.scheme) = (Effort::VendorStandard, scheme.into());
+        });
+        Job::new(&opened, settings).write(&target).unwrap();
+        package::open(target.to_str().unwrap()).unwrap().model
+    };
+    let team = Team::new(2);
+    let logits = |model: &Model| forward::logits(model, &Reference, &ids(100, 48), &team).unwrap();
+    let float = logits(&opened.model);
+    let error = |model: &Model| {
+        (logits(model) - &float).iter().map(|x| f64::from(*x).powi(2)).sum::<f64>()
+    };
+    let (fine, coarse) = (package("w8a16"), package("w8a8"));
+    for (model, bits) in [(&fine, 16), (&coarse, 8)] {
+        let grids = &model.weights.activations;
+        assert!(grids.values().all(|grid| grid.bits == bits));
+        for point in ["0.q", "0.mixed", "1.hidden.2", "1.silu.shared", "embedding", "head"] {
+            assert!(grids.contains_key(point), "{point}");
+        }
+    }
+    let mut without = coarse.clone();
+    without.weights.activations.clear();
+    assert!(error(&coarse) > 2.0 * error(&without), "the grids are used");
+    assert!(error(&fine) < 1.5 * error(&without), "16 bits hardly cost anything");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Causal attention with grouped heads, a window, and a cache.
 use super::{
     kv_cache::KvCache,
+    points::Point,
     projection::{Loader, Projection, each_row},
     rotary::Rotary,
     scratch::Run,
@@ -78,6 +79,7 @@ impl Attention {
         run.tap.see(Site::Input(Role::O, None), mixed.view());
         self.o.forward(mixed, y.view_mut(), run.team);
         run.tap.see(Site::Output(Role::O), y.view());
+        run.tap.alter((Point::O, None), y);
     }
 
     /// `mixed ← attention(x)`, all query heads side by side.
@@ -94,6 +96,11 @@ impl Attention {
         tap.see(Site::Input(Role::Q, None), x);
         let mut qkv = scratch.qkv.take(tokens, self.qkv.out_features());
         self.qkv.forward(x, qkv.view_mut(), team);
+        let (q, k) = (heads * width, (heads + kv_heads) * width);
+        for (point, columns) in [(Point::Q, s![.., ..q]), (Point::K, s![.., q..k])] {
+            tap.alter((point, None), qkv.slice_mut(columns));
+        }
+        tap.alter((Point::V, None), qkv.slice_mut(s![.., k..]));
         each_row(qkv.view_mut(), team, |t, row| self.turn(t, row, rotary));
         tap.see(Site::Queries, qkv.slice(s![.., ..heads * width]));
         tap.see(Site::Keys, qkv.slice(s![.., heads * width..(heads + kv_heads) * width]));
@@ -105,6 +112,7 @@ impl Attention {
             let queries = queries.slice(s![first..first + out.nrows(), columns]);
             self.group(queries, cache, (kv_head, past + first), out);
         });
+        tap.alter((Point::Mixed, None), mixed);
     }
 
     /// Norm and rotation of the query and key heads of one token.

@@ -4,11 +4,12 @@ use super::{
     kv_cache::KvCache,
     linear::Backend,
     mlp::FeedForward,
+    points::{Point, PointGrids, Rounds},
     projection::{Loader, each_row},
     rotary::Rotary,
     runner::Half,
     scratch::{Run, Scratch},
-    tap::NoTap,
+    tap::{NoTap, Tap},
 };
 use crate::linalg::{Team, add_assign, rms_norm};
 use crate::model::{Model, Role, WeightError};
@@ -21,6 +22,8 @@ pub struct BlockWeights {
     mlp_gain: Vec<f32>,
     mlp: FeedForward,
     eps: f32,
+    /// Static grids of activations, if there are any.
+    grids: Option<PointGrids>,
 }
 
 impl BlockWeights {
@@ -34,6 +37,7 @@ impl BlockWeights {
             mlp_gain: loader.gain(Role::MlpNorm)?,
             mlp: FeedForward::load(loader, &sizes.mlp)?,
             eps: model.spec.norm_eps,
+            grids: PointGrids::of_block(model, block),
         })
     }
 
@@ -50,7 +54,12 @@ impl BlockWeights {
         team: &Team,
         scratch: &mut Scratch,
     ) {
-        let mut run = Run { team, scratch, tap: &mut NoTap };
+        let (mut rounds, mut nothing) = (self.grids.as_ref().map(Rounds), NoTap);
+        let tap: &mut dyn Tap = match &mut rounds {
+            Some(rounds) => rounds,
+            None => &mut nothing,
+        };
+        let mut run = Run { team, scratch, tap };
         self.attend(x.view_mut(), place, &mut run);
         self.feed(x, &mut run);
     }
@@ -80,14 +89,16 @@ impl BlockWeights {
         place: (&mut KvCache, &Rotary),
         run: &mut Run<'_>,
     ) {
-        self.half(x, &self.attention_gain, run, |x, y, run| {
+        self.half(x, (&self.attention_gain, Point::AttentionNorm), run, |x, y, run| {
             self.attention.forward(x, y, place, run);
         });
     }
 
     /// The second half: `x ← x + mlp(norm(x))`, in place.
-    pub fn feed(&self, x: ArrayViewMut2<'_, f32>, run: &mut Run<'_>) {
-        self.half(x, &self.mlp_gain, run, |x, y, run| self.mlp.forward(x, y, run));
+    pub fn feed(&self, mut x: ArrayViewMut2<'_, f32>, run: &mut Run<'_>) {
+        let norm = (self.mlp_gain.as_slice(), Point::MlpNorm);
+        self.half(x.view_mut(), norm, run, |x, y, run| self.mlp.forward(x, y, run));
+        run.tap.alter((Point::Block, None), x);
     }
 
     /// The input of the layer that ends a half, `[tokens, in]`, for the stream `x`; `None` of a
@@ -138,7 +149,7 @@ impl BlockWeights {
     fn half(
         &self,
         mut x: ArrayViewMut2<'_, f32>,
-        gain: &[f32],
+        (gain, point): (&[f32], Point),
         run: &mut Run<'_>,
         f: impl FnOnce(ArrayView2<'_, f32>, ArrayViewMut2<'_, f32>, &mut Run<'_>),
     ) {
@@ -148,6 +159,7 @@ impl BlockWeights {
         each_row(normed.take(tokens, hidden), run.team, |t, y| {
             rms_norm(x.row(t).to_slice().expect("rows are contiguous"), gain, self.eps, y);
         });
+        run.tap.alter((point, None), normed.take(tokens, hidden));
         f(normed.take(tokens, hidden).view(), out.take(tokens, hidden), run);
         let y = out.take(tokens, hidden);
         each_row(x.view_mut(), run.team, |t, x| {

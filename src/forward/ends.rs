@@ -1,10 +1,12 @@
 //! Where tokens enter and logits leave.
 use super::{
     linear::{Backend, Reference},
+    points::{Point, end_grid},
     projection::{Loader, Projection, each_row},
 };
 use crate::linalg::{Team, rms_norm};
 use crate::model::{Model, Role, Weight, WeightError};
+use crate::scheme::ActivationGrid;
 use ndarray::{Array2, ArrayView2};
 
 /// A forward pass cannot be made.
@@ -29,13 +31,13 @@ pub enum ForwardError {
 }
 
 /// The embedding, `[vocab, hidden]`.
-pub struct Embedding(Weight);
+pub struct Embedding(Weight, Option<ActivationGrid>);
 
 impl Embedding {
     /// Takes the embedding of a model.
     pub fn load(model: &Model) -> Result<Self, WeightError> {
         let loader = Loader { model, backend: &Reference, block: None, expert: None };
-        loader.weight(Role::Embed).map(Self)
+        Ok(Self(loader.weight(Role::Embed)?, end_grid(model, Point::Embedding)))
     }
 
     /// The rows of the tokens, `[tokens, hidden]`.
@@ -46,7 +48,11 @@ impl Embedding {
             if *id as usize >= vocab {
                 return Err(ForwardError::Token { id: *id, vocab });
             }
-            self.0.row(*id as usize, row.as_slice_mut().expect("rows are contiguous"));
+            let row = row.as_slice_mut().expect("rows are contiguous");
+            self.0.row(*id as usize, row);
+            if let Some(grid) = &self.1 {
+                grid.round(row);
+            }
         }
         Ok(rows)
     }
@@ -59,6 +65,8 @@ pub struct Head {
     correction: Option<Projection>,
     linear: Projection,
     eps: f32,
+    /// Static grids of the normed stream and of the logits.
+    grids: [Option<ActivationGrid>; 2],
 }
 
 impl Head {
@@ -73,11 +81,21 @@ impl Head {
             gain: loader.weight(Role::FinalNorm)?.to_f32(),
             linear: loader.projection(&[role])?,
             eps: model.spec.norm_eps,
+            grids: [Point::FinalNorm, Point::Head].map(|point| end_grid(model, point)),
         })
     }
 
     /// Logits `[tokens, vocab]` of the residual stream `x`, `[tokens, hidden]`.
     pub fn logits(&self, x: ArrayView2<'_, f32>, team: &Team) -> Array2<f32> {
+        let normed = self.normed(x, team);
+        let mut logits = Array2::zeros((x.nrows(), self.linear.out_features()));
+        self.linear.forward(normed.view(), logits.view_mut(), team);
+        round(self.grids[1], &mut logits, team);
+        logits
+    }
+
+    /// What the head multiplies: the normed stream, `[tokens, hidden]`.
+    pub fn normed(&self, x: ArrayView2<'_, f32>, team: &Team) -> Array2<f32> {
         let mut normed = Array2::zeros(x.dim());
         each_row(normed.view_mut(), team, |t, y| {
             rms_norm(x.row(t).to_slice().expect("rows are contiguous"), &self.gain, self.eps, y);
@@ -86,8 +104,13 @@ impl Head {
             let plain = normed.clone();
             correction.forward(plain.view(), normed.view_mut(), team);
         }
-        let mut logits = Array2::zeros((x.nrows(), self.linear.out_features()));
-        self.linear.forward(normed.view(), logits.view_mut(), team);
-        logits
+        round(self.grids[0], &mut normed, team);
+        normed
+    }
+}
+
+fn round(grid: Option<ActivationGrid>, x: &mut Array2<f32>, team: &Team) {
+    if let Some(grid) = grid {
+        each_row(x.view_mut(), team, |_, row| grid.round(row));
     }
 }

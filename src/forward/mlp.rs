@@ -1,5 +1,6 @@
 //! The feed-forward part: one gated MLP, or a mixture of experts.
 use super::{
+    points::Point,
     projection::{Loader, Projection, each_row},
     scratch::{Buffer, Run},
     tap::Site,
@@ -90,11 +91,12 @@ impl Gated {
     pub(super) fn project(
         &self,
         hidden: ArrayView2<'_, f32>,
-        y: ArrayViewMut2<'_, f32>,
+        mut y: ArrayViewMut2<'_, f32>,
         run: &mut Run<'_>,
     ) {
         run.tap.see(Site::Input(Role::Down, self.expert), hidden);
-        self.down.forward(hidden, y, run.team);
+        self.down.forward(hidden, y.view_mut(), run.team);
+        run.tap.alter((Point::Down, self.expert), y);
     }
 
     /// `SiLU(gate(x)) · up(x)`, `[tokens, width]`, in some memory.
@@ -109,13 +111,28 @@ impl Gated {
         let both = self.gate_up.out_features();
         let mut gate_up = buffer.take(x.nrows(), both);
         self.gate_up.forward(x, gate_up.view_mut(), team);
+        if tap.alters() {
+            let columns = [(Point::Gate, s![.., ..both / 2]), (Point::Up, s![.., both / 2..both])];
+            for (point, columns) in columns {
+                tap.alter((point, self.expert), gate_up.slice_mut(columns));
+            }
+            let ones = vec![1.0; both / 2];
+            each_row(gate_up.view_mut(), team, |_, row| silu_mul(&mut row[..both / 2], &ones));
+            tap.alter((Point::Silu, self.expert), gate_up.slice_mut(s![.., ..both / 2]));
+        }
+        let apart = tap.alters();
         each_row(gate_up.view_mut(), team, |_, row| {
             let (gate, up) = row.split_at_mut(both / 2);
-            silu_mul(gate, up);
+            if apart {
+                gate.iter_mut().zip(up).for_each(|(gate, up)| *gate *= *up);
+            } else {
+                silu_mul(gate, up);
+            }
             if let Some(rotation) = &self.rotation {
                 rotation.apply(gate);
             }
         });
+        tap.alter((Point::Hidden, self.expert), gate_up.slice_mut(s![.., ..both / 2]));
         gate_up.slice_move(s![.., ..both / 2])
     }
 }

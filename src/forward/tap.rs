@@ -1,6 +1,7 @@
 //! Looks at activations as they pass through a block.
+use super::points::Point;
 use crate::model::{Expert, Role};
-use ndarray::ArrayView2;
+use ndarray::{ArrayView2, ArrayViewMut2};
 
 /// A place in a block where activations can be seen, one row per token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +23,14 @@ pub enum Site {
 pub trait Tap {
     /// Called once per site for each run of tokens, in the order of the forward pass.
     fn see(&mut self, site: Site, x: ArrayView2<'_, f32>);
+
+    /// Whether [`alter`](Self::alter) is to be called: some points have to be computed apart.
+    fn alters(&self) -> bool {
+        false
+    }
+
+    /// Called once per point for each run of tokens; may change the activations.
+    fn alter(&mut self, _: (Point, Option<Expert>), _: ArrayViewMut2<'_, f32>) {}
 }
 
 /// Sees nothing.

@@ -1,5 +1,5 @@
 //! The weights of a model by name: as a file holds them, or rewritten in memory.
-use crate::scheme::{Activations, DecodeError, PartKind, QTensor, TensorScheme};
+use crate::scheme::{ActivationGrid, Activations, DecodeError, PartKind, QTensor, TensorScheme};
 use crate::tensor::{Bytes, RawTensor};
 use std::collections::BTreeMap;
 
@@ -27,6 +27,9 @@ pub struct WeightStore {
     pub raw: BTreeMap<String, RawTensor>,
     /// Quantized weights by the name of the weight they stand for, with their shapes `[out, in]`.
     pub quantized: BTreeMap<String, (TensorScheme, [usize; 2])>,
+    /// Static grids of activations by the names of their points, see `forward::Point`; empty in
+    /// most models.
+    pub activations: BTreeMap<String, ActivationGrid>,
 }
 
 /// Float tensors by name.

@@ -2,7 +2,7 @@
 use super::PackageError;
 use crate::{
     checkpoint::{FileRecord, Folder, TensorRecord, sha256},
-    scheme::TensorScheme,
+    scheme::{ActivationGrid, TensorScheme},
 };
 use std::collections::BTreeMap;
 
@@ -25,6 +25,9 @@ pub struct Manifest {
     pub recipe: serde_json::Value,
     /// Quantized weights by name; a weight that is not listed is stored as in the source.
     pub quantized: BTreeMap<String, QuantizedTensor>,
+    /// Static grids of activations by the names of their points.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub activations: BTreeMap<String, ActivationGrid>,
     /// What a reader that knows only the compressed-tensors standard does not learn or cannot do.
     pub beyond_standard: Vec<String>,
     /// Tensors that the architecture does not know, carried through untouched.

@@ -53,7 +53,11 @@ pub fn open(name: &str) -> Result<Opened, PackageError> {
         check_parts(name, *scheme, *shape, &tensors.raw)?;
     }
     let kind = if quantized.is_empty() { Kind::Checkpoint } else { Kind::Package };
-    let weights = WeightStore { raw: tensors.raw, quantized };
+    let activations = manifest.as_ref().map(|it| it.activations.clone()).unwrap_or_default();
+    if let Some((point, _)) = activations.iter().find(|(_, grid)| !grid.is_sound()) {
+        return Err(PackageError::Unsupported { key: "activations", found: point.clone() });
+    }
+    let weights = WeightStore { raw: tensors.raw, quantized, activations };
     let failed = |source| PackageError::Model { name: name.to_owned(), source: Box::new(source) };
     let model = Model::new(config, weights).map_err(failed)?;
     Ok(Opened { model, folder, kind, manifest, files: tensors.files, unlisted: tensors.unlisted })

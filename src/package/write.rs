@@ -205,6 +205,7 @@ impl Job<'_> {
                 parameters: self.opened.model.spec.parameters(),
             },
             recipe: self.recipe.clone(),
+            activations: BTreeMap::new(),
             quantized: quantized_tensors(&plan.schemes()),
             beyond_standard: description.beyond,
             carried: plan.carried(),

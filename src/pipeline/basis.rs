@@ -63,7 +63,8 @@ pub(super) fn bases(settings: &Settings, wanted: &transform::Settings) -> Vec<tr
 /// Whether a quantization takes a tensor at a time, or goes block by block over the whole model.
 pub fn is_streamed(settings: &Settings, transform: &transform::Settings) -> bool {
     let turned = bases(settings, transform).iter().any(|it| !it.is_identity());
-    settings.rounding() == CodeChoice::Nearest && !turned && !settings.has_budget()
+    let searched = settings.rounding() != CodeChoice::Nearest || settings.has_budget();
+    !(searched || turned || settings.preset == Effort::VendorStandard)
 }
 
 /// Whether a quantization needs text to calibrate on.
@@ -71,6 +72,7 @@ pub fn needs_text(settings: &Settings, transform: &transform::Settings) -> bool 
     settings.rounding() == CodeChoice::Adaptive
         || bases(settings, transform).iter().any(transform::Settings::needs_evidence)
         || settings.has_budget()
+        || settings.preset == Effort::VendorStandard
 }
 
 /// A model in the coordinates in which it is quantized.

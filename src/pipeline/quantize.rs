@@ -6,7 +6,7 @@ use super::{
     journal::{Journal, Phase},
 };
 use crate::{
-    calibrate::{CalibrationSet, HiddenStates},
+    calibrate::{CalibrationSet, HiddenStates, min_max_grids},
     checkpoint::{OutputDir, WorkDir},
     eval::{Figures, LogitSource, StreamSource, Window, measure},
     forward::{Backend, ForwardError, Head, Reference},
@@ -15,8 +15,8 @@ use crate::{
     package::{Opened, Rewritten, Summary, refuse_over_input},
     progress::{Progress, Unit},
     quantize::{
-        self, Candidates, CodeChoice, LayerReport, Plan, QuantizeError, RoundingWalk, Settings,
-        Streams, rtn::Rtn,
+        self, Candidates, CodeChoice, Effort, LayerReport, Plan, QuantizeError, RoundingWalk,
+        Settings, Streams, rtn::Rtn,
     },
     runtime::Kernels,
     transform,
@@ -271,6 +271,15 @@ impl Quantize<'_> {
             self.progress.advance(1);
         }
         self.progress.finish();
+        if self.settings.preset == Effort::VendorStandard {
+            let bits = self.settings.vendor_activation_bits()?;
+            let windows = &self.calibration.windows;
+            let tokens = blocks * self.calibration.tokens();
+            self.progress.start("ranges", tokens as u64, Unit::Tokens);
+            let aids = (self.team, self.progress);
+            model.weights.activations = min_max_grids(&basis.outline, windows, bits, aids)?;
+            self.progress.finish();
+        }
         Ok(None)
     }
 

@@ -4,7 +4,6 @@ use crate::{
     model::{Model, WeightStore},
     tensor::{Bytes, RawTensor},
 };
-use std::collections::BTreeMap;
 
 impl Plan {
     /// Names, types and shapes of the pruned model without a single weight, for planning what
@@ -19,7 +18,7 @@ impl Plan {
         let extras = parent.extras().into_iter();
         let extras = extras.filter_map(|it| shape(it, parent.weights.raw.get(it)?.shape.clone()));
         let raw = known.chain(extras).collect();
-        let weights = WeightStore { raw, quantized: BTreeMap::new() };
+        let weights = WeightStore { raw, ..WeightStore::default() };
         Model { config: self.config.clone(), spec: self.spec.clone(), weights }
     }
 }

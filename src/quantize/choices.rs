@@ -18,6 +18,8 @@ use std::{fmt, str::FromStr};
 pub enum Method {
     /// The largest magnitude of a group lands on the end of the grid
     Minmax,
+    /// As minmax, but on the highest code of symmetric grids: the lowest one is not used
+    Absmax,
     /// The scale with the least squared error of those tried
     #[default]
     Mse,

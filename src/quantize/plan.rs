@@ -1,5 +1,5 @@
 //! What becomes of each tensor, decided before any work.
-use super::{Embeddings, GroupFallback, GroupSize, QuantizeError, Rule, Settings};
+use super::{Effort, Embeddings, GroupFallback, GroupSize, QuantizeError, Rule, Settings};
 use crate::{
     model::{Model, Part, Role, TensorSpec, part_name},
     scheme::{Activations, Granularity, IntScheme, Preset, TensorScheme},
@@ -187,6 +187,9 @@ impl Chooser<'_> {
             None => None,
         };
         let Some((bits, group, mut activations)) = wanted else { return Ok(None) };
+        if self.settings.preset == Effort::VendorStandard {
+            activations = Activations::Float; // static grids do it
+        }
         let Some(scale_type) = raw.float_type() else {
             return Err(QuantizeError::Type {
                 tensor: spec.name.clone(),

@@ -147,8 +147,13 @@ impl Rtn {
     #[inline(always)]
     fn choose(self, x: &[f32], weight: impl Fn(usize) -> f32 + Copy) -> Qparams {
         let (min, max) = range(x);
+        if self.method == Method::Absmax && self.scheme.symmetric {
+            let scale = max.max(-min) / self.scheme.max_code() as f32;
+            let scale = round_to(self.scale_type, scale);
+            return Qparams { scale: if scale > 0.0 { scale } else { 1.0 }, zero_point: 0 };
+        }
         let start = self.params(min, max, 1.0);
-        if self.method == Method::Minmax || min >= max && min.abs() <= 0.0 {
+        if self.method != Method::Mse || min >= max && min.abs() <= 0.0 {
             return start;
         }
         let (mut best, mut least) = (start, self.error(x, start, weight));
@@ -289,6 +294,8 @@ mod tests {
         x[5] = -4.0;
         let tensor = rtn(4, true, Method::Minmax, FloatType::F32).tensor(&x, [1, 32]);
         assert_eq!((tensor.scales[0], tensor.codes[5]), (0.5, -8));
+        let tensor = rtn(4, true, Method::Absmax, FloatType::F32).tensor(&[-3.5; 32], [1, 32]);
+        assert_eq!((tensor.scales[0], tensor.codes[0]), (0.5, -7), "the vendors' form");
         // 0 is in the range although all weights lie above it: (4 - 0) / 15, zero point -8.
         let x: Vec<f32> = (0..32).map(|i| 3.0 + i as f32 / 31.0).collect();
         let tensor = rtn(4, false, Method::Minmax, FloatType::F32).tensor(&x, [1, 32]);

@@ -3,7 +3,7 @@ use super::{
     CodeChoice, Effort, Embeddings, GroupFallback, Method, QuantizeError, RoundingSettings,
     RoundingTarget,
 };
-use crate::scheme::{KvPrecision, PRESETS, Preset, find_preset};
+use crate::scheme::{Activations, KvPrecision, PRESETS, Preset, find_preset};
 use std::{fmt, str::FromStr};
 
 /// Settings of `quantize`. Every field is a flag and a recipe key of the same name.
@@ -23,7 +23,7 @@ pub struct Settings {
     /// Store a zero point beside each scale
     #[arg(long)]
     pub asymmetric: bool,
-    /// How scales are chosen [default: mse; minmax in vendor-standard]
+    /// How scales are chosen [default: mse; absmax in vendor-standard]
     #[arg(long, value_enum)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<Method>,
@@ -116,6 +116,15 @@ impl Settings {
         }
     }
 
+    /// Bits of the static grids of a vendor's standard scheme: 8 where the scheme has int8
+    /// activations, 16 where it leaves them in float.
+    pub fn vendor_activation_bits(&self) -> Result<u32, QuantizeError> {
+        Ok(match self.preset()?.activations {
+            Activations::Float => 16,
+            Activations::Int8PerToken => 8,
+        })
+    }
+
     /// How layers are rounded on calibration text.
     pub fn rounding_settings(&self) -> RoundingSettings {
         let Self { target, target_damping, damping, .. } = *self;
@@ -126,7 +135,7 @@ impl Settings {
     /// How scales are chosen.
     pub fn method(&self) -> Method {
         let vendor = self.preset == Effort::VendorStandard;
-        self.method.unwrap_or(if vendor { Method::Minmax } else { Method::Mse })
+        self.method.unwrap_or(if vendor { Method::Absmax } else { Method::Mse })
     }
 
     /// How codes are chosen.
@@ -139,7 +148,12 @@ impl Settings {
 
     /// The group size, or its default for codes of `bits`.
     pub fn group_size_for(&self, bits: u32) -> GroupSize {
-        self.group_size.unwrap_or(if bits == 4 { GroupSize::Of(64) } else { GroupSize::Channel })
+        let coarse = self.preset == Effort::VendorStandard;
+        self.group_size.unwrap_or(if bits == 4 && !coarse {
+            GroupSize::Of(64)
+        } else {
+            GroupSize::Channel
+        })
     }
 }
 

@@ -4,11 +4,13 @@
 //! files. Add a scheme: one file here and one line in its registry.
 
 pub mod ggml;
+mod activations;
 mod int;
 pub mod kv;
 mod pack;
 mod preset;
 
+pub use activations::ActivationGrid;
 pub use int::{Granularity, IntScheme, QTensor, Qparams};
 pub use kv::KvPrecision;
 pub use pack::{DecodeError, Part, PartKind};

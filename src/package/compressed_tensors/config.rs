@@ -84,6 +84,12 @@ pub(crate) fn describe(model: &Model, schemes: &Schemes, method: Method) -> Desc
             beyond.push(format!("a matrix is multiplied at run time to {what}"));
         }
     }
+    let grids = model.weights.activations.len();
+    if grids > 0 {
+        beyond.push(format!(
+            "{grids} activations are rounded to static grids, which stand in milm.json only"
+        ));
+    }
     if integer_inputs > 0 {
         beyond.push(format!(
             "the products of {integer_inputs} weights take int8 activations per token; the standard describes them as float"
@@ -157,7 +163,7 @@ fn entry((weights, int8_input): Key, targets: Value, method: Method) -> Value {
         Granularity::Group(size) => ("group", json!(size)),
     };
     let observer = match method {
-        Method::Minmax => "memoryless_minmax",
+        Method::Minmax | Method::Absmax => "memoryless_minmax",
         Method::Mse => "memoryless_mse",
     };
     let input = json!({

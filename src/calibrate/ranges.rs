@@ -1,0 +1,61 @@
+//! The range of every activation that may have a static grid.
+use super::{CalibrateError, HiddenStates};
+use crate::{
+    forward::{BlockWeights, ForwardError, Half, Head, Point, Ranges, Reference, Runner},
+    linalg::Team,
+    model::Model,
+    progress::Progress,
+    scheme::ActivationGrid,
+};
+use ndarray::s;
+use std::collections::BTreeMap;
+
+/// Rows of logits that are in memory at a time.
+const HEAD_ROWS: usize = 256;
+
+/// A grid of `bits` for every [`Point`] of a float model, by name: each covers what the point gave
+/// over all windows, from the least to the largest value. Progress counts tokens per block.
+pub fn min_max_grids(
+    model: &Model,
+    windows: &[Vec<u32>],
+    bits: u32,
+    (team, progress): (&Team, &dyn Progress),
+) -> Result<BTreeMap<String, ActivationGrid>, CalibrateError> {
+    let mut states = HiddenStates::embed(model, windows)?;
+    let mut ends = Ranges::default();
+    for window in 0..states.len() {
+        ends.add(Point::Embedding, None, states.load(window).view());
+    }
+    let mut grids = BTreeMap::new();
+    let mut put = |block, ranges: &Ranges| {
+        grids.extend(ranges.0.iter().map(|((point, expert), (min, max))| {
+            (point.key(block, *expert), ActivationGrid::covering(*min, *max, bits))
+        }));
+    };
+    for block in 0..model.spec.blocks.len() {
+        let weights = BlockWeights::load(model, block, &Reference)?;
+        model.release(block);
+        let mut runner = Runner::new(&model.spec, block, team);
+        let mut ranges = Ranges::default();
+        for window in 0..states.len() {
+            let mut x = states.load(window);
+            for half in [Half::Attention, Half::Mlp] {
+                runner.run(half, &weights, x.view_mut(), &mut ranges);
+            }
+            states.store(window, x.view());
+            progress.advance(x.nrows() as u64);
+        }
+        put(Some(block), &ranges);
+    }
+    let head = Head::load(model, &Reference).map_err(ForwardError::from)?;
+    for window in 0..states.len() {
+        let x = states.load(window);
+        for first in (0..x.nrows()).step_by(HEAD_ROWS) {
+            let rows = x.slice(s![first..(first + HEAD_ROWS).min(x.nrows()), ..]);
+            ends.add(Point::FinalNorm, None, head.normed(rows, team).view());
+            ends.add(Point::Head, None, head.logits(rows, team).view());
+        }
+    }
+    put(None, &ends);
+    Ok(grids)
+}
