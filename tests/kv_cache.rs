@@ -1,5 +1,5 @@
 //! Keys and values on integer grids.
-use crate::{golden::difference, util};
+use crate::util;
 use milm_compress::{
     forward::{self, Reference},
     linalg::Team,
@@ -22,6 +22,10 @@ fn open(name: &str, precision: KvPrecision) -> Model {
     model
 }
 
+fn difference(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt()
+}
+
 fn ids(count: u32) -> Vec<u32> {
     (0..count).map(|i| 3 + (i * 37) % 120).collect()
 }
@@ -34,7 +38,8 @@ fn logits(model: &Model, threads: usize) -> Array2<f32> {
 /// of the tokens of the same pass too.
 #[test]
 fn fewer_bits_cost_more() {
-    for name in MODELS {
+    // A router jumps from one expert to another, however little it is moved: dense models only.
+    for name in MODELS.into_iter().filter(|name| !name.ends_with("moe")) {
         let float = logits(&open(name, KvPrecision::Float), 2);
         let int8 = logits(&open(name, KvPrecision::Int8), 2);
         let int4 = logits(&open(name, KvPrecision::Int4), 2);
