@@ -7,10 +7,10 @@ use milm_compress::{
     calibrate::CalibrationSet,
     forward::{self, Reference},
     linalg::Team,
+    model::Model,
     package::{self, Opened},
     pipeline::{PipelineError, Quantize, Quantized},
     progress::{Progress, Silent},
-    model::Model,
     quantize::{CodeChoice, Effort, RoundingTarget, Settings},
     tensor::Bytes,
     transform,
@@ -231,9 +231,8 @@ fn a_vendors_package_keeps_its_activation_grids() {
     let team = Team::new(2);
     let logits = |model: &Model| forward::logits(model, &Reference, &ids(100, 48), &team).unwrap();
     let float = logits(&opened.model);
-    let error = |model: &Model| {
-        (logits(model) - &float).iter().map(|x| f64::from(*x).powi(2)).sum::<f64>()
-    };
+    let error =
+        |model: &Model| (logits(model) - &float).iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
     let (fine, coarse) = (package("w8a16"), package("w8a8"));
     for (model, bits) in [(&fine, 16), (&coarse, 8)] {
         let grids = &model.weights.activations;

@@ -68,6 +68,7 @@ fn windows() -> Vec<Vec<u32>> {
     (0..2).map(|w| (0..24).map(|t| (t * 7 + w * 5 + t * w) % 61).collect()).collect()
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the form that allocation asks for")]
 fn block(model: &Model, block: usize) -> Result<Tensors, PipelineError> {
     let inside = model.spec.tensors.iter().filter(|it| it.block == Some(block));
     Ok(inside.map(|it| (it.name.clone(), model.weights.raw[&it.name].clone())).collect())

@@ -29,7 +29,7 @@ enum Side {
 #[derive(Clone, Debug)]
 struct Codes {
     layout: Layout,
-    codes: Vec<u8>,
+    bytes: Vec<u8>,
     scales: Vec<u16>,
     zeros: Vec<u8>,
 }
@@ -162,7 +162,7 @@ impl Side {
         match self {
             Self::Numbers(all) => spread(all, heads, capacity),
             Self::Codes(all) => {
-                spread(&mut all.codes, heads, capacity.clone());
+                spread(&mut all.bytes, heads, capacity.clone());
                 spread(&mut all.scales, heads, capacity.clone());
                 spread(&mut all.zeros, heads, capacity);
             }
@@ -185,7 +185,7 @@ impl Codes {
     fn new(layout: Layout, rows: usize) -> Self {
         Self {
             layout,
-            codes: vec![0; rows * layout.code_bytes()],
+            bytes: vec![0; rows * layout.code_bytes()],
             scales: vec![0; rows * layout.scales()],
             zeros: vec![0; rows * layout.zeros()],
         }
@@ -196,7 +196,7 @@ impl Codes {
         let layout = self.layout;
         Rows {
             layout,
-            codes: &self.codes[of(layout.code_bytes())],
+            codes: &self.bytes[of(layout.code_bytes())],
             scales: &self.scales[of(layout.scales())],
             zeros: &self.zeros[of(layout.zeros())],
         }
@@ -207,7 +207,7 @@ impl Codes {
         let of = |per: usize| row * per..(row + 1) * per;
         RowMut {
             layout,
-            codes: &mut self.codes[of(layout.code_bytes())],
+            codes: &mut self.bytes[of(layout.code_bytes())],
             scales: &mut self.scales[of(layout.scales())],
             zeros: &mut self.zeros[of(layout.zeros())],
         }

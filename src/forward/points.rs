@@ -72,7 +72,10 @@ impl Point {
         key.push_str(self.name());
         match expert {
             None => {}
-            Some(Expert::Routed(expert)) => key.push_str(&format!(".{expert}")),
+            Some(Expert::Routed(expert)) => {
+                key.push('.');
+                key.push_str(&expert.to_string());
+            }
             Some(Expert::Shared) => key.push_str(".shared"),
         }
         key

@@ -52,9 +52,8 @@ pub(super) fn bases(settings: &Settings, wanted: &transform::Settings) -> Vec<tr
     let bits = preset.map_or(8, |it| it.weight_bits);
     let coarse = bits == 4 && settings.group_size_for(bits) == GroupSize::Channel;
     let offered = match settings.preset {
-        Effort::VendorStandard => vec![none],
         Effort::Fast if coarse || integers => vec![hadamard],
-        Effort::Fast => vec![none],
+        Effort::Fast | Effort::VendorStandard => vec![none],
         Effort::Balanced | Effort::Best => vec![none, hadamard],
     };
     offered.iter().map(|it| wanted.clone().or(it)).collect()

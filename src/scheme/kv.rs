@@ -202,7 +202,7 @@ fn narrow(codes: &[u8; LANES], scale: f32, zero: f32) -> [[f32; LANES]; 2] {
     [codes.map(|code| number(code & 15)), codes.map(|code| number(code >> 4))]
 }
 
-impl<'a> Rows<'a> {
+impl Rows<'_> {
     /// Each row alone.
     #[inline(always)]
     fn each(self) -> impl Iterator<Item = Self> {

@@ -71,25 +71,7 @@ pub(crate) fn describe(model: &Model, schemes: &Schemes, method: Method) -> Desc
             ));
         }
     }
-    if let Some(transformed) = &model.spec.transformed {
-        let online = [
-            (
-                transformed.head_correction,
-                "the input of the head (--tied-head untie can be loaded)",
-            ),
-            (transformed.down_input, "the inputs of down projections (--rotate-down false)"),
-            (transformed.keys, "queries and keys (--rotate-keys false)"),
-        ];
-        for (_, what) in online.iter().filter(|(is, _)| *is) {
-            beyond.push(format!("a matrix is multiplied at run time to {what}"));
-        }
-    }
-    let grids = model.weights.activations.len();
-    if grids > 0 {
-        beyond.push(format!(
-            "{grids} activations are rounded to static grids, which stand in milm.json only"
-        ));
-    }
+    beyond.extend(run_time_steps(model));
     if integer_inputs > 0 {
         beyond.push(format!(
             "the products of {integer_inputs} weights take int8 activations per token; the standard describes them as float"
@@ -107,6 +89,31 @@ pub(crate) fn describe(model: &Model, schemes: &Schemes, method: Method) -> Desc
         config["quantization_config"]["kv_cache_scheme"] = kv_cache;
     }
     Description { config, beyond }
+}
+
+/// Steps of the forward pass that the standard does not know.
+fn run_time_steps(model: &Model) -> Vec<String> {
+    let mut steps = Vec::new();
+    if let Some(transformed) = &model.spec.transformed {
+        let online = [
+            (
+                transformed.head_correction,
+                "the input of the head (--tied-head untie can be loaded)",
+            ),
+            (transformed.down_input, "the inputs of down projections (--rotate-down false)"),
+            (transformed.keys, "queries and keys (--rotate-keys false)"),
+        ];
+        for (_, what) in online.iter().filter(|(is, _)| *is) {
+            steps.push(format!("a matrix is multiplied at run time to {what}"));
+        }
+    }
+    let grids = model.weights.activations.len();
+    if grids > 0 {
+        steps.push(format!(
+            "{grids} activations are rounded to static grids, which stand in milm.json only"
+        ));
+    }
+    steps
 }
 
 fn quantization(mut groups: Vec<(Key, Group<'_>)>, ignore: &[&str], method: Method) -> Value {
