@@ -7,6 +7,7 @@ use crate::{
     quantize::{self, CodeChoice, Effort, GroupSize, LayerReport, Settings},
     runtime::Kernels,
     scheme::Activations,
+    tensor::{Bytes, RawTensor},
     transform::{self, Evidence, Rotate, Transform},
 };
 use serde::{Deserialize, Serialize};
@@ -114,12 +115,34 @@ impl<'a> Basis<'a> {
     /// The tensors of a block.
     pub(super) fn block(&self, block: usize) -> Result<Tensors, PipelineError> {
         if let Some(transform) = &self.transform {
-            return Ok(transform.block(self.source, block)?);
+            let tensors = transform.block(self.source, block)?.into_iter();
+            return Ok(tensors
+                .map(|(name, raw)| (name.clone(), self.narrowed(&name, raw)))
+                .collect());
         }
         let inside = self.source.spec.tensors.iter().filter(|it| it.block == Some(block));
         let raw = &self.source.weights.raw;
         let stored = inside.filter_map(|it| Some((it.name.clone(), raw.get(&it.name)?.clone())));
         Ok(stored.collect())
+    }
+}
+
+impl Basis<'_> {
+    /// A vector in the type that it has in the source, where that holds its values exactly: gains
+    /// that were folded are ones.
+    fn narrowed(&self, name: &str, raw: RawTensor) -> RawTensor {
+        let source = self.source.weights.raw.get(name).filter(|_| raw.shape.len() == 1);
+        let Some((float, values)) = source.and_then(RawTensor::float_type).zip(raw.to_f32()) else {
+            return raw;
+        };
+        let mut bytes = Vec::new();
+        float.encode(&values, &mut bytes);
+        let mut back = vec![0.0; values.len()];
+        float.decode(&bytes, &mut back);
+        if back != values {
+            return raw;
+        }
+        RawTensor { dtype: float.dtype(), shape: raw.shape, bytes: Bytes::owned(bytes) }
     }
 }
 
