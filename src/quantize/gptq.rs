@@ -6,7 +6,7 @@
 //! error onto the columns that are not rounded yet: with `H⁻¹ = Uᵀ·U` and `e = (w − q) / U_jj`,
 //! the columns after j change by `−e·U[j, j+1..]`. Columns of large diagonal go first
 //! (activation order); the grids of groups are chosen before (static groups), with each column's
-//! error weighted by its diagonal. [`polish`](super::polish) then improves codes and scales.
+//! error weighted by its diagonal. Descent on codes and scales (`polish.rs`) follows.
 use super::{polish::Polish, rtn::Rtn};
 use crate::{
     linalg::{Cholesky, LinalgError, Team, add_assign, factor_damped, matmul_add},
@@ -24,7 +24,7 @@ const ROWS: usize = 32;
 pub struct Rounding {
     /// Grid, type of its scales, and how scales are chosen.
     pub grid: Rtn,
-    /// Rounds of [`polish`](super::polish) after GPTQ.
+    /// Rounds of descent on codes and scales after GPTQ.
     pub sweeps: usize,
 }
 
