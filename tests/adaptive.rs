@@ -24,22 +24,22 @@ use std::{
 };
 
 /// A run over a golden model.
-struct Job<'a> {
+pub(crate) struct Job<'a> {
     opened: &'a Opened,
     settings: Settings,
-    transform: transform::Settings,
+    pub(crate) transform: transform::Settings,
     threads: usize,
     progress: &'a dyn Progress,
     resume: bool,
 }
 
 impl<'a> Job<'a> {
-    fn new(opened: &'a Opened, settings: Settings) -> Self {
+    pub(crate) fn new(opened: &'a Opened, settings: Settings) -> Self {
         let transform = transform::Settings::default();
         Self { opened, settings, transform, threads: 2, progress: &Silent, resume: false }
     }
 
-    fn write(&self, target: &Path) -> Result<Quantized, PipelineError> {
+    pub(crate) fn write(&self, target: &Path) -> Result<Quantized, PipelineError> {
         let window = |window| ids(window, 48);
         let calibration = CalibrationSet {
             windows: (0..12).map(window).collect(),
@@ -62,14 +62,14 @@ impl<'a> Job<'a> {
     }
 }
 
-fn with(change: impl FnOnce(&mut Settings)) -> Settings {
+pub(crate) fn with(change: impl FnOnce(&mut Settings)) -> Settings {
     let mut settings = Settings { group_size: "channel".parse().ok(), ..Settings::default() };
     change(&mut settings);
     settings
 }
 
 /// The mean KL divergence on held-out windows.
-fn kl(job: &Job<'_>) -> f64 {
+pub(crate) fn kl(job: &Job<'_>) -> f64 {
     let top = tempfile::tempdir().unwrap();
     let quantized = job.write(&top.path().join("out")).unwrap();
     quantized.loss.unwrap().divergence.unwrap().kl_mean.value
@@ -78,10 +78,16 @@ fn kl(job: &Job<'_>) -> f64 {
 /// What is told of held-out text is what the package gives: checked by reading it back.
 #[test]
 fn the_loss_that_is_told_is_that_of_the_package() {
+    loss_is_told(with(|_| ()));
+    // Hidden units of MLPs change places behind the walk that measured the loss.
+    loss_is_told(with(|it| it.outliers = Some(0.125)));
+}
+
+fn loss_is_told(settings: Settings) {
     let opened = golden("llama");
     let top = tempfile::tempdir().unwrap();
     let target = top.path().join("out");
-    let told = Job::new(&opened, with(|_| ())).write(&target).unwrap();
+    let told = Job::new(&opened, settings).write(&target).unwrap();
     let package = package::open(target.to_str().unwrap()).unwrap();
     let (team, backend) = (Team::new(2), milm_compress::runtime::Kernels::new());
     let (mut sum, mut count) = (0.0, 0);

@@ -251,7 +251,7 @@ fn plan_table(plan: &Plan, estimate: Estimate) -> String {
     table.set_header(["tensor", "shape", "becomes", "bytes", "bits"]);
     for (name, it) in &plan.tensors {
         let becomes = match (it.scheme, it.role) {
-            (Some(scheme), _) => scheme.weights.to_string(),
+            (Some(scheme), _) => scheme.to_string(),
             (None, Some(_)) => "kept".into(),
             (None, None) => "carried through".into(),
         };

@@ -1,5 +1,8 @@
 //! The weights of a model by name: as a file holds them, or rewritten in memory.
-use crate::scheme::{ActivationGrid, Activations, DecodeError, PartKind, QTensor, TensorScheme};
+use crate::scheme::{
+    ActivationGrid, Activations, PartKind, QTensor, Rounded, SplitTensor, TensorScheme,
+    WeightDecodeError,
+};
 use crate::tensor::{Bytes, RawTensor};
 use std::collections::BTreeMap;
 
@@ -13,6 +16,13 @@ pub enum Weight {
         /// Codes and parameters.
         tensor: QTensor,
         /// How its product sees the input.
+        activations: Activations,
+    },
+    /// On two integer grids.
+    Split {
+        /// Codes and parameters of both.
+        tensor: SplitTensor,
+        /// How its products see the input.
         activations: Activations,
     },
 }
@@ -60,7 +70,7 @@ pub enum WeightError {
         /// Its name.
         name: String,
         /// What is wrong.
-        source: DecodeError,
+        source: WeightDecodeError,
     },
 }
 
@@ -76,11 +86,14 @@ impl WeightStore {
     /// A weight by name. A quantized one is decoded: one byte a code.
     pub fn get(&self, name: &str) -> Result<Weight, WeightError> {
         if let Some((scheme, shape)) = self.quantized.get(name) {
-            let tensor = scheme
-                .weights
-                .decode(*shape, scheme.scale_type, |kind| self.part(name, *scheme, *shape, kind))
+            let activations = scheme.activations;
+            let rounded = scheme
+                .decode(*shape, |kind| self.part(name, *scheme, *shape, kind))
                 .map_err(|source| WeightError::Decode { name: name.to_owned(), source })?;
-            return Ok(Weight::Quantized { tensor, activations: scheme.activations });
+            return Ok(match rounded {
+                Rounded::Whole(tensor) => Weight::Quantized { tensor, activations },
+                Rounded::Split(tensor) => Weight::Split { tensor, activations },
+            });
         }
         let missing = || WeightError::Missing { name: name.to_owned() };
         let raw = self.raw.get(name).ok_or_else(missing)?;
@@ -90,15 +103,18 @@ impl WeightStore {
         }
     }
 
-    /// Puts a weight on a grid in the place of a float one.
-    pub fn quantize(&mut self, name: &str, scheme: TensorScheme, tensor: &QTensor) {
+    /// Puts a weight on its grids in the place of a float one.
+    ///
+    /// # Panics
+    /// When the weight has other outliers than the scheme.
+    pub fn quantize(&mut self, name: &str, scheme: TensorScheme, weight: &Rounded) {
         self.raw.remove(name);
-        for (part, bytes) in scheme.weights.encode(tensor, scheme.scale_type) {
+        for (part, bytes) in scheme.encode(weight) {
             let raw =
                 RawTensor { dtype: part.dtype, shape: part.shape, bytes: Bytes::owned(bytes) };
             self.raw.insert(part_name(name, part.suffix), raw);
         }
-        self.quantized.insert(name.to_owned(), (scheme, tensor.shape));
+        self.quantized.insert(name.to_owned(), (scheme, weight.shape()));
     }
 
     /// Replaces the values of a float tensor, rounded to its type; others are left alone.
@@ -110,12 +126,33 @@ impl WeightStore {
         raw.bytes = Bytes::owned(bytes);
     }
 
+    /// Puts the rows of a weight, or the elements of a vector, in another order: row i becomes what
+    /// row `order[i]` was.
+    ///
+    /// # Panics
+    /// When a row is named that the weight does not have.
+    pub fn move_rows(&mut self, name: &str, order: &[usize]) -> Result<(), WeightError> {
+        let weight = match self.get(name)? {
+            Weight::Quantized { tensor, .. } => Rounded::Whole(tensor.rows(order)),
+            Weight::Split { tensor, .. } => Rounded::Split(tensor.rows(order)),
+            Weight::Dense(raw) => {
+                let row = raw.bytes.len() / raw.shape.first().copied().unwrap_or(1).max(1);
+                let rows = order.iter().flat_map(|at| &raw.bytes[at * row..(at + 1) * row]);
+                let bytes = Bytes::owned(rows.copied().collect());
+                self.raw.insert(name.to_owned(), RawTensor { bytes, ..raw });
+                return Ok(());
+            }
+        };
+        let (scheme, _) = self.quantized[name];
+        self.quantize(name, scheme, &weight);
+        Ok(())
+    }
+
     /// Names of the stored tensors that a weight consists of.
     pub fn part_names(&self, name: &str) -> Vec<String> {
         match self.quantized.get(name) {
             Some((scheme, shape)) => scheme
-                .weights
-                .parts(*shape, scheme.scale_type)
+                .parts(*shape)
                 .unwrap_or_default()
                 .iter()
                 .map(|part| part_name(name, part.suffix))
@@ -135,8 +172,7 @@ impl WeightStore {
 
     fn part(&self, name: &str, scheme: TensorScheme, shape: [usize; 2], kind: PartKind) -> &[u8] {
         scheme
-            .weights
-            .parts(shape, scheme.scale_type)
+            .parts(shape)
             .unwrap_or_default()
             .iter()
             .find(|part| part.kind == kind)
@@ -159,6 +195,7 @@ impl Weight {
         match self {
             Self::Dense(raw) => &raw.shape,
             Self::Quantized { tensor, .. } => &tensor.shape,
+            Self::Split { tensor, .. } => &tensor.shape,
         }
     }
 
@@ -167,6 +204,7 @@ impl Weight {
         match self {
             Self::Dense(raw) => raw.to_f32().expect("dense weights are float"),
             Self::Quantized { tensor, .. } => tensor.dequantize(),
+            Self::Split { tensor, .. } => tensor.dequantize(),
         }
     }
 
@@ -179,6 +217,7 @@ impl Weight {
                 float.decode(&raw.bytes[row * stride..(row + 1) * stride], out);
             }
             Self::Quantized { tensor, .. } => tensor.dequantize_row(row, out),
+            Self::Split { tensor, .. } => tensor.dequantize_row(row, out),
         }
     }
 }

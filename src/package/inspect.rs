@@ -210,6 +210,7 @@ fn figures(
     let stored = match &weight {
         Weight::Dense(raw) => raw.dtype.to_string(),
         Weight::Quantized { tensor, .. } => tensor.scheme.to_string(),
+        Weight::Split { .. } => store.quantized[name].0.to_string(),
     };
     let shape = weight.shape().to_vec();
     let figures = TensorFigures { role, shape, stored, bytes, ..TensorFigures::default() };

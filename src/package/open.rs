@@ -81,7 +81,7 @@ fn check_parts(
     if shape[0] > limit || columns > limit {
         return Err(uneven());
     }
-    for part in weights.parts(shape, scheme.scale_type).ok_or_else(uneven)? {
+    for part in scheme.parts(shape).ok_or_else(uneven)? {
         let tensor = part_name(name, part.suffix);
         let Some(found) = raw.get(&tensor) else {
             return Err(PackageError::MissingPart { tensor });

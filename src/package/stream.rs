@@ -82,7 +82,7 @@ impl Stream<'_> {
         let mut hash = Sha256::new();
         let (row, _) = row_bytes(raw);
         let band = (BAND_BYTES / row.max(1)).max(1);
-        let parts = scheme.weights.parts(shape, scheme.scale_type).unwrap_or_default();
+        let parts = scheme.parts(shape).unwrap_or_default();
         let codes_name = part_name(name, parts.first().map_or("weight", |part| part.suffix));
         for first in (0..rows).step_by(band) {
             let last = (first + band).min(rows);
@@ -98,7 +98,11 @@ impl Stream<'_> {
         }
         for part in parts {
             let bytes = match part.kind {
-                PartKind::Codes => continue,
+                // Weights with outliers are rounded on text, never streamed.
+                PartKind::Codes
+                | PartKind::OutlierCodes
+                | PartKind::OutlierScale
+                | PartKind::OutlierColumns => continue,
                 PartKind::Scale => {
                     let mut bytes = Vec::new();
                     scheme.scale_type.encode(&scales, &mut bytes);

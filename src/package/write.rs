@@ -232,7 +232,7 @@ pub(super) fn quantized_tensors(
 /// The stored tensors that one tensor of the checkpoint becomes.
 fn parts(name: &str, raw: &RawTensor, scheme: Option<TensorScheme>) -> Vec<TensorPlan> {
     let shape = <[usize; 2]>::try_from(raw.shape.as_slice()).ok();
-    let parts = scheme.zip(shape).and_then(|(it, shape)| it.weights.parts(shape, it.scale_type));
+    let parts = scheme.zip(shape).and_then(|(it, shape)| it.parts(shape));
     match parts {
         Some(parts) => parts
             .into_iter()

@@ -315,7 +315,7 @@ impl Quantize<'_> {
             };
             let values = model.weights.get(&name).map_err(QuantizeError::from)?.to_f32();
             let tensor = grid.tensor_on(&values, [out, columns], self.team);
-            model.weights.quantize(&name, scheme, &tensor);
+            model.weights.quantize(&name, scheme, &tensor.into());
         }
         Ok(())
     }

@@ -7,12 +7,17 @@
 //! the columns after j change by `−e·U[j, j+1..]`. Columns of large diagonal go first
 //! (activation order); the grids of groups are chosen before (static groups), with each column's
 //! error weighted by its diagonal. Descent on codes and scales (`polish.rs`) follows.
+//!
+//! Outlier columns lie behind the others, on the last grid of each row, and are rounded last: the
+//! errors of coarse columns move onto fine ones (`QUIK`, arXiv 2310.09259).
 use super::{polish::Polish, rtn::Rtn};
 use crate::{
     linalg::{Cholesky, LinalgError, Team, add_assign, factor_damped, matmul_add},
-    scheme::{QTensor, Qparams},
+    scheme::{IntScheme, OUTLIER_GRID, OutlierColumns, QTensor, Qparams, Rounded, SplitTensor},
+    tensor::FloatType,
 };
 use ndarray::{Array2, ArrayView2, Axis, s};
+use std::ops::Range;
 
 /// Columns whose errors reach the columns behind them in one product.
 const BLOCK: usize = 128;
@@ -28,11 +33,76 @@ pub struct Rounding {
     pub sweeps: usize,
 }
 
+/// Which columns of a row share a grid: groups of the base, and one of outliers behind them.
+#[derive(Clone, Copy)]
+pub(super) struct Grids {
+    base: Rtn,
+    /// Columns of the base.
+    columns: usize,
+    /// Columns of a group of the base.
+    size: usize,
+    /// Groups of the base.
+    groups: usize,
+    outliers: usize,
+}
+
+impl Grids {
+    fn new(base: Rtn, columns: usize, outliers: usize) -> Self {
+        let groups = base.scheme.groups(columns).expect("the group size divides the columns");
+        Self { base, columns, size: base.scheme.group_size(columns), groups, outliers }
+    }
+
+    /// Grids of a row.
+    pub(super) fn count(self) -> usize {
+        self.groups + usize::from(self.outliers > 0)
+    }
+
+    /// The grid of a column.
+    pub(super) fn of(self, column: usize) -> usize {
+        if column < self.columns { column / self.size } else { self.groups }
+    }
+
+    /// The columns of a grid.
+    pub(super) fn span(self, grid: usize) -> Range<usize> {
+        if grid < self.groups {
+            return grid * self.size..(grid + 1) * self.size;
+        }
+        self.columns..self.columns + self.outliers
+    }
+
+    pub(super) fn scheme(self, column: usize) -> IntScheme {
+        if column < self.columns { self.base.scheme } else { OUTLIER_GRID }
+    }
+
+    pub(super) fn scale_type(self) -> FloatType {
+        self.base.scale_type
+    }
+
+    /// Chooses the grids of rows, `values` `[rows, in]`, with each column's squared errors
+    /// weighted.
+    fn search(self, values: &[f32], weights: &[f32], scales: &mut [f32], zero_points: &mut [i8]) {
+        let fine = Rtn { scheme: OUTLIER_GRID, ..self.base };
+        let (coarse_weights, fine_weights) = weights.split_at(self.columns);
+        let mut zero_points = zero_points.chunks_mut(self.count());
+        for (values, scales) in values.chunks(weights.len()).zip(scales.chunks_mut(self.count())) {
+            let (base, outliers) = values.split_at(self.columns);
+            let (coarse, last) = scales.split_at_mut(self.groups);
+            let zeros = zero_points.next().unwrap_or_default();
+            let zeros = zeros.get_mut(..self.groups).unwrap_or_default();
+            self.base.search(base, coarse_weights, (coarse, zeros));
+            fine.search(outliers, fine_weights, (last, &mut []));
+        }
+    }
+}
+
 /// The inputs of a layer, made ready to round any weight that reads them.
 pub struct Hessian {
+    /// Columns that are kept finer. Where there are some, all columns are in the order of
+    /// [`OutlierColumns::order`].
+    outliers: Option<OutlierColumns>,
     /// Columns in the order in which they are rounded.
     order: Vec<usize>,
-    /// H with its damping, `[in, in]`, in the order of the weight's columns.
+    /// H with its damping, `[in, in]`.
     damped: Array2<f32>,
     /// U with `H⁻¹ = Uᵀ·U`, in the order of rounding; the upper triangle.
     upper: Array2<f32>,
@@ -43,11 +113,23 @@ pub struct Hessian {
 impl Hessian {
     /// Factors `h`, `[in, in]`, of which the upper triangle is read. Damping is raised step by
     /// step where it does not suffice.
-    pub fn new(h: ArrayView2<'_, f32>, damping: f64) -> Result<Self, LinalgError> {
+    pub fn new(
+        h: ArrayView2<'_, f32>,
+        damping: f64,
+        outliers: Option<OutlierColumns>,
+    ) -> Result<Self, LinalgError> {
         let n = h.nrows();
-        let full = Array2::from_shape_fn((n, n), |(i, j)| f64::from(h[[i.min(j), i.max(j)]]));
+        let places = outliers.as_ref().map_or_else(|| (0..n).collect(), OutlierColumns::order);
+        let full = Array2::from_shape_fn((n, n), |(i, j)| {
+            let (i, j) = (places[i], places[j]);
+            f64::from(h[[i.min(j), i.max(j)]])
+        });
         let mut order: Vec<usize> = (0..n).collect();
-        order.sort_by(|a, b| full[[*b, *b]].total_cmp(&full[[*a, *a]]).then(a.cmp(b)));
+        let base = outliers.as_ref().map_or(n, OutlierColumns::base);
+        order.sort_by(|a, b| {
+            let larger = full[[*b, *b]].total_cmp(&full[[*a, *a]]);
+            (*a >= base).cmp(&(*b >= base)).then(larger).then(a.cmp(b))
+        });
         let ordered = Array2::from_shape_fn((n, n), |(i, j)| full[[order[i], order[j]]]);
         let factored = factor_damped(ordered.view(), damping)?;
         drop(ordered);
@@ -55,7 +137,8 @@ impl Hessian {
         let mut damped = full;
         damped.diag_mut().mapv_inplace(|d| d + factored.lambda);
         let damped = damped.mapv(|x| x as f32);
-        Ok(Self { order, damped, upper, damping: factored.damping, raised: factored.steps })
+        let (damping, raised) = (factored.damping, factored.steps);
+        Ok(Self { outliers, order, damped, upper, damping, raised })
     }
 
     /// Damping that was used, relative to the mean of H's diagonal.
@@ -72,27 +155,27 @@ impl Hessian {
     ///
     /// # Panics
     /// When the weight has other columns than H, or the group size does not divide them.
-    pub fn round(&self, weight: &Array2<f32>, rounding: Rounding, team: &Team) -> QTensor {
+    pub fn round(&self, weight: &Array2<f32>, rounding: Rounding, team: &Team) -> Rounded {
         let (out, columns) = weight.dim();
         assert_eq!(columns, self.order.len(), "columns of the weight and of H");
-        let scheme = rounding.grid.scheme;
-        let groups = scheme.groups(columns).expect("the group size divides the columns");
-        let mut tensor = QTensor {
-            scheme,
-            shape: [out, columns],
-            codes: vec![0; out * columns],
-            scales: vec![0.0; out * groups],
-            zero_points: vec![0; if scheme.symmetric { 0 } else { out * groups }],
-        };
+        let places = self.outliers.as_ref().map(OutlierColumns::order);
+        let moved = places.map(|places| weight.select(Axis(1), &places));
+        let weight = moved.as_ref().unwrap_or(weight);
+        let base = self.outliers.as_ref().map_or(columns, OutlierColumns::base);
+        let grids = Grids::new(rounding.grid, base, columns - base);
+        let count = grids.count();
+        let zeros = if rounding.grid.scheme.symmetric { 0 } else { count };
+        let mut codes = vec![0; out * columns];
+        let mut scales = vec![0.0; out * count];
+        let mut zero_points = vec![0; out * zeros];
         let diagonal: Vec<f32> = self.damped.diag().to_vec();
-        let zeros = if scheme.symmetric { 0 } else { ROWS * groups };
-        let mut zero_points = tensor.zero_points.chunks_mut(zeros.max(1));
+        let mut zeros = zero_points.chunks_mut((ROWS * zeros).max(1));
         let tasks: Vec<Tile<'_>> = weight
             .axis_chunks_iter(Axis(0), ROWS)
-            .zip(tensor.codes.chunks_mut(ROWS * columns))
-            .zip(tensor.scales.chunks_mut(ROWS * groups))
+            .zip(codes.chunks_mut(ROWS * columns))
+            .zip(scales.chunks_mut(ROWS * count))
             .map(|((weight, codes), scales)| {
-                let zero_points = zero_points.next().unwrap_or_default();
+                let zero_points = zeros.next().unwrap_or_default();
                 Tile { weight, codes, scales, zero_points }
             })
             .collect();
@@ -100,19 +183,22 @@ impl Hessian {
             let weight = tile.weight;
             let values = weight.as_standard_layout();
             let values = values.as_slice().expect("standard layout");
-            rounding.grid.search(values, &diagonal, (tile.scales, tile.zero_points));
-            self.compensate(&mut tile, rounding.grid);
-            let polish = Polish { grid: rounding.grid, hessian: &self.damped };
+            grids.search(values, &diagonal, tile.scales, tile.zero_points);
+            self.compensate(&mut tile, grids);
+            let polish = Polish { grids, hessian: &self.damped };
             polish.run(values, (tile.codes, tile.scales, tile.zero_points), rounding.sweeps);
         });
-        tensor
+        let scheme = rounding.grid.scheme;
+        let whole = QTensor { scheme, shape: [out, columns], codes, scales, zero_points };
+        match &self.outliers {
+            None => whole.into(),
+            Some(outliers) => parted(outliers.clone(), &whole, grids).into(),
+        }
     }
 
     /// GPTQ over some rows whose grids are chosen.
-    fn compensate(&self, tile: &mut Tile<'_>, grid: Rtn) {
+    fn compensate(&self, tile: &mut Tile<'_>, grids: Grids) {
         let (rows, columns) = tile.weight.dim();
-        let groups = tile.scales.len() / rows.max(1);
-        let size = columns / groups.max(1);
         let mut w =
             Array2::from_shape_fn((rows, columns), |(row, j)| tile.weight[[row, self.order[j]]]);
         for first in (0..columns).step_by(BLOCK) {
@@ -125,14 +211,15 @@ impl Hessian {
                 let errors = errors.as_slice_mut().expect("rows are contiguous");
                 for j in first..last {
                     let column = self.order[j];
-                    let at = row * groups + column / size;
+                    let scheme = grids.scheme(column);
+                    let at = row * grids.count() + grids.of(column);
                     let zero_point = tile.zero_points.get(at).copied().unwrap_or(0);
                     let q = Qparams { scale: tile.scales[at], zero_point };
-                    let code = grid.scheme.quantize(w[j], q);
+                    let code = scheme.quantize(w[j], q);
                     tile.codes[row * columns + column] = code;
                     let upper = self.upper.row(j);
                     let upper = upper.to_slice().expect("rows are contiguous");
-                    let error = (grid.scheme.dequantize(code, q) - w[j]) / upper[j];
+                    let error = (scheme.dequantize(code, q) - w[j]) / upper[j];
                     errors[j - first] = error;
                     add_assign(&mut w[j + 1..last], &upper[j + 1..last], error);
                 }
@@ -141,6 +228,34 @@ impl Hessian {
             matmul_add(errors.view(), behind, w.slice_mut(s![.., last..]));
         }
     }
+}
+
+/// Takes codes and grids of rows apart where the outliers begin.
+fn parted(outliers: OutlierColumns, whole: &QTensor, grids: Grids) -> SplitTensor {
+    let [rows, columns] = whole.shape;
+    let scales = Array2::from_shape_fn((rows, grids.count()), |(row, grid)| {
+        whole.scales[row * grids.count() + grid]
+    });
+    let codes = |of: Range<usize>| {
+        let rows = whole.codes.chunks(columns.max(1));
+        rows.flat_map(|row| row[of.clone()].iter().copied()).collect()
+    };
+    let zeros = whole.zero_points.chunks(grids.count());
+    let base = QTensor {
+        scheme: whole.scheme,
+        shape: [rows, grids.columns],
+        codes: codes(0..grids.columns),
+        scales: scales.slice(s![.., ..grids.groups]).iter().copied().collect(),
+        zero_points: zeros.flat_map(|row| row[..grids.groups].iter().copied()).collect(),
+    };
+    let fine = QTensor {
+        scheme: OUTLIER_GRID,
+        shape: [rows, grids.outliers],
+        codes: codes(grids.columns..columns),
+        scales: scales.slice(s![.., grids.groups..]).iter().copied().collect(),
+        zero_points: Vec::new(),
+    };
+    SplitTensor::new(outliers, base, fine)
 }
 
 /// Some rows of a weight and what becomes of them.
@@ -154,17 +269,20 @@ struct Tile<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        quantize::Method,
-        scheme::{Granularity, IntScheme},
-        tensor::FloatType,
-    };
+    use crate::{quantize::Method, scheme::Granularity};
     use ndarray::array;
 
     fn rounding(granularity: Granularity, sweeps: usize) -> Rounding {
         let scheme = IntScheme { bits: 4, symmetric: true, granularity };
         let grid = Rtn { scheme, scale_type: FloatType::F32, method: Method::Mse };
         Rounding { grid, sweeps }
+    }
+
+    fn whole(rounded: Rounded) -> QTensor {
+        match rounded {
+            Rounded::Whole(tensor) => tensor,
+            Rounded::Split(_) => panic!("no outliers were asked for"),
+        }
     }
 
     /// Tokens of correlated inputs, `[tokens, columns]`, and a weight `[rows, columns]`.
@@ -177,7 +295,7 @@ mod tests {
     }
 
     /// `tr((W − Q)·H·(W − Q)ᵀ)` over the tokens themselves.
-    fn output_error(x: &Array2<f32>, w: &Array2<f32>, q: &QTensor) -> f64 {
+    fn output_error(x: &Array2<f32>, w: &Array2<f32>, q: &Rounded) -> f64 {
         let q = Array2::from_shape_vec(w.dim(), q.dequantize()).unwrap();
         (w - &q).dot(&x.t()).iter().map(|e| f64::from(*e).powi(2)).sum()
     }
@@ -191,27 +309,69 @@ mod tests {
         let w = array![[3.3_f32, 2.4, -8.0]];
         let mut rounding = rounding(Granularity::Channel, 0);
         rounding.grid.method = Method::Minmax;
-        let hessian = Hessian::new(h.view(), 0.0).unwrap();
-        let q = hessian.round(&w, rounding, &Team::new(1));
+        let hessian = Hessian::new(h.view(), 0.0, None).unwrap();
+        let q = whole(hessian.round(&w, rounding, &Team::new(1)));
         assert_eq!((q.codes, q.scales), (vec![4, 2, -8], vec![1.0]));
         let apart = Array2::from_diag(&h.diag());
-        let q = Hessian::new(apart.view(), 0.0).unwrap().round(&w, rounding, &Team::new(1));
+        let hessian = Hessian::new(apart.view(), 0.0, None).unwrap();
+        let q = whole(hessian.round(&w, rounding, &Team::new(1)));
         assert_eq!(q.codes, [3, 2, -8], "without correlation each code is the nearest");
     }
 
     #[test]
     fn outputs_err_less_than_with_the_nearest_codes_and_descent_helps() {
         let (x, w) = case(300, 64, 40);
-        let hessian = Hessian::new(x.t().dot(&x).view(), 0.01).unwrap();
+        let hessian = Hessian::new(x.t().dot(&x).view(), 0.01, None).unwrap();
         for granularity in [Granularity::Channel, Granularity::Group(32)] {
             let error = |sweeps| {
                 let q = hessian.round(&w, rounding(granularity, sweeps), &Team::new(2));
                 output_error(&x, &w, &q)
             };
             let values = w.as_slice().unwrap();
-            let nearest = rounding(granularity, 0).grid.tensor(values, [40, 64]);
+            let nearest = rounding(granularity, 0).grid.tensor(values, [40, 64]).into();
             let (nearest, once, polished) = (output_error(&x, &w, &nearest), error(0), error(5));
             assert!(once < nearest && polished < once, "{nearest} {once} {polished}");
+        }
+    }
+
+    #[test]
+    fn outliers_are_nearest_where_inputs_are_independent() {
+        let (_, w) = case(10, 40, 5);
+        let columns = OutlierColumns::new(40, vec![2, 5, 6, 7, 20, 21, 22, 39]).unwrap();
+        let identity = Array2::<f32>::eye(40);
+        let hessian = Hessian::new(identity.view(), 0.0, Some(columns.clone())).unwrap();
+        let rounding = rounding(Granularity::Group(16), 0);
+        let order = columns.order();
+        let nearest = |places: &[usize], grid: Rtn| {
+            let values: Vec<f32> = (0..5)
+                .flat_map(|row| places.iter().map(move |at| (row, *at)))
+                .map(|at| w[at])
+                .collect();
+            grid.tensor(&values, [5, places.len()])
+        };
+        let fine = Rtn { scheme: OUTLIER_GRID, ..rounding.grid };
+        let want = SplitTensor::new(
+            columns,
+            nearest(&order[..32], rounding.grid),
+            nearest(&order[32..], fine),
+        );
+        assert_eq!(hessian.round(&w, rounding, &Team::new(2)), want.into());
+    }
+
+    #[test]
+    fn outliers_take_over_errors_of_the_other_columns() {
+        let (x, w) = case(300, 64, 40);
+        let h = x.t().dot(&x);
+        let columns = OutlierColumns::new(64, (0..64).step_by(8).collect()).unwrap();
+        let round = |columns: Option<OutlierColumns>, sweeps| {
+            let hessian = Hessian::new(h.view(), 0.01, columns).unwrap();
+            let rounding = rounding(Granularity::Channel, sweeps);
+            output_error(&x, &w, &hessian.round(&w, rounding, &Team::new(2)))
+        };
+        for sweeps in [0, 3] {
+            let (plain, split) = (round(None, sweeps), round(Some(columns.clone()), sweeps));
+            // An eighth of the columns errs hardly at all; compensation takes more than that share.
+            assert!(split < 0.875 * plain, "{plain} {split}");
         }
     }
 
@@ -220,7 +380,7 @@ mod tests {
         let (x, w) = case(300, 64, 40);
         let other = Array2::from_shape_fn((300, 64), |(t, j)| x[[t, (j * 29 + 7) % 64]]);
         let error = |inputs: &Array2<f32>| {
-            let hessian = Hessian::new(inputs.t().dot(inputs).view(), 0.01).unwrap();
+            let hessian = Hessian::new(inputs.t().dot(inputs).view(), 0.01, None).unwrap();
             let q = hessian.round(&w, rounding(Granularity::Channel, 3), &Team::new(1));
             output_error(&x, &w, &q)
         };
@@ -230,7 +390,7 @@ mod tests {
     #[test]
     fn the_number_of_threads_does_not_change_a_code() {
         let (x, w) = case(100, 96, 150);
-        let hessian = Hessian::new(x.t().dot(&x).view(), 0.01).unwrap();
+        let hessian = Hessian::new(x.t().dot(&x).view(), 0.01, None).unwrap();
         let round =
             |threads| hessian.round(&w, rounding(Granularity::Group(32), 2), &Team::new(threads));
         assert_eq!(round(1), round(2));
@@ -242,16 +402,19 @@ mod tests {
         let (mut x, w) = case(100, 32, 8);
         x.column_mut(5).fill(0.0);
         x.row_mut(0).fill(0.0);
-        let hessian = Hessian::new(x.t().dot(&x).view(), 0.01).unwrap();
+        let hessian = Hessian::new(x.t().dot(&x).view(), 0.01, None).unwrap();
         let q = hessian.round(&w, rounding(Granularity::Channel, 2), &Team::new(1));
         assert!(q.dequantize().iter().all(|x| x.is_finite()));
         let nothing = Array2::<f32>::zeros((4, 4));
-        assert!(matches!(Hessian::new(nothing.view(), 0.01), Err(LinalgError::NotPositive { .. })));
+        assert!(matches!(
+            Hessian::new(nothing.view(), 0.01, None),
+            Err(LinalgError::NotPositive { .. })
+        ));
     }
 
     #[test]
     fn twins_raise_the_damping_and_say_so() {
-        let hessian = Hessian::new(Array2::<f32>::ones((2, 2)).view(), 0.0).unwrap();
+        let hessian = Hessian::new(Array2::<f32>::ones((2, 2)).view(), 0.0, None).unwrap();
         assert!(hessian.raised() > 0 && hessian.damping() > 0.0);
     }
 }

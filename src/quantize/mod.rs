@@ -9,6 +9,8 @@ mod choices;
 mod error;
 mod gptq;
 mod knapsack;
+mod layer;
+mod outliers;
 mod plan;
 mod polish;
 mod rounding;

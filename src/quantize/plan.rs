@@ -126,7 +126,9 @@ pub fn plan(model: &Model, settings: &Settings) -> Result<Plan, QuantizeError> {
     for matcher in &matchers {
         check_rule(matcher, &specs, model)?;
     }
-    let chooser = Chooser { settings, preset: settings.preset()?, matchers, tied: model.spec.tied };
+    let (preset, outliers) = (settings.preset()?, settings.outlier_share()?);
+    let tied = model.spec.tied;
+    let chooser = Chooser { settings, preset, matchers, tied, outliers };
     let mut plan = Plan::default();
     let mut uneven: Vec<(String, usize, usize)> = Vec::new();
     for (name, raw) in &model.weights.raw {
@@ -136,6 +138,7 @@ pub fn plan(model: &Model, settings: &Settings) -> Result<Plan, QuantizeError> {
             scheme = chooser.scheme(spec, raw)?;
             if let Some(chosen) = &mut scheme {
                 chooser.fit(name, columns, chosen, &mut uneven);
+                chooser.keep_apart(spec, columns, chosen);
             }
         }
         plan.tensors.insert(name.clone(), planned(spec.map(|it| it.role), raw, scheme));
@@ -150,7 +153,7 @@ pub fn plan(model: &Model, settings: &Settings) -> Result<Plan, QuantizeError> {
 fn planned(role: Option<Role>, raw: &RawTensor, scheme: Option<TensorScheme>) -> Planned {
     let source_bytes = raw.bytes.len() as u64;
     let parts = scheme.zip(<[usize; 2]>::try_from(raw.shape.as_slice()).ok());
-    let parts = parts.and_then(|(it, shape)| it.weights.parts(shape, it.scale_type));
+    let parts = parts.and_then(|(it, shape)| it.parts(shape));
     let bytes =
         parts.map_or(source_bytes, |parts| parts.iter().map(|part| part.bytes as u64).sum());
     Planned { role, shape: raw.shape.clone(), scheme, source_bytes, bytes }
@@ -162,6 +165,8 @@ struct Chooser<'a> {
     preset: &'static Preset,
     matchers: Vec<Matcher<'a>>,
     tied: bool,
+    /// Share of columns that are kept at int8.
+    outliers: Option<f64>,
 }
 
 impl Chooser<'_> {
@@ -204,7 +209,7 @@ impl Chooser<'_> {
             GroupSize::Of(size) => Granularity::Group(size),
         };
         let weights = IntScheme { bits, symmetric: !self.settings.asymmetric, granularity };
-        Ok(Some(TensorScheme { weights, scale_type, activations }))
+        Ok(Some(TensorScheme { weights, scale_type, activations, outliers: 0 }))
     }
 
     /// Embeddings and head unless a rule says otherwise.
@@ -233,6 +238,23 @@ impl Chooser<'_> {
             GroupFallback::Error => {
                 uneven.push((name.to_owned(), columns, scheme.weights.group_size(columns)));
             }
+        }
+    }
+
+    /// Keeps some columns of an int4 weight in a block at int8: whole groups, or eights where a row
+    /// is one group.
+    fn keep_apart(&self, spec: &TensorSpec, columns: usize, scheme: &mut TensorScheme) {
+        let Some(share) = self.outliers else { return };
+        if scheme.weights.bits != 4 || !spec.role.is_block_linear() {
+            return;
+        }
+        let unit = match scheme.weights.granularity {
+            Granularity::Channel => 8,
+            Granularity::Group(size) => size,
+        };
+        let count = (share * columns as f64 / unit as f64).round().max(1.0) as usize * unit;
+        if count < columns {
+            scheme.outliers = count;
         }
     }
 }
@@ -283,7 +305,7 @@ fn check_names(plan: &Plan) -> Result<(), QuantizeError> {
         let (Some(scheme), &[out, columns]) = (tensor.scheme, tensor.shape.as_slice()) else {
             continue;
         };
-        for part in scheme.weights.parts([out, columns], scheme.scale_type).unwrap_or_default() {
+        for part in scheme.parts([out, columns]).unwrap_or_default() {
             let part = part_name(name, part.suffix);
             if part != *name && plan.tensors.contains_key(&part) {
                 return Err(QuantizeError::NameTaken { tensor: part });

@@ -5,7 +5,7 @@
 //! the scale of a group with centered codes c changes it by `−2·δ·c·g + δ²·c·H·cᵀ`: the best is
 //! `δ = c·g / (c·H·cᵀ)`, rounded to the type of the scales and kept where it lowers the error.
 //! (The same descent finds lattice points in `LDLQ`'s greedy passes, arXiv 2307.13304.)
-use super::rtn::Rtn;
+use super::gptq::Grids;
 use crate::{
     linalg::{add_assign, matmul},
     scheme::Qparams,
@@ -16,7 +16,7 @@ use ndarray::{Array2, ArrayView2, s};
 /// What a descent needs.
 #[derive(Clone, Copy)]
 pub(super) struct Polish<'a> {
-    pub(super) grid: Rtn,
+    pub(super) grids: Grids,
     /// H with its damping, `[in, in]`.
     pub(super) hessian: &'a Array2<f32>,
 }
@@ -35,17 +35,13 @@ impl Polish<'_> {
         }
         let rows = values.len() / columns;
         let mut state = State {
-            grid: self.grid,
+            grids: self.grids,
             hessian: self.hessian,
             gradient: Array2::zeros((rows, columns)),
             codes,
             scales,
             zero_points,
-            groups: 0,
-            size: 0,
         };
-        state.groups = state.scales.len() / rows;
-        state.size = columns / state.groups;
         let residual = Array2::from_shape_fn((rows, columns), |(row, j)| {
             values[row * columns + j] - state.value(row, j)
         });
@@ -61,36 +57,34 @@ impl Polish<'_> {
 
 /// Rows in work.
 struct State<'a> {
-    grid: Rtn,
+    grids: Grids,
     hessian: &'a Array2<f32>,
     /// `(W − Q)·H`, `[rows, in]`.
     gradient: Array2<f32>,
     codes: &'a mut [i8],
     scales: &'a mut [f32],
     zero_points: &'a [i8],
-    groups: usize,
-    size: usize,
 }
 
 impl State<'_> {
     fn qparams(&self, row: usize, column: usize) -> Qparams {
-        let at = row * self.groups + column / self.size;
+        let at = row * self.grids.count() + self.grids.of(column);
         let zero_point = self.zero_points.get(at).copied().unwrap_or(0);
         Qparams { scale: self.scales[at], zero_point }
     }
 
     fn value(&self, row: usize, column: usize) -> f32 {
         let code = self.codes[row * self.hessian.nrows() + column];
-        self.grid.scheme.dequantize(code, self.qparams(row, column))
+        self.grids.scheme(column).dequantize(code, self.qparams(row, column))
     }
 
     /// One pass over the scales, group by group.
     fn scales(&mut self) {
         let (rows, columns) = self.gradient.dim();
         let mut moved = Array2::<f32>::zeros((rows, columns));
-        for group in 0..self.groups {
-            let here = group * self.size..(group + 1) * self.size;
-            let centered = Array2::from_shape_fn((rows, self.size), |(row, j)| {
+        for group in 0..self.grids.count() {
+            let here = self.grids.span(group);
+            let centered = Array2::from_shape_fn((rows, here.len()), |(row, j)| {
                 let zero_point = self.qparams(row, here.start).zero_point;
                 f32::from(self.codes[row * columns + here.start + j]) - f32::from(zero_point)
             });
@@ -100,12 +94,13 @@ impl State<'_> {
                 let codes = centered.row(row);
                 let b = codes.dot(&self.gradient.slice(s![row, here.clone()]));
                 let a = codes.dot(&moved.slice(s![row, here.clone()]));
-                let scale = self.scales[row * self.groups + group];
-                let wanted = round_to(self.grid.scale_type, scale + b / a);
+                let at = row * self.grids.count() + group;
+                let scale = self.scales[at];
+                let wanted = round_to(self.grids.scale_type(), scale + b / a);
                 let step = wanted - scale;
                 let gain = 2.0 * step * b - step * step * a;
                 if gain > 0.0 && wanted.is_finite() && wanted.abs() > 0.0 {
-                    self.scales[row * self.groups + group] = wanted;
+                    self.scales[at] = wanted;
                     let moved = moved.row(row);
                     let moved = moved.to_slice().expect("rows are contiguous");
                     add_assign(gradient(&mut self.gradient, row), moved, -step);
@@ -124,7 +119,7 @@ impl State<'_> {
             for row in 0..rows {
                 let q = self.qparams(row, j);
                 let best = self.value(row, j) + self.gradient[[row, j]] / hessian[j];
-                let code = self.grid.scheme.quantize(best, q);
+                let code = self.grids.scheme(j).quantize(best, q);
                 let old = &mut self.codes[row * columns + j];
                 if code != *old {
                     let step = (f32::from(code) - f32::from(*old)) * q.scale;

@@ -44,6 +44,9 @@ pub struct LayerReport {
     pub raised: u32,
     /// Tokens that the input was seen for.
     pub tokens: u64,
+    /// Columns that were kept at int8.
+    #[serde(default)]
+    pub outliers: usize,
     /// The layer saw too few tokens and was rounded to nearest.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub nearest: bool,

@@ -45,6 +45,11 @@ pub struct Settings {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sweeps: Option<usize>,
+    /// Share of the columns of each int4 weight in blocks that is kept at int8, e.g. 0.0625: those
+    /// that rounding costs most
+    #[arg(long, value_name = "SHARE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outliers: Option<f64>,
     /// Bits of embeddings and head, one scale per row; 4 follows the scheme
     #[arg(long, value_enum, default_value_t)]
     pub embeddings: Embeddings,
@@ -88,6 +93,7 @@ impl Default for Settings {
             target_damping: 0.3,
             damping: 0.01,
             sweeps: None,
+            outliers: None,
             embeddings: Embeddings::default(),
             kv_cache: KvPrecision::default(),
             avg_bits: None,
@@ -144,6 +150,24 @@ impl Settings {
             Effort::Fast | Effort::VendorStandard => CodeChoice::Nearest,
             Effort::Balanced | Effort::Best => CodeChoice::Adaptive,
         })
+    }
+
+    /// The share of columns that is kept at int8, if there is one and the other settings allow it.
+    pub fn outlier_share(&self) -> Result<Option<f64>, QuantizeError> {
+        let Some(share) = self.outliers else { return Ok(None) };
+        let wrong = |found: String, expected| Err(QuantizeError::Value { found, expected });
+        if !(share > 0.0 && share <= 0.5) {
+            return wrong(share.to_string(), "a share of columns above 0 and up to 0.5");
+        }
+        if self.rounding() == CodeChoice::Nearest {
+            let found = "outliers with rounding nearest".to_owned();
+            return wrong(found, "possible: outliers are chosen on text (--rounding adaptive)");
+        }
+        if self.has_budget() {
+            let found = "outliers within a budget of bits or bytes".to_owned();
+            return wrong(found, "possible: a budget chooses among group sizes and bits only");
+        }
+        Ok(Some(share))
     }
 
     /// The group size, or its default for codes of `bits`.

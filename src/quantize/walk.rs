@@ -3,18 +3,20 @@
 use super::{
     Hessian, LayerReport, Plan, QuantizeError, Rounding, RoundingSettings, RoundingTarget,
     advance::{advance, check},
+    layer::{Layer, Sums},
+    outliers,
     rtn::Rtn,
 };
 use crate::{
     calibrate::HiddenStates,
     forward::{Backend, BlockWeights, Half, NoTap, Reference, Runner, Site},
-    linalg::{Team, accumulate_cross, accumulate_gram, least_squares, mirror},
+    linalg::{Team, mirror},
     model::{Expert, Mlp, Model, ModelSpec, Part, Role, Tensors, WeightStore},
     progress::Progress,
     scheme::{KvPrecision, TensorScheme},
 };
-use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate, s};
-use std::collections::BTreeMap;
+use ndarray::{Array2, ArrayView2};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The residual streams between two blocks.
 #[derive(Clone, Debug)]
@@ -70,19 +72,6 @@ impl Stage {
     }
 }
 
-/// Sums over tokens of one input.
-struct Sums {
-    /// Σ x̂ x̂ᵀ, `[in, in]`; the upper triangle.
-    inputs: Array2<f32>,
-    /// Σ t x̂ᵀ, `[targets, in]`, with t the float model's input or what the layer should give.
-    cross: Option<Array2<f32>>,
-    /// Σ x̂, `[in]`.
-    input_sum: Array1<f64>,
-    /// Σ t, `[targets]`.
-    target_sum: Array1<f64>,
-    tokens: u64,
-}
-
 type Seen = BTreeMap<Option<Expert>, Sums>;
 
 /// A block of the quantized model in the making.
@@ -120,6 +109,7 @@ impl RoundingWalk<'_> {
             }
         }
         layers.extend(self.unseen(&mut model, block)?);
+        outliers::put_last(&mut model, block)?;
         Ok(RoundedBlock { weights: model.weights, layers })
     }
 
@@ -134,9 +124,12 @@ impl RoundingWalk<'_> {
             }
             let Some((scheme, shape)) = self.plan.scheme(&tensor) else { continue };
             let values = model.weights.get(&tensor)?.to_f32();
-            let rounded = self.grid(scheme).tensor_on(&values, shape, self.team);
+            let rounded =
+                outliers::nearest(self.grid(scheme), &values, (shape, scheme.outliers), self.team);
             model.weights.quantize(&tensor, scheme, &rounded);
-            layers.push(LayerReport { block, tensor, nearest: true, ..LayerReport::default() });
+            let outliers = scheme.outliers;
+            let nearest = true;
+            layers.push(LayerReport { block, tensor, outliers, nearest, ..LayerReport::default() });
         }
         Ok(layers)
     }
@@ -242,20 +235,9 @@ impl RoundingWalk<'_> {
         x: ArrayView2<'_, f32>,
         target: Option<&Array2<f32>>,
     ) {
-        let sums = seen.entry(expert).or_insert_with(|| Sums {
-            inputs: Array2::zeros((x.ncols(), x.ncols())),
-            cross: target.map(|target| Array2::zeros((target.ncols(), x.ncols()))),
-            input_sum: Array1::zeros(x.ncols()),
-            target_sum: Array1::zeros(target.map_or(0, Array2::ncols)),
-            tokens: 0,
-        });
-        accumulate_gram(x, &mut sums.inputs, self.team);
-        if let (Some(cross), Some(target)) = (&mut sums.cross, target) {
-            accumulate_cross(target.view(), x, cross, self.team);
-            sums.target_sum += &target.mapv(f64::from).sum_axis(Axis(0));
-        }
-        sums.input_sum += &x.mapv(f64::from).sum_axis(Axis(0));
-        sums.tokens += x.nrows() as u64;
+        let sums =
+            seen.entry(expert).or_insert_with(|| Sums::new(x.ncols(), target.map(Array2::ncols)));
+        sums.add(x, target, self.team);
     }
 
     /// Rounds the layers of a stage that see one input.
@@ -284,21 +266,22 @@ impl RoundingWalk<'_> {
             };
             layers.push(Layer { name: spec.name.clone(), weight, bias, scheme });
         }
-        let Some(first) = layers.first() else { return Ok(Vec::new()) };
-        let failed = |source| QuantizeError::Hessian { tensor: first.name.clone(), source };
-        let hessian = Hessian::new(sums.inputs.view(), self.settings.damping).map_err(failed)?;
-        let targets = self.targets(stage, &layers, &sums)?;
+        if layers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let targets = sums.targets(&layers, stage.writes(), self.settings.target_damping)?;
+        let hessians = self.hessians(&layers, &targets, &sums)?;
         let mut inputs = sums.inputs.clone();
         mirror(&mut inputs);
         let mut reports = Vec::new();
         for (layer, target) in layers.iter().zip(targets) {
             let Layer { name, scheme, .. } = layer;
-            let grid =
-                Rtn { scheme: scheme.weights, scale_type: scheme.scale_type, method: self.grid };
-            let rounding = Rounding { grid, sweeps: self.settings.sweeps };
+            let hessian = &hessians[&scheme.outliers];
+            let rounding = Rounding { grid: self.grid(*scheme), sweeps: self.settings.sweeps };
             let rounded = hessian.round(&target, rounding, self.team);
-            let shape = (rounded.shape[0], rounded.shape[1]);
-            let values = Array2::from_shape_vec(shape, rounded.dequantize()).expect("its shape");
+            let [out, columns] = rounded.shape();
+            let values = Array2::from_shape_vec((out, columns), rounded.dequantize());
+            let values = values.expect("its shape");
             let energy = |w: &Array2<f32>| (w.dot(&inputs) * w).sum();
             reports.push(LayerReport {
                 block,
@@ -307,73 +290,38 @@ impl RoundingWalk<'_> {
                 damping: hessian.damping(),
                 raised: hessian.raised(),
                 tokens: sums.tokens,
+                outliers: scheme.outliers,
                 nearest: false,
             });
             model.weights.quantize(name, *scheme, &rounded);
-            if let (Some((name, bias)), Some(_)) = (&layer.bias, &sums.cross) {
-                let bias = layer.corrected_bias(bias, stage, &values, &sums);
+            if let (Some((name, _)), true) = (&layer.bias, sums.cross.is_some()) {
+                let bias = layer.corrected_bias(stage.writes(), &values, &sums);
                 model.weights.replace(name, bias.iter().copied());
             }
         }
         Ok(reports)
     }
 
-    /// What the layers are rounded towards.
-    fn targets(
+    /// The inputs of layers by the number of columns that they keep apart.
+    fn hessians(
         &self,
-        stage: Stage,
         layers: &[Layer],
+        targets: &[Array2<f32>],
         sums: &Sums,
-    ) -> Result<Vec<Array2<f32>>, QuantizeError> {
-        let weights: Vec<ArrayView2<'_, f32>> = layers.iter().map(|it| it.weight.view()).collect();
-        let Some(cross) = &sums.cross else {
-            return Ok(weights.iter().map(ArrayView2::to_owned).collect());
-        };
-        let all = concatenate(Axis(0), &weights).expect("columns of one input");
-        let mut cross = if stage.writes() { cross.clone() } else { all.dot(cross) };
-        if let (true, Some((_, bias))) = (stage.writes(), &layers[0].bias) {
-            for (mut row, b) in cross.outer_iter_mut().zip(bias) {
-                row.zip_mut_with(&sums.input_sum, |c, x| *c -= (f64::from(*b) * x) as f32);
-            }
+    ) -> Result<BTreeMap<usize, Hessian>, QuantizeError> {
+        let mut hessians = BTreeMap::new();
+        let counts: BTreeSet<usize> = layers.iter().map(|it| it.scheme.outliers).collect();
+        for count in counts {
+            let alike = layers.iter().zip(targets).filter(|(it, _)| it.scheme.outliers == count);
+            let alike = alike.map(|(it, target)| (self.grid(it.scheme), target)).collect();
+            let energy = Some(sums.inputs.diag());
+            let columns = (count > 0).then(|| outliers::columns(alike, energy, count));
+            let hessian = Hessian::new(sums.inputs.view(), self.settings.damping, columns);
+            let tensor = || layers[0].name.clone();
+            let hessian =
+                hessian.map_err(|source| QuantizeError::Hessian { tensor: tensor(), source })?;
+            hessians.insert(count, hessian);
         }
-        let (damping, name) = (self.settings.target_damping, &layers[0].name);
-        let fit = least_squares::ridge(&sums.inputs, &cross, &all, damping, name)?;
-        let mut first = 0;
-        let rows = weights.iter().map(|weight| {
-            let rows = first..first + weight.nrows();
-            first = rows.end;
-            fit.weight.slice(s![rows, ..]).to_owned()
-        });
-        Ok(rows.collect())
-    }
-}
-
-/// A layer that is rounded.
-struct Layer {
-    name: String,
-    /// `[out, in]`
-    weight: Array2<f32>,
-    /// Its name and values.
-    bias: Option<(String, Array1<f32>)>,
-    scheme: TensorScheme,
-}
-
-impl Layer {
-    /// The bias with which the mean of what the layer gives is right.
-    fn corrected_bias(
-        &self,
-        bias: &Array1<f32>,
-        stage: Stage,
-        rounded: &Array2<f32>,
-        sums: &Sums,
-    ) -> Array1<f32> {
-        let tokens = sums.tokens.max(1) as f64;
-        let given = rounded.mapv(f64::from).dot(&sums.input_sum);
-        let wanted = if stage.writes() {
-            sums.target_sum.clone()
-        } else {
-            self.weight.mapv(f64::from).dot(&sums.target_sum) + bias.mapv(f64::from) * tokens
-        };
-        ((wanted - given) / tokens).mapv(|b| b as f32)
+        Ok(hessians)
     }
 }

@@ -1,9 +1,10 @@
 //! The weights of a model as this processor multiplies them fastest.
 use super::kernel::{Isa, PackedLinear, half};
+use super::split::SplitLinear;
 use crate::forward::{Backend, Dense, Linear, SideBySide};
 use crate::linalg::Team;
 use crate::model::Weight;
-use crate::scheme::{Activations, IntScheme, QTensor};
+use crate::scheme::{Activations, IntScheme, OutlierColumns, QTensor, SplitTensor};
 use crate::tensor::{FloatType, RawTensor};
 use ndarray::{ArrayView2, ArrayViewMut2};
 
@@ -31,16 +32,20 @@ impl Default for Kernels {
 }
 
 /// Weights of one form can be stacked.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 enum Form {
     Float(Option<FloatType>),
     Integer(IntScheme, Activations),
+    Split(IntScheme, Activations, OutlierColumns),
 }
 
 fn form(weight: &Weight) -> Form {
     match weight {
         Weight::Dense(raw) => Form::Float(raw.float_type()),
         Weight::Quantized { tensor, activations } => Form::Integer(tensor.scheme, *activations),
+        Weight::Split { tensor, activations } => {
+            Form::Split(tensor.base.scheme, *activations, tensor.columns.clone())
+        }
     }
 }
 
@@ -63,32 +68,46 @@ impl Backend for Kernels {
 
 /// One layer from weights of one form.
 fn stacked(stack: Vec<Weight>, isa: Isa) -> Box<dyn Linear> {
-    let (mut integers, mut floats): (Vec<QTensor>, Vec<RawTensor>) = Default::default();
+    let (mut integers, mut floats) = (Vec::<QTensor>::new(), Vec::<RawTensor>::new());
+    let mut outliers = Vec::new();
     let form = form(&stack[0]);
     match form {
         Form::Float(Some(FloatType::F32) | None) => return Box::new(Dense::new(&stack)),
-        Form::Float(_) | Form::Integer(..) => {}
+        Form::Float(_) | Form::Integer(..) | Form::Split(..) => {}
     }
     for weight in stack {
         match weight {
             Weight::Dense(raw) => floats.push(raw),
             Weight::Quantized { tensor, .. } => integers.push(tensor),
+            Weight::Split { tensor: SplitTensor { base, outliers: fine, .. }, .. } => {
+                integers.push(base);
+                outliers.push(fine);
+            }
         }
     }
     match form {
         Form::Float(_) => Box::new(HalfLinear(floats)),
-        Form::Integer(_, activations) => {
-            let packed = PackedLinear::new(&integers).expect("weights of one scheme and width");
-            Box::new(IntLinear { packed, activations, isa })
+        Form::Integer(_, activations) => Box::new(IntLinear::new(&integers, activations, isa)),
+        Form::Split(_, activations, columns) => {
+            let part = |parts: &[QTensor]| IntLinear::new(parts, activations, isa);
+            Box::new(SplitLinear::new(columns, part(&integers), part(&outliers)))
         }
     }
 }
 
 /// An integer matrix.
-struct IntLinear {
+pub(super) struct IntLinear {
     packed: PackedLinear,
     activations: Activations,
     isa: Isa,
+}
+
+impl IntLinear {
+    /// Packs weights of one scheme and width.
+    fn new(parts: &[QTensor], activations: Activations, isa: Isa) -> Self {
+        let packed = PackedLinear::new(parts).expect("weights of one scheme and width");
+        Self { packed, activations, isa }
+    }
 }
 
 impl Linear for IntLinear {
@@ -133,7 +152,7 @@ impl Linear for HalfLinear {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheme::Granularity;
+    use crate::scheme::{Granularity, OUTLIER_GRID};
     use crate::tensor::{Bytes, Dtype};
     use ndarray::Array2;
 
@@ -211,6 +230,79 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// A weight of `columns`, of which `places` are outliers.
+    fn split(rows: usize, columns: usize, places: &[u32], activations: Activations) -> Weight {
+        let columns = OutlierColumns::new(columns, places.to_vec()).unwrap();
+        let Weight::Quantized { tensor: base, .. } =
+            quantized(rows, columns.base(), activations, rows as u64)
+        else {
+            unreachable!()
+        };
+        let mut next = random(places.len() as u64);
+        let outliers = QTensor {
+            scheme: OUTLIER_GRID,
+            shape: [rows, places.len()],
+            codes: (0..rows * places.len()).map(|_| (next() * 127.0) as i8).collect(),
+            scales: (0..rows).map(|row| 1e-3 + row as f32 * 1e-5).collect(),
+            zero_points: Vec::new(),
+        };
+        Weight::Split { tensor: SplitTensor::new(columns, base, outliers), activations }
+    }
+
+    #[test]
+    fn split_weights_agree_with_the_definition() {
+        let columns = 60;
+        for places in [&[52, 53, 54, 55, 56, 57, 58, 59][..], &[0, 3, 4, 17, 30, 31, 58, 59]] {
+            let parts: Vec<Weight> =
+                [5, 40].iter().map(|it| split(*it, columns, places, Activations::Float)).collect();
+            for tokens in [1, 3, 17] {
+                let mut next = random(tokens as u64);
+                let x = Array2::from_shape_simple_fn((tokens, columns), &mut next);
+                let (want, bound) = definition(&parts, &x);
+                let linear = Kernels::new().linear(parts.clone());
+                assert_eq!((linear.in_features(), linear.out_features()), (columns, 45));
+                let run = |threads| {
+                    let mut y = Array2::zeros(want.dim());
+                    linear.forward(x.view(), y.view_mut(), &Team::new(threads));
+                    y
+                };
+                let y = run(1);
+                assert_eq!(y, run(3), "threads change no bit");
+                for ((at, y), want) in y.indexed_iter().zip(&want) {
+                    assert!((f64::from(*y) - want).abs() <= bound[at], "{places:?} {at:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn strong_outliers_leave_the_other_int8_activations_their_steps() {
+        let (columns, places) = (60, [52, 53, 54, 55, 56, 57, 58, 59]);
+        let part = split(33, columns, &places, Activations::Int8PerToken);
+        let mut next = random(3);
+        let x = Array2::from_shape_fn((9, columns), |(_, column)| {
+            next() * if column >= 52 { 100.0 } else { 1.0 }
+        });
+        let (want, rounding) = definition(std::slice::from_ref(&part), &x);
+        let w = Array2::from_shape_vec((33, columns), part.to_f32()).unwrap();
+        let mut y = Array2::zeros(want.dim());
+        Kernels::new().linear(vec![part]).forward(x.view(), y.view_mut(), &Team::new(2));
+        let mut whole = 0;
+        for ((token, row), y) in y.indexed_iter() {
+            // Half a step of each part times the weights that it meets.
+            let half = |of: std::ops::Range<usize>| {
+                let x = x.slice(ndarray::s![token, of.clone()]);
+                let step = x.iter().fold(0.0_f32, |max, x| max.max(x.abs())) / 127.0;
+                let reach: f32 = w.slice(ndarray::s![row, of]).iter().map(|w| w.abs()).sum();
+                f64::from(0.5 * step * reach)
+            };
+            let bound = half(0..52) + half(52..60) + 2.0 * rounding[(token, row)];
+            assert!((f64::from(*y) - want[(token, row)]).abs() <= bound);
+            whole += usize::from(half(0..60) > 2.0 * bound);
+        }
+        assert!(whole > 100, "one scale for all would allow more: {whole}");
     }
 
     #[test]

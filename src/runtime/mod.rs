@@ -6,6 +6,7 @@ mod engine;
 mod generate;
 pub mod kernel;
 mod sample;
+mod split;
 
 pub use backend::Kernels;
 pub use bench::{BenchReport, BenchSettings, Spread, measure, read_rate, weight_bytes_per_token};

@@ -122,6 +122,25 @@ impl QTensor {
         }
     }
 
+    /// Some rows in some order.
+    ///
+    /// # Panics
+    /// When a row is named that the weight does not have.
+    pub fn rows(&self, order: &[usize]) -> Self {
+        fn picked<T: Copy>(values: &[T], width: usize, order: &[usize]) -> Vec<T> {
+            order.iter().flat_map(|row| &values[row * width..(row + 1) * width]).copied().collect()
+        }
+        let [rows, columns] = self.shape;
+        let groups = self.scales.len() / rows.max(1);
+        Self {
+            scheme: self.scheme,
+            shape: [order.len(), columns],
+            codes: picked(&self.codes, columns, order),
+            scales: picked(&self.scales, groups, order),
+            zero_points: picked(&self.zero_points, self.zero_points.len() / rows.max(1), order),
+        }
+    }
+
     /// All values, row-major `[out, in]`.
     pub fn dequantize(&self) -> Vec<f32> {
         let mut out = vec![0.0; self.codes.len()];

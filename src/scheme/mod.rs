@@ -9,9 +9,13 @@ mod int;
 pub mod kv;
 mod pack;
 mod preset;
+mod split;
 
 pub use activations::ActivationGrid;
 pub use int::{Granularity, IntScheme, QTensor, Qparams};
 pub use kv::KvPrecision;
 pub use pack::{DecodeError, Part, PartKind};
 pub use preset::{Activations, PRESETS, Preset, TensorScheme, find_preset};
+pub use split::{
+    ColumnsError, OUTLIER_GRID, OutlierColumns, Rounded, SplitTensor, WeightDecodeError,
+};

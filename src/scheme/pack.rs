@@ -18,6 +18,12 @@ pub enum PartKind {
     ZeroPoint,
     /// `[out, in]` as two 64-bit integers.
     Shape,
+    /// Codes of outlier columns, see `TensorScheme::parts`.
+    OutlierCodes,
+    /// Scales of outlier columns, `[out, 1]`.
+    OutlierScale,
+    /// Places of outlier columns, `[k]`.
+    OutlierColumns,
 }
 
 /// One tensor of an encoded weight: where it goes and how large it is.
@@ -140,6 +146,7 @@ impl IntScheme {
                 PartKind::Shape => {
                     bytes.extend(tensor.shape.iter().flat_map(|n| (*n as i64).to_le_bytes()));
                 }
+                PartKind::OutlierCodes | PartKind::OutlierScale | PartKind::OutlierColumns => {}
             }
             bytes
         };
@@ -266,7 +273,7 @@ mod tests {
                 PartKind::Codes => &*bytes[0],
                 PartKind::Scale => &*bytes[1],
                 PartKind::ZeroPoint => &*bytes[2],
-                PartKind::Shape => &*bytes[3],
+                _ => &*bytes[3],
             };
             prop_assert_eq!(scheme.decode(shape, FloatType::F32, part).unwrap(), tensor);
             let declared: usize =

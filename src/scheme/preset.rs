@@ -21,6 +21,23 @@ pub struct TensorScheme {
     pub scale_type: FloatType,
     /// The input of its product.
     pub activations: Activations,
+    /// Columns that are kept at int8 on their own grid; 0 for none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub outliers: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+impl std::fmt::Display for TensorScheme {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.outliers {
+            0 => self.weights.fmt(f),
+            count => write!(f, "{} + {count} columns int8", self.weights),
+        }
+    }
 }
 
 /// A name for bits of weights and activations.

@@ -42,7 +42,7 @@ pub(crate) fn describe(model: &Model, schemes: &Schemes, method: Method) -> Desc
     let mut groups: Vec<(Key, Group<'_>)> = Vec::new();
     let mut ignore: Vec<&str> = if model.spec.tied { vec![TIED_HEAD] } else { Vec::new() };
     let mut beyond = Vec::new();
-    let mut integer_inputs = 0_usize;
+    let (mut integer_inputs, mut split) = (0_usize, 0_usize);
     let matrices =
         model.spec.tensors.iter().filter(|it| it.part == Part::Weight && it.input.is_some());
     for tensor in matrices {
@@ -54,6 +54,7 @@ pub(crate) fn describe(model: &Model, schemes: &Schemes, method: Method) -> Desc
             }
             continue;
         };
+        split += usize::from(scheme.outliers > 0);
         let int8 = scheme.activations == Activations::Int8PerToken;
         let key = (scheme.weights, int8 && scheme.weights.bits == 8 && !embed);
         integer_inputs += usize::from(int8 && !key.1);
@@ -75,6 +76,11 @@ pub(crate) fn describe(model: &Model, schemes: &Schemes, method: Method) -> Desc
     if integer_inputs > 0 {
         beyond.push(format!(
             "the products of {integer_inputs} weights take int8 activations per token; the standard describes them as float"
+        ));
+    }
+    if split > 0 {
+        beyond.push(format!(
+            "{split} weights keep columns at int8 in tensors of their own (`outliers`): other engines cannot load them"
         ));
     }
     let kv_cache = kv_cache_scheme(&model.spec);

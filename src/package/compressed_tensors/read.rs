@@ -39,6 +39,9 @@ pub(crate) fn read_schemes(
         raw.keys().filter_map(|name| Some(name.strip_suffix("_scale")?.to_owned())).collect();
     let mut schemes = Schemes::new();
     for name in scaled.iter().filter(|name| name.ends_with(".weight")) {
+        if name.ends_with(".outliers.weight") {
+            return Err(unsupported("outliers without milm.json", &Value::String(name.clone())));
+        }
         let module = name.trim_end_matches(".weight");
         let no_group = || PackageError::NoGroup { tensor: name.clone() };
         let group = choose(&groups, module)?.ok_or_else(no_group)?;
@@ -52,8 +55,12 @@ pub(crate) fn read_schemes(
         let Some(scale_type) = scale.float_type() else {
             return Err(unsupported("scale type", &Value::String(scale.dtype.to_string())));
         };
-        let scheme =
-            TensorScheme { weights: group.weights, scale_type, activations: group.activations };
+        let scheme = TensorScheme {
+            weights: group.weights,
+            scale_type,
+            activations: group.activations,
+            outliers: 0,
+        };
         schemes.insert(name.clone(), (scheme, shape));
     }
     Ok(schemes)
