@@ -11,7 +11,7 @@ use milm_compress::{
     package::{self, Opened},
     pipeline::{PipelineError, Quantize, Quantized},
     progress::{Progress, Silent},
-    quantize::{CodeChoice, Effort, RoundingTarget, Settings},
+    quantize::{ActivationScales, CodeChoice, Effort, RoundingTarget, Settings},
     tensor::Bytes,
     transform,
 };
@@ -81,6 +81,10 @@ fn the_loss_that_is_told_is_that_of_the_package() {
     loss_is_told(with(|_| ()));
     // Hidden units of MLPs change places behind the walk that measured the loss.
     loss_is_told(with(|it| it.outliers = Some(0.125)));
+    // The head's scale is chosen behind the last block.
+    loss_is_told(with(|it| {
+        (it.scheme, it.activations) = ("w8a8".into(), ActivationScales::Static);
+    }));
 }
 
 fn loss_is_told(settings: Settings) {

@@ -3,11 +3,11 @@ use crate::util;
 use milm_compress::{
     checkpoint::Folder,
     linalg::Team,
-    model::Weight,
+    model::{Input, Weight},
     package::{self, Job, MANIFEST_FILE, Opened, PackageError, Summary},
     progress::Silent,
     quantize::{Embeddings, GroupFallback, GroupSize, Method, Settings, rtn::Rtn},
-    scheme::{Activations, Granularity},
+    scheme::Granularity,
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, fs, path::Path};
@@ -88,7 +88,7 @@ fn a_package_holds_the_codes_of_its_weights() {
             };
             assert_eq!(tensor, rtn.tensor(&source, *shape), "{name}");
             let int8 = settings.scheme.ends_with("a8");
-            assert_eq!(activations == Activations::Int8PerToken, int8, "{name}: the tied head too");
+            assert_eq!(activations == Input::Int8PerToken, int8, "{name}: the tied head too");
         }
         for (name, raw) in &opened.model.weights.raw {
             if !package.model.weights.quantized.contains_key(name) {

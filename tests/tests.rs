@@ -24,6 +24,7 @@ mod quantize;
 mod recipes;
 mod rotate;
 mod slice;
+mod static_scales;
 mod stock;
 mod text;
 mod tidy;

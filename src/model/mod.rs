@@ -13,7 +13,7 @@ pub use rope::{KeptPairs, Rope, RopeScaling};
 pub use space::{Axis, Expert, Side, Space};
 pub use spec::{Block, Mlp, ModelSpec, Part, Role, TensorSpec};
 pub use transformed::{TRANSFORM_KEY, Transformed};
-pub use weights::{Tensors, Weight, WeightError, WeightStore, part_name};
+pub use weights::{Input, Tensors, Weight, WeightError, WeightStore, part_name};
 
 use serde_json::Value;
 

@@ -1,7 +1,7 @@
 //! The weights of a model by name: as a file holds them, or rewritten in memory.
 use crate::scheme::{
-    ActivationGrid, Activations, PartKind, QTensor, Rounded, SplitTensor, TensorScheme,
-    WeightDecodeError,
+    ActivationGrid, Activations, INPUT_SCALE, PartKind, QTensor, Rounded, SplitTensor,
+    TensorScheme, WeightDecodeError,
 };
 use crate::tensor::{Bytes, RawTensor};
 use std::collections::BTreeMap;
@@ -16,15 +16,26 @@ pub enum Weight {
         /// Codes and parameters.
         tensor: QTensor,
         /// How its product sees the input.
-        activations: Activations,
+        activations: Input,
     },
     /// On two integer grids.
     Split {
         /// Codes and parameters of both.
         tensor: SplitTensor,
         /// How its products see the input.
-        activations: Activations,
+        activations: Input,
     },
+}
+
+/// How a product sees its input: [`Activations`] with the scale of static ones.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Input {
+    /// As it is.
+    Float,
+    /// int8, one scale per token.
+    Int8PerToken,
+    /// int8, this scale: `x ≈ code · scale`, above 0.
+    Int8Static(f32),
 }
 
 /// Tensors by name, and the schemes of those weights that are quantized.
@@ -64,6 +75,14 @@ pub enum WeightError {
         /// Its type.
         found: safetensors::Dtype,
     },
+    /// A scale of static activations that is none.
+    #[error(
+        "tensor `{name}`: expected one number above 0\nhint: the file is damaged; `milm-compress verify` names what has changed"
+    )]
+    InputScale {
+        /// Its name.
+        name: String,
+    },
     /// The stored parts are not a weight of the declared shape.
     #[error("quantized tensor `{name}`: {source}")]
     Decode {
@@ -86,7 +105,7 @@ impl WeightStore {
     /// A weight by name. A quantized one is decoded: one byte a code.
     pub fn get(&self, name: &str) -> Result<Weight, WeightError> {
         if let Some((scheme, shape)) = self.quantized.get(name) {
-            let activations = scheme.activations;
+            let activations = self.input(name, *scheme)?;
             let rounded = scheme
                 .decode(*shape, |kind| self.part(name, *scheme, *shape, kind))
                 .map_err(|source| WeightError::Decode { name: name.to_owned(), source })?;
@@ -101,6 +120,32 @@ impl WeightStore {
             Some(_) => Ok(Weight::Dense(raw.clone())),
             None => Err(WeightError::Type { name: name.to_owned(), found: raw.dtype }),
         }
+    }
+
+    /// How the product of a quantized weight sees its input.
+    fn input(&self, name: &str, scheme: TensorScheme) -> Result<Input, WeightError> {
+        match scheme.activations {
+            Activations::Float => return Ok(Input::Float),
+            Activations::Int8PerToken => return Ok(Input::Int8PerToken),
+            Activations::Int8Static => {}
+        }
+        let part = part_name(name, INPUT_SCALE);
+        let missing = || WeightError::Missing { name: part.clone() };
+        let values = self.raw.get(&part).and_then(RawTensor::to_f32).ok_or_else(missing)?;
+        match values.as_slice() {
+            [scale] if scale.is_normal() && *scale > 0.0 => Ok(Input::Int8Static(*scale)),
+            _ => Err(WeightError::InputScale { name: part }),
+        }
+    }
+
+    /// Sets the scale of a quantized weight's static activations, rounded to the type of its
+    /// scales.
+    pub fn set_input_scale(&mut self, name: &str, scale: f32) {
+        let Some((scheme, _)) = self.quantized.get(name) else { return };
+        let mut bytes = Vec::new();
+        scheme.scale_type.encode(&[scale], &mut bytes);
+        let (dtype, bytes) = (scheme.scale_type.dtype(), Bytes::owned(bytes));
+        self.raw.insert(part_name(name, INPUT_SCALE), RawTensor { dtype, shape: vec![1], bytes });
     }
 
     /// Puts a weight on its grids in the place of a float one.

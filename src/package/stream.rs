@@ -98,8 +98,9 @@ impl Stream<'_> {
         }
         for part in parts {
             let bytes = match part.kind {
-                // Weights with outliers are rounded on text, never streamed.
+                // Weights with outliers or static activations are rounded on text, not streamed.
                 PartKind::Codes
+                | PartKind::InputScale
                 | PartKind::OutlierCodes
                 | PartKind::OutlierScale
                 | PartKind::OutlierColumns => continue,

@@ -41,7 +41,7 @@ pub struct Trial {
 pub(super) fn bases(settings: &Settings, wanted: &transform::Settings) -> Vec<transform::Settings> {
     let none = transform::Settings { rotate: Some(Rotate::None), ..Default::default() };
     let preset = settings.preset().ok();
-    let integers = preset.is_some_and(|it| it.activations == Activations::Int8PerToken);
+    let integers = preset.is_some_and(|it| it.activations != Activations::Float);
     let hadamard = transform::Settings {
         rotate: Some(Rotate::Hadamard),
         rotate_down: integers.then_some(true),

@@ -15,10 +15,11 @@ use crate::{
     package::{Opened, Rewritten, Summary, refuse_over_input},
     progress::{Progress, Unit},
     quantize::{
-        self, Candidates, CodeChoice, Effort, LayerReport, Plan, QuantizeError, RoundingWalk,
-        Settings, Streams, rtn::Rtn,
+        self, Candidates, CodeChoice, Effort, LayerReport, Magnitudes, Plan, QuantizeError,
+        RoundingWalk, Settings, Streams, rtn::Rtn,
     },
     runtime::Kernels,
+    scheme::Activations,
     transform,
 };
 use serde::Serialize;
@@ -209,6 +210,7 @@ impl Quantize<'_> {
             model.weights.raw.extend(journal.block(0, b)?);
         }
         model.weights.quantized.extend(plan.schemes());
+        self.scale_head(model, &streams)?;
         self.loss(basis, model, &streams)
     }
 
@@ -229,6 +231,24 @@ impl Quantize<'_> {
             team: self.team,
             progress: self.progress,
         }
+    }
+
+    /// Chooses the scale of the head's static activations, where it has them.
+    fn scale_head(&self, model: &mut Model, streams: &Streams) -> Result<(), PipelineError> {
+        let head = model.spec.head().map(|it| it.name.clone());
+        let scheme = head.and_then(|name| Some((model.weights.quantized.get(&name)?.0, name)));
+        let Some((_, name)) = scheme.filter(|(it, _)| it.activations == Activations::Int8Static)
+        else {
+            return Ok(());
+        };
+        let head = Head::load(model, &Kernels::new()).map_err(ForwardError::from)?;
+        let mut magnitudes = Magnitudes::default();
+        for window in 0..self.calibration.windows.len() {
+            let x = streams.quantized.load(window);
+            magnitudes.add(head.normed(x.view(), self.team).iter());
+        }
+        model.weights.set_input_scale(&name, magnitudes.scale());
+        Ok(())
     }
 
     /// Measures the streams of held-out windows behind the last block.
@@ -316,6 +336,9 @@ impl Quantize<'_> {
             let values = model.weights.get(&name).map_err(QuantizeError::from)?.to_f32();
             let tensor = grid.tensor_on(&values, [out, columns], self.team);
             model.weights.quantize(&name, scheme, &tensor.into());
+            if scheme.activations == Activations::Int8Static {
+                model.weights.set_input_scale(&name, 1.0); // until the last block is done
+            }
         }
         Ok(())
     }

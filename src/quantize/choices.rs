@@ -71,6 +71,27 @@ pub enum CodeChoice {
     Adaptive,
 }
 
+/// What scales int8 activations have.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum ActivationScales {
+    /// One per token, found while the model runs
+    #[default]
+    Dynamic,
+    /// One per layer, chosen on calibration text: what most NPUs want
+    Static,
+}
+
 /// What becomes of embeddings and head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Embeddings {

@@ -114,6 +114,14 @@ pub enum QuantizeError {
         /// What is wrong.
         source: LinalgError,
     },
+    /// A layer whose static activations no text tells about.
+    #[error(
+        "tensor `{tensor}` saw too few tokens for a static scale of its input\nhint: more calibration text, or --activations dynamic"
+    )]
+    Unseen {
+        /// The weight.
+        tensor: String,
+    },
     /// The least-squares target of a layer.
     #[error(transparent)]
     Fit(#[from] FitError),

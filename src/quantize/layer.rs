@@ -1,5 +1,5 @@
 //! Layers that see one input, what they see, and what they are rounded towards.
-use super::QuantizeError;
+use super::{QuantizeError, input_scale::Magnitudes};
 use crate::{
     linalg::{Team, accumulate_cross, accumulate_gram, least_squares},
     scheme::TensorScheme,
@@ -17,6 +17,8 @@ pub(super) struct Sums {
     /// Σ t, `[targets]`.
     target_sum: Array1<f64>,
     pub(super) tokens: u64,
+    /// Of x̂, where it gets a static scale.
+    pub(super) magnitudes: Option<Magnitudes>,
 }
 
 /// A layer that is rounded.
@@ -30,14 +32,15 @@ pub(super) struct Layer {
 }
 
 impl Sums {
-    /// Nothing yet, of inputs and targets of these widths.
-    pub(super) fn new(inputs: usize, targets: Option<usize>) -> Self {
+    /// Nothing yet, of inputs and targets of these widths; `scaled` inputs get a static scale.
+    pub(super) fn new(inputs: usize, targets: Option<usize>, scaled: bool) -> Self {
         Self {
             inputs: Array2::zeros((inputs, inputs)),
             cross: targets.map(|targets| Array2::zeros((targets, inputs))),
             input_sum: Array1::zeros(inputs),
             target_sum: Array1::zeros(targets.unwrap_or(0)),
             tokens: 0,
+            magnitudes: scaled.then(Magnitudes::default),
         }
     }
 
@@ -55,6 +58,9 @@ impl Sums {
         }
         self.input_sum += &x.mapv(f64::from).sum_axis(Axis(0));
         self.tokens += x.nrows() as u64;
+        if let Some(magnitudes) = &mut self.magnitudes {
+            magnitudes.add(x);
+        }
     }
 
     /// What layers are rounded towards: their weights where no targets were summed. `outputs` says

@@ -128,7 +128,8 @@ pub fn plan(model: &Model, settings: &Settings) -> Result<Plan, QuantizeError> {
     }
     let (preset, outliers) = (settings.preset()?, settings.outlier_share()?);
     let tied = model.spec.tied;
-    let chooser = Chooser { settings, preset, matchers, tied, outliers };
+    let fixed = settings.static_activations()?;
+    let chooser = Chooser { settings, preset, matchers, tied, outliers, fixed };
     let mut plan = Plan::default();
     let mut uneven: Vec<(String, usize, usize)> = Vec::new();
     for (name, raw) in &model.weights.raw {
@@ -167,6 +168,8 @@ struct Chooser<'a> {
     tied: bool,
     /// Share of columns that are kept at int8.
     outliers: Option<f64>,
+    /// Whether int8 activations have static scales.
+    fixed: bool,
 }
 
 impl Chooser<'_> {
@@ -194,6 +197,9 @@ impl Chooser<'_> {
         let Some((bits, group, mut activations)) = wanted else { return Ok(None) };
         if self.settings.preset == Effort::VendorStandard {
             activations = Activations::Float; // static grids do it
+        }
+        if self.fixed && activations == Activations::Int8PerToken {
+            activations = Activations::Int8Static;
         }
         let Some(scale_type) = raw.float_type() else {
             return Err(QuantizeError::Type {

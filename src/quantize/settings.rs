@@ -1,7 +1,7 @@
 //! What is wanted of a quantization: flags of `quantize` and keys of a recipe alike.
 use super::{
-    CodeChoice, Effort, Embeddings, GroupFallback, Method, QuantizeError, RoundingSettings,
-    RoundingTarget,
+    ActivationScales, CodeChoice, Effort, Embeddings, GroupFallback, Method, QuantizeError,
+    RoundingSettings, RoundingTarget,
 };
 use crate::scheme::{Activations, KvPrecision, PRESETS, Preset, find_preset};
 use std::{fmt, str::FromStr};
@@ -50,6 +50,9 @@ pub struct Settings {
     #[arg(long, value_name = "SHARE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outliers: Option<f64>,
+    /// Scales of int8 activations: one per token, or one for all
+    #[arg(long, value_enum, default_value_t)]
+    pub activations: ActivationScales,
     /// Bits of embeddings and head, one scale per row; 4 follows the scheme
     #[arg(long, value_enum, default_value_t)]
     pub embeddings: Embeddings,
@@ -94,6 +97,7 @@ impl Default for Settings {
             damping: 0.01,
             sweeps: None,
             outliers: None,
+            activations: ActivationScales::default(),
             embeddings: Embeddings::default(),
             kv_cache: KvPrecision::default(),
             avg_bits: None,
@@ -127,7 +131,7 @@ impl Settings {
     pub fn vendor_activation_bits(&self) -> Result<u32, QuantizeError> {
         Ok(match self.preset()?.activations {
             Activations::Float => 16,
-            Activations::Int8PerToken => 8,
+            Activations::Int8PerToken | Activations::Int8Static => 8,
         })
     }
 
@@ -168,6 +172,23 @@ impl Settings {
             return wrong(found, "possible: a budget chooses among group sizes and bits only");
         }
         Ok(Some(share))
+    }
+
+    /// Whether int8 activations have static scales, if the other settings allow it.
+    pub fn static_activations(&self) -> Result<bool, QuantizeError> {
+        if self.activations == ActivationScales::Dynamic {
+            return Ok(false);
+        }
+        let wrong = |found: String, expected| Err(QuantizeError::Value { found, expected });
+        if self.preset()?.activations == Activations::Float {
+            let found = format!("static activations with scheme {}", self.scheme);
+            return wrong(found, "possible: a scheme with int8 activations has them (w8a8, w4a8)");
+        }
+        if self.rounding() == CodeChoice::Nearest {
+            let found = "static activations with rounding nearest".to_owned();
+            return wrong(found, "possible: scales are chosen on text (--rounding adaptive)");
+        }
+        Ok(true)
     }
 
     /// The group size, or its default for codes of `bits`.

@@ -3,6 +3,7 @@
 use super::{
     Hessian, LayerReport, Plan, QuantizeError, Rounding, RoundingSettings, RoundingTarget,
     advance::{advance, check},
+    input_scale::{self, Magnitudes},
     layer::{Layer, Sums},
     outliers,
     rtn::Rtn,
@@ -13,7 +14,7 @@ use crate::{
     linalg::{Team, mirror},
     model::{Expert, Mlp, Model, ModelSpec, Part, Role, Tensors, WeightStore},
     progress::Progress,
-    scheme::{KvPrecision, TensorScheme},
+    scheme::{Activations, KvPrecision, TensorScheme},
 };
 use ndarray::{Array2, ArrayView2};
 use std::collections::{BTreeMap, BTreeSet};
@@ -127,11 +128,21 @@ impl RoundingWalk<'_> {
             let rounded =
                 outliers::nearest(self.grid(scheme), &values, (shape, scheme.outliers), self.team);
             model.weights.quantize(&tensor, scheme, &rounded);
+            if scheme.activations == Activations::Int8Static {
+                let scale = input_scale::of_another_expert(model, block, &tensor)?;
+                model.weights.set_input_scale(&tensor, scale);
+            }
             let outliers = scheme.outliers;
             let nearest = true;
             layers.push(LayerReport { block, tensor, outliers, nearest, ..LayerReport::default() });
         }
         Ok(layers)
+    }
+
+    /// Whether some layer has static activations.
+    fn has_scales(&self) -> bool {
+        let mut schemes = self.plan.tensors.values().filter_map(|it| it.scheme);
+        schemes.any(|it| it.activations == Activations::Int8Static)
     }
 
     fn grid(&self, scheme: TensorScheme) -> Rtn {
@@ -235,8 +246,9 @@ impl RoundingWalk<'_> {
         x: ArrayView2<'_, f32>,
         target: Option<&Array2<f32>>,
     ) {
-        let sums =
-            seen.entry(expert).or_insert_with(|| Sums::new(x.ncols(), target.map(Array2::ncols)));
+        let sums = seen
+            .entry(expert)
+            .or_insert_with(|| Sums::new(x.ncols(), target.map(Array2::ncols), self.has_scales()));
         sums.add(x, target, self.team);
     }
 
@@ -271,6 +283,7 @@ impl RoundingWalk<'_> {
         }
         let targets = sums.targets(&layers, stage.writes(), self.settings.target_damping)?;
         let hessians = self.hessians(&layers, &targets, &sums)?;
+        let scale = sums.magnitudes.as_ref().map(Magnitudes::scale);
         let mut inputs = sums.inputs.clone();
         mirror(&mut inputs);
         let mut reports = Vec::new();
@@ -294,6 +307,9 @@ impl RoundingWalk<'_> {
                 nearest: false,
             });
             model.weights.quantize(name, *scheme, &rounded);
+            if let Some(scale) = scale.filter(|_| scheme.activations == Activations::Int8Static) {
+                model.weights.set_input_scale(name, scale);
+            }
             if let (Some((name, _)), true) = (&layer.bias, sums.cross.is_some()) {
                 let bias = layer.corrected_bias(stage.writes(), &values, &sums);
                 model.weights.replace(name, bias.iter().copied());

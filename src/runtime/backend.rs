@@ -3,8 +3,8 @@ use super::kernel::{Isa, PackedLinear, half};
 use super::split::SplitLinear;
 use crate::forward::{Backend, Dense, Linear, SideBySide};
 use crate::linalg::Team;
-use crate::model::Weight;
-use crate::scheme::{Activations, IntScheme, OutlierColumns, QTensor, SplitTensor};
+use crate::model::{Input, Weight};
+use crate::scheme::{IntScheme, OutlierColumns, QTensor, SplitTensor};
 use crate::tensor::{FloatType, RawTensor};
 use ndarray::{ArrayView2, ArrayViewMut2};
 
@@ -35,8 +35,8 @@ impl Default for Kernels {
 #[derive(Clone, Debug, PartialEq)]
 enum Form {
     Float(Option<FloatType>),
-    Integer(IntScheme, Activations),
-    Split(IntScheme, Activations, OutlierColumns),
+    Integer(IntScheme, Input),
+    Split(IntScheme, Input, OutlierColumns),
 }
 
 fn form(weight: &Weight) -> Form {
@@ -98,13 +98,13 @@ fn stacked(stack: Vec<Weight>, isa: Isa) -> Box<dyn Linear> {
 /// An integer matrix.
 pub(super) struct IntLinear {
     packed: PackedLinear,
-    activations: Activations,
+    activations: Input,
     isa: Isa,
 }
 
 impl IntLinear {
     /// Packs weights of one scheme and width.
-    fn new(parts: &[QTensor], activations: Activations, isa: Isa) -> Self {
+    fn new(parts: &[QTensor], activations: Input, isa: Isa) -> Self {
         let packed = PackedLinear::new(parts).expect("weights of one scheme and width");
         Self { packed, activations, isa }
     }
@@ -121,8 +121,11 @@ impl Linear for IntLinear {
 
     fn forward(&self, x: ArrayView2<'_, f32>, y: ArrayViewMut2<'_, f32>, team: &Team) {
         match self.activations {
-            Activations::Int8PerToken => self.packed.forward_int8(x, y, team, self.isa),
-            Activations::Float => self.packed.forward_float(x, y, team, self.isa),
+            Input::Int8PerToken => self.packed.forward_int8(x, y, team, (self.isa, None)),
+            Input::Int8Static(scale) => {
+                self.packed.forward_int8(x, y, team, (self.isa, Some(scale)));
+            }
+            Input::Float => self.packed.forward_float(x, y, team, self.isa),
         }
     }
 }
@@ -173,7 +176,7 @@ mod tests {
         Weight::Dense(RawTensor { dtype, shape: vec![rows, columns], bytes: Bytes::owned(bytes) })
     }
 
-    fn quantized(rows: usize, columns: usize, activations: Activations, seed: u64) -> Weight {
+    fn quantized(rows: usize, columns: usize, activations: Input, seed: u64) -> Weight {
         let mut next = random(seed);
         let scheme =
             IntScheme { bits: 4, symmetric: false, granularity: Granularity::Group(columns / 2) };
@@ -204,8 +207,8 @@ mod tests {
     fn mixed_weights_lie_side_by_side_and_agree_with_the_definition() {
         let columns = 52;
         let parts = vec![
-            quantized(5, columns, Activations::Float, 1),
-            quantized(40, columns, Activations::Float, 2),
+            quantized(5, columns, Input::Float, 1),
+            quantized(40, columns, Input::Float, 2),
             dense(7, columns, FloatType::Bf16, 3),
             dense(101, columns, FloatType::F16, 4),
             dense(3, columns, FloatType::F32, 5),
@@ -233,7 +236,7 @@ mod tests {
     }
 
     /// A weight of `columns`, of which `places` are outliers.
-    fn split(rows: usize, columns: usize, places: &[u32], activations: Activations) -> Weight {
+    fn split(rows: usize, columns: usize, places: &[u32], activations: Input) -> Weight {
         let columns = OutlierColumns::new(columns, places.to_vec()).unwrap();
         let Weight::Quantized { tensor: base, .. } =
             quantized(rows, columns.base(), activations, rows as u64)
@@ -256,7 +259,7 @@ mod tests {
         let columns = 60;
         for places in [&[52, 53, 54, 55, 56, 57, 58, 59][..], &[0, 3, 4, 17, 30, 31, 58, 59]] {
             let parts: Vec<Weight> =
-                [5, 40].iter().map(|it| split(*it, columns, places, Activations::Float)).collect();
+                [5, 40].iter().map(|it| split(*it, columns, places, Input::Float)).collect();
             for tokens in [1, 3, 17] {
                 let mut next = random(tokens as u64);
                 let x = Array2::from_shape_simple_fn((tokens, columns), &mut next);
@@ -280,7 +283,7 @@ mod tests {
     #[test]
     fn strong_outliers_leave_the_other_int8_activations_their_steps() {
         let (columns, places) = (60, [52, 53, 54, 55, 56, 57, 58, 59]);
-        let part = split(33, columns, &places, Activations::Int8PerToken);
+        let part = split(33, columns, &places, Input::Int8PerToken);
         let mut next = random(3);
         let x = Array2::from_shape_fn((9, columns), |(_, column)| {
             next() * if column >= 52 { 100.0 } else { 1.0 }
@@ -306,9 +309,36 @@ mod tests {
     }
 
     #[test]
+    fn static_activations_are_rounded_to_their_scale() {
+        // On the grid of the scale nothing is rounded; beyond its ends values count as the ends.
+        let (columns, scale) = (48, 0.25_f32);
+        let mut next = random(11);
+        let mut codes = Array2::from_shape_simple_fn((5, columns), || (next() * 127.0).round());
+        let run = |x: &Array2<f32>| {
+            let part = quantized(33, columns, Input::Int8Static(scale), 4);
+            let mut y = Array2::zeros((5, 33));
+            Kernels::new().linear(vec![part]).forward(x.view(), y.view_mut(), &Team::new(2));
+            y
+        };
+        codes[[2, 7]] = 127.0;
+        let x = codes.mapv(|code| code * scale);
+        let y = run(&x);
+        let (want, bound) = definition(&[quantized(33, columns, Input::Float, 4)], &x);
+        for ((at, y), want) in y.indexed_iter().zip(&want) {
+            assert!((f64::from(*y) - want).abs() <= bound[at], "{at:?}: {y} {want}");
+        }
+        let mut beyond = x.clone();
+        beyond[[2, 7]] = 1e4;
+        assert_eq!(run(&beyond), y, "127 is the last code");
+        let mut less = x;
+        less[[2, 7]] -= 2.0 * scale;
+        assert_ne!(run(&less), y, "the twin: another code is seen");
+    }
+
+    #[test]
     fn int8_activations_err_by_at_most_half_a_step_per_column() {
         let columns = 48;
-        let parts = vec![quantized(70, columns, Activations::Int8PerToken, 9)];
+        let parts = vec![quantized(70, columns, Input::Int8PerToken, 9)];
         let mut next = random(7);
         let x = Array2::from_shape_simple_fn((13, columns), &mut next);
         let (want, rounding) = definition(&parts, &x);

@@ -17,5 +17,6 @@ pub use kv::KvPrecision;
 pub use pack::{DecodeError, Part, PartKind};
 pub use preset::{Activations, PRESETS, Preset, TensorScheme, find_preset};
 pub use split::{
-    ColumnsError, OUTLIER_GRID, OutlierColumns, Rounded, SplitTensor, WeightDecodeError,
+    ColumnsError, INPUT_SCALE, OUTLIER_GRID, OutlierColumns, Rounded, SplitTensor,
+    WeightDecodeError,
 };

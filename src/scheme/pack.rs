@@ -18,6 +18,8 @@ pub enum PartKind {
     ZeroPoint,
     /// `[out, in]` as two 64-bit integers.
     Shape,
+    /// The scale of static activations, `[1]`.
+    InputScale,
     /// Codes of outlier columns, see `TensorScheme::parts`.
     OutlierCodes,
     /// Scales of outlier columns, `[out, 1]`.
@@ -146,7 +148,10 @@ impl IntScheme {
                 PartKind::Shape => {
                     bytes.extend(tensor.shape.iter().flat_map(|n| (*n as i64).to_le_bytes()));
                 }
-                PartKind::OutlierCodes | PartKind::OutlierScale | PartKind::OutlierColumns => {}
+                PartKind::InputScale
+                | PartKind::OutlierCodes
+                | PartKind::OutlierScale
+                | PartKind::OutlierColumns => {}
             }
             bytes
         };

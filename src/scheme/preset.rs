@@ -10,6 +10,9 @@ pub enum Activations {
     Float,
     /// int8, symmetric, one scale per token, computed at run time (`max|x| / 127`).
     Int8PerToken,
+    /// int8, symmetric, one scale for all tokens, chosen on calibration text and stored as
+    /// `input_scale`.
+    Int8Static,
 }
 
 /// How one weight is stored and multiplied.

@@ -3,12 +3,17 @@
 //! A weight `[out, in]` with k outliers is a base `[out, in − k]` on the scheme's grid and an
 //! outlier part `[out, k]` on [`OUTLIER_GRID`], both with their columns in ascending order. Its
 //! product is the sum of two products (`QUIK`, arXiv 2310.09259; `ResQ`, arXiv 2412.14363).
-use super::{DecodeError, Granularity, IntScheme, Part, PartKind, QTensor, TensorScheme};
+use super::{
+    Activations, DecodeError, Granularity, IntScheme, Part, PartKind, QTensor, TensorScheme,
+};
 use safetensors::Dtype;
 
 /// The grid of outlier columns: int8, symmetric, one scale per row.
 pub const OUTLIER_GRID: IntScheme =
     IntScheme { bits: 8, symmetric: true, granularity: Granularity::Channel };
+
+/// Suffix of the scale of static activations.
+pub const INPUT_SCALE: &str = "input_scale";
 
 /// Which columns of a weight are outliers: at least one and not all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,9 +220,21 @@ impl TensorScheme {
     pub fn parts(self, shape: [usize; 2]) -> Option<Vec<Part>> {
         let [out, columns] = shape;
         let mut parts = self.weights.parts([out, self.base_columns(columns)?], self.scale_type)?;
-        if self.outliers == 0 {
-            return Some(parts);
+        if self.outliers > 0 {
+            parts.extend(self.outlier_parts(out)?);
         }
+        if self.activations == Activations::Int8Static {
+            let dtype = self.scale_type.dtype();
+            let bytes = self.scale_type.size();
+            let (kind, suffix) = (PartKind::InputScale, INPUT_SCALE);
+            parts.push(Part { kind, suffix, dtype, shape: vec![1], bytes });
+        }
+        Some(parts)
+    }
+
+    /// The tensors that the outliers of `out` rows become.
+    fn outlier_parts(self, out: usize) -> Option<Vec<Part>> {
+        let mut parts = Vec::new();
         for part in OUTLIER_GRID.parts([out, self.outliers], self.scale_type)? {
             let (kind, suffix) = match part.kind {
                 PartKind::Scale => (PartKind::OutlierScale, "outliers.weight_scale"),
@@ -235,7 +252,8 @@ impl TensorScheme {
         Some(parts)
     }
 
-    /// The bytes of each part of a weight, in the order of [`parts`](Self::parts).
+    /// The bytes of each part of a weight, in the order of [`parts`](Self::parts); but for the scale
+    /// of static activations, which is none of the weight's.
     ///
     /// # Panics
     /// When the weight has other outliers than the scheme.
@@ -295,7 +313,7 @@ impl TensorScheme {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{scheme::Activations, tensor::FloatType};
+    use crate::tensor::FloatType;
     use proptest::prelude::*;
 
     fn tensor(scheme: IntScheme, shape: [usize; 2], seed: usize) -> QTensor {

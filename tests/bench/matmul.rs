@@ -43,7 +43,7 @@ fn products(c: &mut Criterion) {
                         continue;
                     }
                     group.bench_function(BenchmarkId::new(isa_name, tokens), |b| {
-                        b.iter(|| w.forward_int8(x.view(), y.view_mut(), &team, isa));
+                        b.iter(|| w.forward_int8(x.view(), y.view_mut(), &team, (isa, None)));
                     });
                 }
             }

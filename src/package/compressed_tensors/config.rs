@@ -32,8 +32,8 @@ struct Group<'a> {
     in_blocks: usize,
 }
 
-/// Grid, and whether the standard can say int8 activations beside it.
-type Key = (IntScheme, bool);
+/// Grid, and activations where the standard can say them beside it.
+type Key = (IntScheme, Activations);
 
 /// The `config.json` of a package. One group has the target `Linear`; weights of other schemes
 /// stand in groups of their own, by name.
@@ -55,9 +55,9 @@ pub(crate) fn describe(model: &Model, schemes: &Schemes, method: Method) -> Desc
             continue;
         };
         split += usize::from(scheme.outliers > 0);
-        let int8 = scheme.activations == Activations::Int8PerToken;
-        let key = (scheme.weights, int8 && scheme.weights.bits == 8 && !embed);
-        integer_inputs += usize::from(int8 && !key.1);
+        let said = scheme.weights.bits == 8 && !embed;
+        let key = (scheme.weights, if said { scheme.activations } else { Activations::Float });
+        integer_inputs += usize::from(scheme.activations != key.1);
         if !groups.iter().any(|(it, _)| *it == key) {
             groups.push((key, Group::default()));
         }
@@ -75,7 +75,7 @@ pub(crate) fn describe(model: &Model, schemes: &Schemes, method: Method) -> Desc
     beyond.extend(run_time_steps(model));
     if integer_inputs > 0 {
         beyond.push(format!(
-            "the products of {integer_inputs} weights take int8 activations per token; the standard describes them as float"
+            "the products of {integer_inputs} weights take int8 activations; the standard describes them as float"
         ));
     }
     if split > 0 {
@@ -169,7 +169,7 @@ fn format(weights: IntScheme) -> &'static str {
     if weights.bits == 4 { "pack-quantized" } else { "int-quantized" }
 }
 
-fn entry((weights, int8_input): Key, targets: Value, method: Method) -> Value {
+fn entry((weights, activations): Key, targets: Value, method: Method) -> Value {
     let IntScheme { bits, symmetric, granularity } = weights;
     let (strategy, group_size) = match granularity {
         Granularity::Channel => ("channel", Value::Null),
@@ -179,15 +179,17 @@ fn entry((weights, int8_input): Key, targets: Value, method: Method) -> Value {
         Method::Minmax | Method::Absmax => "memoryless_minmax",
         Method::Mse => "memoryless_mse",
     };
+    let fixed = activations == Activations::Int8Static;
     let input = json!({
-        "num_bits": 8, "type": "int", "symmetric": true, "strategy": "token", "dynamic": true,
+        "num_bits": 8, "type": "int", "symmetric": true,
+        "strategy": if fixed { "tensor" } else { "token" }, "dynamic": !fixed,
         "group_size": null, "block_structure": null, "actorder": null, "scale_dtype": null,
         "zp_dtype": null, "observer": null, "observer_kwargs": {},
     });
     json!({
         "targets": targets,
         "format": format(weights),
-        "input_activations": if int8_input { input } else { Value::Null },
+        "input_activations": if activations == Activations::Float { Value::Null } else { input },
         "output_activations": null,
         "weights": {
             "num_bits": bits, "type": "int", "symmetric": symmetric, "strategy": strategy,

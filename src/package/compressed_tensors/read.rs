@@ -106,16 +106,25 @@ fn group(value: &Value) -> Result<Group, PackageError> {
         _ => return Err(unsupported("strategy", at("strategy"))),
     };
     let input = value.get("input_activations").unwrap_or(&absent);
-    let activations = match input.get("num_bits").and_then(Value::as_u64) {
-        None => Activations::Float,
-        Some(8) => Activations::Int8PerToken,
-        Some(_) => return Err(unsupported("input_activations", input)),
-    };
+    let activations = activations(input)?;
     let targets = value.get("targets").and_then(Value::as_array);
     let targets = targets.into_iter().flatten().filter_map(|it| it.as_str().map(str::to_owned));
     let symmetric = at("symmetric").as_bool().unwrap_or(true);
     let weights = IntScheme { bits, symmetric, granularity };
     Ok(Group { targets: targets.collect(), weights, activations })
+}
+
+/// How inputs are quantized: symmetric int8, per token while the model runs, or with one static
+/// scale.
+fn activations(input: &Value) -> Result<Activations, PackageError> {
+    let at = |key| input.get(key).unwrap_or(&Value::Null);
+    let Some(bits) = at("num_bits").as_u64() else { return Ok(Activations::Float) };
+    let int8 = bits == 8 && at("symmetric").as_bool() != Some(false);
+    match (at("strategy").as_str(), at("dynamic").as_bool().unwrap_or(false)) {
+        (Some("token"), true) if int8 => Ok(Activations::Int8PerToken),
+        (Some("tensor"), false) if int8 => Ok(Activations::Int8Static),
+        _ => Err(unsupported("input_activations", input)),
+    }
 }
 
 /// The group of a module: one that names it or matches it, else one for its class.

@@ -32,11 +32,12 @@ pub struct Block<'a> {
 }
 
 impl Int8Rows {
-    /// Quantizes `x`, `[tokens, in]`, for products with matrices of this form.
+    /// Quantizes `x`, `[tokens, in]`, for products with matrices of this form: with one scale per
+    /// token, or with `scale` and what lies beyond ±127 of it clamped.
     ///
     /// # Panics
     /// When the columns differ.
-    pub fn new(x: ArrayView2<'_, f32>, form: Form, team: &Team) -> Self {
+    pub fn new(x: ArrayView2<'_, f32>, (form, scale): (Form, Option<f32>), team: &Team) -> Self {
         assert_eq!(x.ncols(), form.columns, "columns of a linear layer");
         let (tokens, quads) = (x.nrows(), form.width() / 4);
         let mut words = vec![0; tokens * quads];
@@ -52,7 +53,10 @@ impl Int8Rows {
             for (token, x) in x.rows().into_iter().enumerate() {
                 let padded = pad(x, form);
                 let x = padded.as_deref().or(x.as_slice()).expect("rows are contiguous");
-                scales[token] = quantize_row(x, &mut codes);
+                scales[token] = match scale {
+                    Some(scale) => quantize_row_with(x, scale, &mut codes),
+                    None => quantize_row(x, &mut codes),
+                };
                 spread(
                     &codes,
                     form.steps() * STEP,
@@ -129,6 +133,23 @@ vectorized! {
 }
 
 vectorized! {
+    /// Writes `x / scale`, clamped to ±127 and rounded half to even, and returns the scale; NaN for a
+    /// row with a value that is not finite, so that its products say so.
+    fn quantize_row_with<'a>(x: &'a [f32], scale: f32, codes: &'a mut [i8]) -> f32 {
+        const ROUND: f32 = 12_582_912.0; // as above
+        let largest = x.iter().fold(0, |max, x| (x.to_bits() & 0x7fff_ffff).max(max));
+        if !f32::from_bits(largest).is_finite() {
+            codes.fill(0);
+            return f32::NAN;
+        }
+        for (code, x) in codes.iter_mut().zip(x) {
+            *code = ((x / scale).clamp(-127.0, 127.0) + ROUND).to_bits() as i8;
+        }
+        scale
+    }
+}
+
+vectorized! {
     /// Writes the codes of a token as words and the sums of its groups of `width` codes, each
     /// `stride` apart.
     fn spread<'a>(
@@ -154,6 +175,16 @@ mod tests {
         let scale = quantize_row(&[254.0, -254.0, 1.0, 3.0, -5.0, 0.1], &mut codes);
         assert_eq!(codes, [127, -127, 0, 2, -2, 0]);
         assert!((scale - 2.0).abs() < f32::EPSILON);
+    }
+
+    #[test]
+    fn static_codes_are_nearest_and_clamped() {
+        let mut codes = [9; 6];
+        let scale = quantize_row_with(&[254.0, -300.0, 1.0, 3.0, -5.0, 0.1], 2.0, &mut codes);
+        assert_eq!((codes, scale.to_bits()), ([127, -127, 0, 2, -2, 0], 2.0_f32.to_bits()));
+        for wrong in [f32::NAN, f32::INFINITY] {
+            assert!(quantize_row_with(&[1.0, wrong], 2.0, &mut codes).is_nan());
+        }
     }
 
     #[test]

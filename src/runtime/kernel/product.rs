@@ -15,7 +15,8 @@ const FEW: usize = 4;
 const WIDE: usize = 3;
 
 impl PackedLinear {
-    /// `y ← x·Wᵀ` with activations in 8 bits: `x` is `[tokens, in]`, `y` `[tokens, out]`.
+    /// `y ← x·Wᵀ` with activations in 8 bits: `x` is `[tokens, in]`, `y` `[tokens, out]`; `scale` is
+    /// that of static activations.
     ///
     /// # Panics
     /// When the shapes do not fit.
@@ -24,10 +25,10 @@ impl PackedLinear {
         x: ArrayView2<'_, f32>,
         y: ArrayViewMut2<'_, f32>,
         team: &Team,
-        isa: Isa,
+        (isa, scale): (Isa, Option<f32>),
     ) {
         assert_eq!(y.dim(), (x.nrows(), self.rows()), "output of a linear layer");
-        let x = Int8Rows::new(x, self.form(), team);
+        let x = Int8Rows::new(x, (self.form(), scale), team);
         let sweep = (SWEEP / self.form().width().max(1) / TOKENS).max(1);
         self.each_part(y, 1, team, |first, mut y| {
             for (start, mut y) in y.axis_chunks_iter_mut(Axis(0), sweep * TOKENS).enumerate() {

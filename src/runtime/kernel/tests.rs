@@ -44,7 +44,7 @@ fn sums(w: &PackedLinear, x: &Int8Rows, isa: Isa) -> Vec<[i32; ROWS]> {
 fn product(w: &PackedLinear, x: ArrayView2<'_, f32>, int8: bool, isa: Isa) -> Vec<u32> {
     let (mut y, team) = (Array2::zeros((x.nrows(), w.rows())), Team::new(2));
     if int8 {
-        w.forward_int8(x, y.view_mut(), &team, isa);
+        w.forward_int8(x, y.view_mut(), &team, (isa, None));
     } else {
         w.forward_float(x, y.view_mut(), &team, isa);
     }
@@ -54,7 +54,7 @@ fn product(w: &PackedLinear, x: ArrayView2<'_, f32>, int8: bool, isa: Isa) -> Ve
 /// Whether float32 products with many tokens take the float matrix product, whose bits are its
 /// own: those are compared through the dequantized panels instead.
 fn assert_all_equal(w: &PackedLinear, x: &Array2<f32>) {
-    let rows = Int8Rows::new(x.view(), w.form(), &Team::new(1));
+    let rows = Int8Rows::new(x.view(), (w.form(), None), &Team::new(1));
     let few = x.slice(ndarray::s![..x.nrows().min(2), ..]);
     let want = sums(w, &rows, Isa::SCALAR);
     let want_int8 = product(w, x.view(), true, Isa::SCALAR);
@@ -103,7 +103,7 @@ proptest! {
             0 => 127.0,
             _ => ((t * 31 + c * 17) % 255) as f32 - 127.0,
         });
-        let sums = sums(&packed, &Int8Rows::new(x.view(), packed.form(), &Team::new(1)), Isa::SCALAR);
+        let sums = sums(&packed, &Int8Rows::new(x.view(), (packed.form(), None), &Team::new(1)), Isa::SCALAR);
         let value = |row: usize, token: usize, group: usize| -> i32 {
             let zero = i32::from(w.qparams(row, group).zero_point);
             (group * size..(group + 1) * size)
@@ -141,7 +141,7 @@ fn the_largest_sums_do_not_overflow() {
         };
         let packed = PackedLinear::new(&[w]).unwrap();
         let x = Array2::from_elem((13, columns), -1.0);
-        let rows = Int8Rows::new(x.view(), packed.form(), &Team::new(1));
+        let rows = Int8Rows::new(x.view(), (packed.form(), None), &Team::new(1));
         for (name, isa) in Isa::available() {
             let total: i64 =
                 sums(&packed, &rows, isa).iter().map(|lanes| i64::from(lanes[0])).sum();
