@@ -9,7 +9,7 @@ use crate::{
     checkpoint::{CheckpointError, Folder, OutputDir, difference},
     package::{self, Manifest, Opened},
     recipe::{Recipe, Step, Verb},
-    report,
+    report::{self, EvalReport},
 };
 use anyhow::Context as _;
 use serde::{Serialize, de::DeserializeOwned};
@@ -20,7 +20,9 @@ use std::path::{Path, PathBuf};
 ///
 /// A recipe is a TOML file whose steps name a verb and its flags: `prune` and `quantize` first, once
 /// at most each, then any number of `eval` and `run` of what they made. In a step `eval`,
-/// `reference = "source"` stands for the model that the recipe works on. A recipe that prunes and
+/// `reference = "source"` stands for the model that the recipe works on, and
+/// `yardstick = "vendor-standard"` for a package of it with a chip vendor's standard scheme and the
+/// same bits, made for the measurement. A recipe that prunes and
 /// quantizes keeps the pruned checkpoint in `DIR.pruned` until all is done; after an error,
 /// --resume goes on from there. Exit code 1 when a gate failed; what was made is kept.
 #[derive(clap::Args, Debug)]
@@ -70,6 +72,10 @@ impl Planned {
 
 /// Stands for the model of the recipe where another is compared with it.
 const SOURCE: &str = "source";
+
+/// Stands for a package of the same model, text and bits with a vendor's standard scheme, which is
+/// made to be measured and not kept.
+const VENDOR_STANDARD: &str = "vendor-standard";
 
 /// A recipe that was read, and what it works on.
 struct Work<'a> {
@@ -151,7 +157,10 @@ impl<'a> Work<'a> {
                     let pruned = if outline.is_some() { ", of the pruned model" } else { "" };
                     planned.with_context(|| format!("step `quantize`{pruned}"))?;
                 }
-                Planned::Eval(settings) => settings.check_with(&self.opened, context)?,
+                Planned::Eval(settings) => {
+                    settings.check_with(&self.opened, context)?;
+                    self.check_yardstick(settings)?;
+                }
                 Planned::Run(settings) => settings.check()?,
             }
         }
@@ -178,7 +187,7 @@ impl<'a> Work<'a> {
                 }
                 Planned::Quantize(settings) => self.quantize((at, settings), between.as_deref())?,
                 Planned::Eval(settings) => {
-                    let report = eval::evaluate(&package, settings, self.context)?;
+                    let report = self.evaluate(&package, settings, between.as_deref())?;
                     package::set_evaluation(&package, serde_json::to_value(&report)?)?;
                     output::text("\n")?;
                     if eval::show(&report, settings, self.context)? == Outcome::GateFailed {
@@ -216,6 +225,60 @@ impl<'a> Work<'a> {
             output::text("\n")?;
         }
         Ok(step)
+    }
+
+    fn quantize_settings(&self) -> Option<&quantize::Settings> {
+        self.steps.iter().find_map(|step| match step {
+            Planned::Quantize(settings) => Some(&**settings),
+            _ => None,
+        })
+    }
+
+    fn check_yardstick(&self, settings: &eval::Settings) -> anyhow::Result<()> {
+        let Some(yardstick) = &settings.yardstick else { return Ok(()) };
+        let wanted = yardstick == VENDOR_STANDARD;
+        if !wanted {
+            package::open(yardstick)?;
+        }
+        anyhow::ensure!(
+            !wanted || self.quantize_settings().is_some(),
+            "recipe `{}`: the yardstick `{VENDOR_STANDARD}` has the bits of a step `quantize`\n\
+             hint: add that step, or name a package as `yardstick`",
+            self.file
+        );
+        Ok(())
+    }
+
+    /// Measures the package, beside a vendor's standard scheme where that is wanted.
+    fn evaluate(
+        &self,
+        package: &str,
+        settings: &eval::Settings,
+        between: Option<&Path>,
+    ) -> anyhow::Result<EvalReport> {
+        let wanted = settings.yardstick.as_deref() == Some(VENDOR_STANDARD);
+        let Some(quantize) = self.quantize_settings().filter(|_| wanted) else {
+            return eval::evaluate(package, settings, self.context);
+        };
+        let mut name = self.args.output.as_os_str().to_owned();
+        name.push(".yardstick");
+        // Never completed, so that it is removed, whatever happens.
+        let scratch = OutputDir::create(Path::new(&name), false)?;
+        let target = scratch.path().join("package");
+        let vendor = quantize.vendor_standard();
+        let between = between.map(|path| path.to_string_lossy());
+        let pruned = between.as_deref().map(package::open).transpose()?;
+        let opened = pruned.as_ref().unwrap_or(&self.opened);
+        let name = between.as_deref().unwrap_or(&self.model);
+        let prepared = quantize::Prepared::read((name, opened), &vendor, self.context)?;
+        prepared.write((&target, false), &json!({ "step": [prepared.step] }), self.context)?;
+        let yardstick = Some(target.to_string_lossy().into_owned());
+        let settings = eval::Settings { yardstick, ..settings.clone() };
+        let mut report = eval::evaluate(package, &settings, self.context)?;
+        if let Some(yardstick) = &mut report.yardstick {
+            yardstick.model = format!("{VENDOR_STANDARD} {}", quantize.scheme());
+        }
+        Ok(report)
     }
 
     fn quantize(

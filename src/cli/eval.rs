@@ -10,11 +10,11 @@ use super::{
 use crate::{
     checkpoint::OutputFile,
     eval::{
-        Fraction, Gates, LogitSource, ModelSource, PROTOCOLS, Plan, Protocol, StoredKey,
-        StoredReference, StoredWriter, Window, measure,
+        Figures, Fraction, Gates, LogitSource, ModelSource, PROTOCOLS, Plan, Protocol, Reduction,
+        StoredKey, StoredReference, StoredWriter, TokenScore, Window, measure,
     },
     package::{self, Opened},
-    report::{self, EvalReport},
+    report::{self, EvalReport, Yardstick},
     scheme::KvPrecision,
     tensor::Bytes,
     text::Form,
@@ -53,6 +53,11 @@ pub(super) struct Settings {
     #[arg(long, value_name = "MODEL|FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reference: Option<String>,
+    /// Package to beat, e.g. one of --preset vendor-standard: it is measured in the same way, and
+    /// the reduction of its loss is told
+    #[arg(long, value_name = "MODEL", requires = "reference")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) yardstick: Option<String>,
     /// Text to measure on: plain UTF-8, or jsonl with `text` or `messages`; may be repeated;
     /// builtin:en and builtin:zh are carried by the program
     #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
@@ -116,6 +121,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             reference: None,
+            yardstick: None,
             text: Vec::new(),
             text_form: Form::Auto,
             protocol: "gptq".into(),
@@ -161,51 +167,84 @@ pub(super) fn evaluate(
     let mut opened = package::open(model)?;
     opened.model = with_kv_cache(&opened.model, settings.kv_cache).into_owned();
     let (task, plan) = Task::prepare(model, &opened, settings)?;
-    let reference = match &settings.reference {
-        Some(name) => Some(Reference::open(name, &task, &plan)?),
+    let run = Run { settings, task: &task, plan: &plan, context };
+    let yardstick = match &settings.yardstick {
+        Some(name) => Some((name, package::open(name)?)),
         None => None,
     };
-    let backend = settings.backend.backend();
-    let team = &context.team;
-    let progress = context.progress();
-    let source = |model| ModelSource::new(model, &*backend, team, progress);
-    let (mut other_model, mut other_file);
-    let other: Option<&mut dyn LogitSource> = match reference {
-        Some(Reference::Model(ref opened)) => {
-            other_model = source(&opened.model);
-            Some(&mut other_model)
-        }
-        Some(Reference::Stored(stored)) => {
-            other_file = stored;
-            Some(&mut other_file)
+    let (figures, scores) = run.measure((model, &opened), settings.save_reference.as_deref())?;
+    let yardstick = match yardstick {
+        Some((name, opened)) => {
+            let (figures, other) = run.measure((name, &opened), None)?;
+            Reduction::of(&scores, &other, &plan.windows).map(|reduction| Yardstick {
+                model: name.clone(),
+                kl_mean: figures.divergence.map(|it| it.kl_mean.value),
+                reduction,
+            })
         }
         None => None,
     };
-    // The file is named after the model whose log-probabilities it holds.
-    let stored = settings.reference.as_deref().unwrap_or(model).to_owned();
-    let key = StoredKey { model: stored, ..task.key.clone() };
-    let mut saver = match &settings.save_reference {
-        Some(path) => {
-            let file = OutputFile::create(path, context.force)?;
-            Some(StoredWriter::new(file, &key, &plan.windows)?)
-        }
-        None => None,
-    };
-    let writer = saver.as_mut();
-    let mut model_source = source(&opened.model);
-    let (figures, _) = measure(&plan.windows, &mut model_source, other, writer, (team, progress))?;
-    if let Some(saver) = saver {
-        saver.finish()?.commit()?;
-    }
     let judged = gates.judge(&figures)?;
     let names = (model.to_owned(), settings.reference.clone());
-    Ok(EvalReport::new(
-        names,
-        task.method(settings, &plan, opened.model.spec.kv_cache),
-        figures,
-        judged,
-        plan.words,
-    ))
+    let method = task.method(settings, &plan, opened.model.spec.kv_cache);
+    let report = EvalReport::new(names, method, figures, judged, plan.words);
+    Ok(EvalReport { yardstick, ..report })
+}
+
+/// A measurement that is prepared.
+struct Run<'a> {
+    settings: &'a Settings,
+    task: &'a Task,
+    plan: &'a Plan,
+    context: &'a Context,
+}
+
+impl Run<'_> {
+    /// Measures a model against the reference, if there is one.
+    fn measure(
+        &self,
+        (name, opened): (&str, &Opened),
+        save: Option<&Path>,
+    ) -> anyhow::Result<(Figures, Vec<TokenScore>)> {
+        let Self { settings, task, plan, context } = *self;
+        let reference = match &settings.reference {
+            Some(name) => Some(Reference::open(name, task, plan)?),
+            None => None,
+        };
+        let backend = settings.backend.backend();
+        let team = &context.team;
+        let progress = context.progress();
+        let source = |model| ModelSource::new(model, &*backend, team, progress);
+        let (mut other_model, mut other_file);
+        let other: Option<&mut dyn LogitSource> = match reference {
+            Some(Reference::Model(ref opened)) => {
+                other_model = source(&opened.model);
+                Some(&mut other_model)
+            }
+            Some(Reference::Stored(stored)) => {
+                other_file = stored;
+                Some(&mut other_file)
+            }
+            None => None,
+        };
+        // The file is named after the model whose log-probabilities it holds.
+        let stored = settings.reference.as_deref().unwrap_or(name).to_owned();
+        let key = StoredKey { model: stored, ..task.key.clone() };
+        let mut saver = match save {
+            Some(path) => {
+                let file = OutputFile::create(path, context.force)?;
+                Some(StoredWriter::new(file, &key, &plan.windows)?)
+            }
+            None => None,
+        };
+        let mut model = source(&opened.model);
+        let aids = (team, progress);
+        let measured = measure(&plan.windows, &mut model, other, saver.as_mut(), aids)?;
+        if let Some(saver) = saver {
+            saver.finish()?.commit()?;
+        }
+        Ok(measured)
+    }
 }
 
 /// Writes the forms that were asked for; the table when none goes to stdout.
@@ -235,6 +274,10 @@ impl Settings {
     /// Finds what can be wrong before a model is there to measure.
     pub(super) fn check(&self, context: &Context) -> anyhow::Result<()> {
         self.gates().check(self.reference.is_some())?;
+        anyhow::ensure!(
+            self.yardstick.is_none() || self.reference.is_some(),
+            "a yardstick without a reference\nhint: both losses are measured against `reference`"
+        );
         self.check_outputs(context)?;
         anyhow::ensure!(!self.text.is_empty(), NO_TEXT);
         for path in self.text.iter().filter(|it| bundled(&it.to_string_lossy()).is_none()) {
@@ -323,6 +366,7 @@ mod tests {
         let command = <Args as clap::Args>::augment_args(clap::Command::new("eval"));
         let full = Settings {
             reference: Some("r".into()),
+            yardstick: Some("y".into()),
             ctx: Some(1),
             stride: Some(1),
             windows: Some(1),

@@ -5,7 +5,7 @@ use crate::{
     model::Model,
     package::{self, Estimate, Job, Opened, Summary},
     pipeline::{Quantize, Quantized, is_streamed, needs_text},
-    quantize::{self, Candidates, GroupFallback, Plan, QuantizeError},
+    quantize::{self, Candidates, Effort, GroupFallback, Plan, QuantizeError},
     report, transform,
 };
 use anyhow::Context as _;
@@ -99,6 +99,26 @@ impl Settings {
     /// The same with everything that the preset chooses written out.
     pub(super) fn resolved(&self) -> Self {
         Self { quantize: self.quantize.resolved(), ..self.clone() }
+    }
+
+    /// The name of the scheme.
+    pub(super) fn scheme(&self) -> &str {
+        &self.quantize.scheme
+    }
+
+    /// A vendor's standard scheme with the same bits and the same text.
+    pub(super) fn vendor_standard(&self) -> Self {
+        let quantize = quantize::Settings {
+            scheme: self.quantize.scheme.clone(),
+            preset: Effort::VendorStandard,
+            allow_nonfinite: self.quantize.allow_nonfinite,
+            ..quantize::Settings::default()
+        };
+        Self {
+            quantize,
+            transform: transform::Settings::default(),
+            calibration: self.calibration.clone(),
+        }
     }
 
     /// What becomes of each tensor of a model.

@@ -17,7 +17,8 @@ mod wikitext;
 pub use error::EvalError;
 pub use gate::{Fraction, GateResult, Gates};
 pub use metric::{
-    Compared, Divergence, Estimate, Figures, Perplexity, Ratio, Spread, TokenScore, row_divergences,
+    Compared, Divergence, Estimate, Figures, Perplexity, Ratio, Reduction, Spread, TokenScore,
+    row_divergences,
 };
 pub use protocol::{BosPolicy, Encoder, PROTOCOLS, Plan, PlanSettings, Protocol, Window};
 pub use run::measure;

@@ -15,7 +15,7 @@ pub use prune::{pruning_markdown, pruning_plan, pruning_table};
 pub use quantize::quantized_text;
 pub use table::table;
 
-use crate::eval::{BosPolicy, Figures, GateResult};
+use crate::eval::{BosPolicy, Figures, GateResult, Reduction};
 use crate::scheme::KvPrecision;
 use crate::text::Form;
 use serde::Serialize;
@@ -34,6 +34,9 @@ pub struct EvalReport {
     pub model: String,
     /// The reference, as it was named.
     pub reference: Option<String>,
+    /// How much less is lost than by another package.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub yardstick: Option<Yardstick>,
     /// Perplexity.
     pub ppl: f64,
     /// Perplexity of the reference.
@@ -56,6 +59,17 @@ pub struct EvalReport {
     pub figures: Figures,
     /// Per word and byte, for protocols that count them.
     pub per_word: Option<PerWord>,
+}
+
+/// Another package, measured on the same positions against the same reference.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Yardstick {
+    /// As it was named.
+    pub model: String,
+    /// Its mean KL divergence, nats.
+    pub kl_mean: Option<f64>,
+    /// `1 − loss / its loss`.
+    pub reduction: Reduction,
 }
 
 /// How a measurement was made: figures are comparable when all of this agrees.
@@ -121,6 +135,7 @@ impl EvalReport {
             tool: format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")),
             model,
             reference,
+            yardstick: None,
             ppl: figures.perplexity.value,
             ppl_reference: against.map(|it| it.reference.value),
             ppl_increase: against.map(|it| it.ppl_ratio.value - 1.0),

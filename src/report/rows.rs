@@ -1,6 +1,6 @@
 //! What tables show, as names and texts.
-use super::EvalReport;
-use crate::eval::Perplexity;
+use super::{EvalReport, Yardstick};
+use crate::eval::{Perplexity, Ratio};
 
 /// A figure by name, as text.
 pub(super) type Row = (&'static str, String);
@@ -55,6 +55,9 @@ pub(super) fn figures(report: &EvalReport) -> Vec<Row> {
         (Some(low), Some(high)) => format!(" (95 %: {low:.4} to {high:.4})"),
         _ => String::new(),
     };
+    if let Some(yardstick) = &report.yardstick {
+        rows.push(("loss reduction", reduction(yardstick)));
+    }
     let (kl, dp) = (against.kl, against.dp);
     let probability = |value: f64| format!("{:+.2} %", 100.0 * value);
     rows.extend([
@@ -77,6 +80,23 @@ pub(super) fn figures(report: &EvalReport) -> Vec<Row> {
         ),
     ]);
     rows
+}
+
+/// How much less is lost than by another package.
+fn reduction(yardstick: &Yardstick) -> String {
+    let share = |ratio: Ratio| {
+        let ends = ratio.low.zip(ratio.high);
+        let ends =
+            ends.map(|(low, high)| format!(" (95 %: {:.1} to {:.1} %)", 100.0 * low, 100.0 * high));
+        format!("{:.1} %{}", 100.0 * ratio.value, ends.unwrap_or_default())
+    };
+    let Yardstick { model, kl_mean, reduction } = yardstick;
+    format!(
+        "KL {}, log-perplexity {} less than `{model}` (KL {})",
+        share(reduction.kl),
+        share(reduction.log_perplexity),
+        kl_mean.map_or_else(|| "?".into(), digits)
+    )
 }
 
 /// How it was measured, in words.

@@ -192,14 +192,21 @@ vectorized! {
 /// Numbers of 16 codes of 8 bits.
 #[inline(always)]
 fn wide(codes: &[u8; LANES], scale: f32) -> [f32; LANES] {
-    codes.map(|code| f32::from(code as i8) * scale)
+    codes.map(
+        #[inline(always)]
+        |code| f32::from(code as i8) * scale,
+    )
 }
 
 /// Numbers of the 32 codes in 16 bytes.
 #[inline(always)]
 fn narrow(codes: &[u8; LANES], scale: f32, zero: f32) -> [[f32; LANES]; 2] {
-    let number = |code: u8| (f32::from(code) - zero) * scale;
-    [codes.map(|code| number(code & 15)), codes.map(|code| number(code >> 4))]
+    let (mut first, mut second) = ([0.0; LANES], [0.0; LANES]);
+    for i in 0..LANES {
+        first[i] = (f32::from(codes[i] & 15) - zero) * scale;
+        second[i] = (f32::from(codes[i] >> 4) - zero) * scale;
+    }
+    [first, second]
 }
 
 impl Rows<'_> {
@@ -255,11 +262,13 @@ vectorized! {
         for (out, row) in out.chunks_exact_mut(width).zip(rows.each()) {
             let out = std::cell::Cell::from_mut(out).as_slice_of_cells();
             row.walk(
+                #[inline(always)]
                 |at, numbers| {
                     for (out, x) in out[at..at + LANES].iter().zip(numbers) {
                         out.set(x);
                     }
                 },
+                #[inline(always)]
                 |at, x| out[at].set(x),
             );
         }
@@ -272,6 +281,7 @@ vectorized! {
         for (y, row) in y.iter_mut().zip(rows.each()) {
             let (mut sums, mut rest) = ([0.0_f32; LANES], 0.0_f32);
             row.walk(
+                #[inline(always)]
                 |at, numbers| {
                     if let Some(x) = x.get(at..).and_then(|x| x.first_chunk::<LANES>()) {
                         for i in 0..LANES {
@@ -279,6 +289,7 @@ vectorized! {
                         }
                     }
                 },
+                #[inline(always)]
                 |at, number| rest += x[at] * number,
             );
             *y = (lanes_sum(sums) + rest) * scale;
@@ -293,11 +304,13 @@ vectorized! {
         let y = std::cell::Cell::from_mut(y).as_slice_of_cells();
         for (weight, row) in weights.iter().zip(rows.each()) {
             row.walk(
+                #[inline(always)]
                 |at, numbers| {
                     for (y, x) in y[at..at + LANES].iter().zip(numbers) {
                         y.set(y.get() + weight * x);
                     }
                 },
+                #[inline(always)]
                 |at, x| y[at].set(y[at].get() + weight * x),
             );
         }

@@ -5,6 +5,7 @@ mod row;
 pub use blocks::{Estimate, Ratio, blocks};
 pub use row::{Compared, Exact, TokenScore, row_divergences, score_rows};
 
+use super::Window;
 use serde::Serialize;
 use std::ops::Range;
 
@@ -55,6 +56,34 @@ pub struct Divergence {
     pub dp_rms: f64,
     /// The change at single positions: harm shows as a longer lower tail, noise has two alike.
     pub dp: Spread,
+}
+
+/// How much less one model loses than another, both against one reference: `1 − loss / loss`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Reduction {
+    /// Of the mean KL divergence.
+    pub kl: Ratio,
+    /// Of the growth of the log-perplexity.
+    pub log_perplexity: Ratio,
+}
+
+impl Reduction {
+    /// From scores of the same positions; `None` without a reference.
+    pub fn of(ours: &[TokenScore], theirs: &[TokenScore], windows: &[Window]) -> Option<Self> {
+        let counts: Vec<usize> = windows.iter().map(|window| window.scored.len()).collect();
+        let blocks = blocks(&counts);
+        let ratio = |loss: fn(&TokenScore, &Compared) -> f64| {
+            let each = |scores: &[TokenScore]| {
+                let losses = scores.iter().map(|it| it.reference.map(|other| loss(it, &other)));
+                losses.collect::<Option<Vec<f64>>>().filter(|it| it.len() == ours.len())
+            };
+            Some(Ratio::reduction(&each(ours)?, &each(theirs)?, &blocks))
+        };
+        Some(Self {
+            kl: ratio(|_, other| other.kl)?,
+            log_perplexity: ratio(|it, other| it.nll - other.nll)?,
+        })
+    }
 }
 
 /// Percentiles, linear between neighbours.
