@@ -16,6 +16,7 @@ mod output;
 mod progress;
 mod prune;
 mod quantize;
+mod report;
 mod run;
 mod sign;
 mod synth;
@@ -67,6 +68,7 @@ enum Verb {
     Sign(sign::Args),
     Verify(verify::Args),
     Eval(eval::Args),
+    Report(report::Args),
     Run(run::Args),
     Bench(bench::Args),
     Logits(logits::Args),
@@ -95,6 +97,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Verb::Sign(args) => sign::run(&args, &context),
         Verb::Verify(args) => verify::run(&args, &context),
         Verb::Eval(args) => eval::run(&args, &context),
+        Verb::Report(args) => report::run(&args, &context),
         Verb::Run(args) => run::run(&args, &context),
         Verb::Bench(args) => bench::run(&args, &context),
         Verb::Logits(args) => logits::run(&args, &context),

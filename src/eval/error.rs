@@ -25,6 +25,14 @@ pub enum EvalError {
         /// What is wrong.
         detail: String,
     },
+    /// An answer that only a model can judge was to be judged here.
+    #[error(
+        "`{item}` takes a model as its judge\nhint: write the answers out for one with --judge-out; they are not scored here"
+    )]
+    JudgeOnly {
+        /// The item.
+        item: String,
+    },
     /// A setting that makes no sense.
     #[error("`{setting}` of {found}: {rule}\nhint: {hint}")]
     Setting {

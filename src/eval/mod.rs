@@ -5,14 +5,17 @@
 //! [`Gates`].
 //! Add a protocol: one function and one line in [`PROTOCOLS`]; the tests go over all of them.
 mod error;
+pub mod followbench;
 mod gate;
 pub mod ifeval;
 pub mod metric;
+pub mod needle;
 mod protocol;
 mod run;
 mod source;
 mod stored;
 mod streams;
+pub mod suite;
 mod wikitext;
 
 pub use error::EvalError;

@@ -2,6 +2,7 @@
 //!
 //! [`EvalReport`] holds what was measured and how; each form is one function in a file of its own.
 //! Add a form: one file, one flag in the command line's `eval`.
+mod html;
 mod junit;
 mod markdown;
 mod prune;
@@ -9,6 +10,7 @@ mod quantize;
 mod rows;
 mod table;
 
+pub use html::{PageError, Run, html};
 pub use junit::junit;
 pub use markdown::markdown;
 pub use prune::{pruning_markdown, pruning_plan, pruning_table};

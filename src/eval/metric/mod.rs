@@ -46,6 +46,9 @@ pub struct Divergence {
     pub kl_mean: Estimate,
     /// KL of single positions, nats.
     pub kl: Spread,
+    /// How many positions have a KL below 1e-6; then a quarter of a decade per place, from 1e-6 to
+    /// 10^1.5; above.
+    pub kl_histogram: [u32; 32],
     /// Share of positions where both have the same most likely token.
     pub top1_agreement: f64,
     /// Mean share of the reference's five most likely tokens that are among the model's five.
@@ -181,6 +184,7 @@ impl Divergence {
             reference: Perplexity::of(&references, blocks),
             ppl_ratio: Ratio::of(Estimate::of(&growth, blocks), blocks.len()),
             kl_mean: Estimate::of(&kl, blocks),
+            kl_histogram: kl_histogram(&kl),
             kl: Spread::of(kl),
             top1_agreement: each(|it| f64::from(u8::from(it.top1))).iter().sum::<f64>() / count,
             top5_agreement: each(|it| f64::from(it.top5)).iter().sum::<f64>() / (5.0 * count),
@@ -189,6 +193,17 @@ impl Divergence {
             dp: Spread::of(dp),
         }
     }
+}
+
+/// Counts as [`Divergence::kl_histogram`] tells; what is no number is not counted.
+fn kl_histogram(values: &[f64]) -> [u32; 32] {
+    let mut counts = [0; 32];
+    for value in values.iter().filter(|it| !it.is_nan()) {
+        // From -inf for 0; conversion saturates.
+        let place = ((value.log10() + 6.0) * 4.0).floor() as i64;
+        counts[place.saturating_add(1).clamp(0, 31) as usize] += 1;
+    }
+    counts
 }
 
 #[cfg(test)]
@@ -207,6 +222,15 @@ pub(crate) mod tests {
         divergence.kl_mean.value = kl;
         divergence.top1_agreement = top1;
         figures
+    }
+
+    #[test]
+    fn positions_are_counted_by_quarters_of_a_decade() {
+        let counts =
+            kl_histogram(&[0.0, 1e-7, 1.1e-6, 1.9e-6, 1.1, 31.0, 32.0, f64::INFINITY, f64::NAN]);
+        let at = |place: usize| counts[place];
+        assert_eq!([at(0), at(1), at(2), at(25), at(30), at(31)], [2, 1, 1, 1, 1, 2]);
+        assert_eq!(counts.iter().sum::<u32>(), 8);
     }
 
     fn near(got: f64, want: f64) {
