@@ -66,7 +66,6 @@ fn add(run: &mut Run, path: &Path) -> anyhow::Result<()> {
 }
 
 /// Bytes of a folder's files of weights.
-#[expect(clippy::disallowed_methods, reason = "a folder is an argument of the command line")]
 fn weights(folder: &Path) -> std::io::Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(folder)? {
