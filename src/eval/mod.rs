@@ -12,6 +12,7 @@ mod run;
 mod source;
 mod stored;
 mod streams;
+pub mod task;
 mod wikitext;
 
 pub use error::EvalError;
