@@ -16,6 +16,7 @@ mod source;
 mod stored;
 mod streams;
 pub mod suite;
+pub mod task;
 mod wikitext;
 
 pub use error::EvalError;
