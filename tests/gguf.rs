@@ -4,5 +4,6 @@ mod build;
 pub(crate) mod export;
 mod hostile;
 mod models;
+mod quantized;
 mod smollm2;
 mod tokenizers;

@@ -5,7 +5,7 @@ use super::{
 };
 use std::{
     fs,
-    io::{BufWriter, Write},
+    io::{BufWriter, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 use tempfile::NamedTempFile;
@@ -45,6 +45,18 @@ impl OutputFile {
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), CheckpointError> {
         let target = self.target.clone();
         self.write_all(bytes).map_err(write_error(&target))
+    }
+
+    /// Writes over bytes that are there already; what is appended goes on behind the last one.
+    pub fn patch(&mut self, at: u64, bytes: &[u8]) -> Result<(), CheckpointError> {
+        let target = self.target.clone();
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let mut write = || {
+            file.seek(SeekFrom::Start(at))?;
+            file.write_all(bytes)?;
+            file.seek(SeekFrom::End(0)).map(drop)
+        };
+        write().map_err(write_error(&target))
     }
 
     /// Gives the file its name.

@@ -1,7 +1,11 @@
 //! A folder of files: on the disk, or carried by the binary.
 use super::{BUILTIN_PREFIX, BUILTINS, Builtin, CheckpointError};
 use crate::tensor::Bytes;
-use std::path::{Component, Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Component, Path, PathBuf},
+    sync::Arc,
+};
 
 /// A checkpoint's files.
 #[derive(Clone, Debug)]
@@ -15,6 +19,8 @@ enum Source {
     /// The canonical path.
     Disk(PathBuf),
     Carried(&'static Builtin),
+    /// Files that were made of another file.
+    Memory(Arc<BTreeMap<String, Bytes>>),
 }
 
 /// Endings of files that hold weights or caches, which a copy of a checkpoint leaves behind.
@@ -53,16 +59,21 @@ impl Folder {
         Ok(Self { name: name.to_owned(), source: Source::Disk(root) })
     }
 
+    /// A folder whose files are in memory; `name` is told in messages.
+    pub fn in_memory(name: &str, files: BTreeMap<String, Bytes>) -> Self {
+        Self { name: name.to_owned(), source: Source::Memory(Arc::new(files)) }
+    }
+
     /// The name that it was opened by.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The canonical path; `None` for a carried one.
+    /// The canonical path; `None` for one that is not on the disk.
     pub fn path(&self) -> Option<&Path> {
         match &self.source {
             Source::Disk(root) => Some(root),
-            Source::Carried(_) => None,
+            Source::Carried(_) | Source::Memory(_) => None,
         }
     }
 
@@ -71,6 +82,7 @@ impl Folder {
         match &self.source {
             Source::Disk(_) => Path::new(&self.name).join(file).display().to_string(),
             Source::Carried(_) => format!("{}/{file}", self.name),
+            Source::Memory(_) => format!("{} ({file})", self.name),
         }
     }
 
@@ -81,6 +93,7 @@ impl Folder {
             Source::Carried(builtin) => {
                 return Ok(builtin.files.iter().map(|(name, _)| (*name).to_owned()).collect());
             }
+            Source::Memory(files) => return Ok(files.keys().cloned().collect()),
             Source::Disk(root) => root,
         };
         let failed = |source| read_error(Path::new(&self.name), source);
@@ -115,6 +128,7 @@ impl Folder {
                 let found = builtin.files.iter().find(|(name, _)| *name == file);
                 return Ok(found.map(|(_, bytes)| Bytes::fixed(bytes)));
             }
+            Source::Memory(files) => return Ok(files.get(file).cloned()),
             Source::Disk(root) => root,
         };
         let path = root.join(file);

@@ -8,15 +8,17 @@ use std::path::PathBuf;
 
 /// Write a model in the form of another engine
 ///
-/// GGUF, for llama.cpp and what is built on it: float weights, metadata, vocabulary and chat
-/// template in one file. Llama, Mistral, Qwen2 and Qwen3; blocks that differ in sizes go out under
+/// GGUF, for llama.cpp and what is built on it: weights, metadata, vocabulary and chat template in
+/// one file. Quantized weights keep their codes: int4 in groups of 32·k becomes Q4_0, with zero
+/// points Q4_1, int8 Q8_0; scales become float16, and what that changed is told. Llama, Mistral, Qwen2 and Qwen3; blocks that differ in sizes go out under
 /// the architecture `deci`. What llama.cpp cannot compute is refused before anything is written.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  \
     milm-compress export builtin:milm-mini --to gguf -o milm-mini.gguf\n  \
-    milm-compress export ./smollm2 --to gguf -o smollm2-f16.gguf --dtype f16")]
+    milm-compress export ./smollm2 --to gguf -o smollm2-f16.gguf --dtype f16\n  \
+    milm-compress export ./package --to gguf -o smollm2-q4_0.gguf")]
 pub(super) struct Args {
-    /// Checkpoint, or builtin:milm-mini
+    /// Checkpoint, package, or builtin:milm-mini
     model: String,
     /// The form
     #[arg(long, value_enum)]
@@ -24,7 +26,7 @@ pub(super) struct Args {
     /// File to write
     #[arg(short, long, value_name = "FILE.gguf")]
     output: PathBuf,
-    /// Float format of the matrices [default: the checkpoint's own]
+    /// Float format of matrices that are not quantized [default: the model's own]
     #[arg(long, value_enum)]
     dtype: Option<FloatName>,
     /// llama.cpp's name of the pre-tokenizer, where it is not recognized
@@ -42,9 +44,11 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let Form::Gguf = args.to;
     let opened = package::open(&args.model)?;
     gguf::accepts(&opened.model.spec)?;
+    gguf::accepts_schemes(&opened.model.weights.quantized)?;
     let text = opened.text()?;
-    let options =
-        gguf::ExportOptions { float: args.dtype.map(FloatName::float), pre: args.pre.as_deref() };
+    let chain = opened.manifest.as_ref().map(|it| (it.sha256.as_str(), it.source.sha256.as_str()));
+    let (float, pre) = (args.dtype.map(FloatName::float), args.pre.as_deref());
+    let options = gguf::ExportOptions { float, pre, chain };
     let export = gguf::Export::plan(&opened.model, &text.files(), options)?;
     let mut file = OutputFile::create(&args.output, context.force)?;
     export.write(&mut file, context.progress())?;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "Examples:\n  milm-compress verify ./package\n  \
     milm-compress verify ./package --key release.pub")]
 pub(super) struct Args {
-    /// The package
+    /// The package, or a GGUF file that `export` wrote
     package: String,
     /// Public key that the package must be signed with, see `sign`
     #[arg(long, value_name = "FILE")]

@@ -15,6 +15,9 @@ pub enum PackageError {
         /// What does not fit.
         source: Box<model::OpenError>,
     },
+    /// A GGUF file cannot be read.
+    #[error(transparent)]
+    Gguf(#[from] super::gguf::GgufError),
     /// The folder has no tokenizer.
     #[error(
         "`{folder}` has no tokenizer.json\nhint: copy it from the original checkpoint, or give token ids instead of text"
@@ -143,6 +146,14 @@ pub enum PackageError {
         folder: String,
         /// What is wrong.
         reason: String,
+    },
+    /// A GGUF file without hashes.
+    #[error(
+        "`{file}` holds no hashes of its tensors\nhint: files that `milm-compress export` wrote do; others have nothing to be compared with"
+    )]
+    NoHashes {
+        /// The file.
+        file: String,
     },
     /// The folder is no package.
     #[error("`{folder}` has no milm.json\nhint: packages are made by `quantize`")]

@@ -1,12 +1,12 @@
 //! Opens a model by its name: a checkpoint, a package, a carried one.
-use super::{Manifest, PackageError, compressed_tensors};
+use super::{Manifest, PackageError, compressed_tensors, gguf};
 use crate::{
     checkpoint::Folder,
     model::{Model, WeightStore, part_name},
     scheme::TensorScheme,
     tensor::RawTensor,
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 /// What a folder is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -35,8 +35,12 @@ pub struct Opened {
     pub unlisted: Vec<String>,
 }
 
-/// Opens a model: the path of a checkpoint or package folder, or `builtin:NAME`.
+/// Opens a model: the path of a checkpoint or package folder, or of a GGUF file, or `builtin:NAME`.
 pub fn open(name: &str) -> Result<Opened, PackageError> {
+    let path = Path::new(name);
+    if path.extension().is_some_and(|it| it == "gguf") && path.is_file() {
+        return open_gguf(path);
+    }
     let folder = Folder::open(name)?;
     let config = folder.config()?;
     let mut tensors = folder.tensors()?;
@@ -61,6 +65,18 @@ pub fn open(name: &str) -> Result<Opened, PackageError> {
     let failed = |source| PackageError::Model { name: name.to_owned(), source: Box::new(source) };
     let model = Model::new(config, weights).map_err(failed)?;
     Ok(Opened { model, folder, kind, manifest, files: tensors.files, unlisted: tensors.unlisted })
+}
+
+/// Opens a GGUF file with its codes; all of it is in memory.
+fn open_gguf(path: &Path) -> Result<Opened, PackageError> {
+    let gguf = gguf::open(path)?;
+    let (folder, weights) = gguf::model(&gguf)?;
+    let name = gguf.file;
+    let files = weights.raw.keys().map(|tensor| (tensor.clone(), name.clone())).collect();
+    let kind = if weights.quantized.is_empty() { Kind::Checkpoint } else { Kind::Package };
+    let failed = |source| PackageError::Model { name: name.clone(), source: Box::new(source) };
+    let model = Model::new(folder.config()?, weights).map_err(failed)?;
+    Ok(Opened { model, folder, kind, manifest: None, files, unlisted: Vec::new() })
 }
 
 /// The parts of a quantized weight are there in the types and shapes of its scheme.

@@ -1,5 +1,5 @@
 //! Compares a package with its manifest: finds any flipped bit, missing or extra file.
-use super::{MANIFEST_FILE, Manifest, PackageError, SIGNATURE_FILE};
+use super::{MANIFEST_FILE, Manifest, PackageError, SIGNATURE_FILE, gguf};
 use crate::{
     checkpoint::{Folder, hex, parse_safetensors, sha256},
     linalg::Team,
@@ -7,7 +7,7 @@ use crate::{
     tensor::{Bytes, RawTensor},
 };
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, path::Path};
 
 /// One thing that is wrong with a package.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -89,12 +89,17 @@ impl Verification {
     }
 }
 
-/// Compares every file of a package with its manifest.
+/// Compares every file of a package with its manifest, or every tensor of a GGUF file that this
+/// program wrote with its hash.
 pub fn verify(
     name: &str,
     team: &Team,
     progress: &dyn Progress,
 ) -> Result<Verification, PackageError> {
+    let path = Path::new(name);
+    if path.extension().is_some_and(|it| it == "gguf") && path.is_file() {
+        return verify_gguf(path, progress);
+    }
     let folder = Folder::open(name)?;
     let mut result = Verification::default();
     let Some(bytes) = folder.read(MANIFEST_FILE)? else {
@@ -132,6 +137,23 @@ pub fn verify(
         result.problems.extend(check_tensors(&folder, &manifest)?);
     }
     Ok(result)
+}
+
+fn verify_gguf(path: &Path, progress: &dyn Progress) -> Result<Verification, PackageError> {
+    let gguf = gguf::open(path)?;
+    let file = gguf.file.clone();
+    let bytes = gguf.tensors.iter().map(|it| it.bytes.len() as u64).sum();
+    let no_hashes = || PackageError::NoHashes { file: file.clone() };
+    let hashes = gguf.tensor_hashes().filter(|it| it.len() == gguf.tensors.len());
+    let hashes = hashes.ok_or_else(no_hashes)?;
+    progress.start("verify", bytes, Unit::Bytes);
+    let differs =
+        |hash: &str, tensor: &gguf::TensorInfo| hash != self::hash(&tensor.bytes, progress);
+    let all = hashes.iter().zip(&gguf.tensors).filter(|(hash, tensor)| differs(hash, tensor));
+    let what: Vec<String> = all.map(|(_, tensor)| format!("tensor `{}`", tensor.name)).collect();
+    progress.finish();
+    let problems = if what.is_empty() { vec![] } else { vec![Problem::Changed { file, what }] };
+    Ok(Verification { files: 1, tensors: gguf.tensors.len(), bytes, problems })
 }
 
 fn damaged(reason: &str) -> Problem {

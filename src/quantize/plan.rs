@@ -214,7 +214,9 @@ impl Chooser<'_> {
             GroupSize::Channel => Granularity::Channel,
             GroupSize::Of(size) => Granularity::Group(size),
         };
-        let weights = IntScheme { bits, symmetric: !self.settings.asymmetric, granularity };
+        // Zero points gain next to nothing at int8, and GGUF's blocks have none.
+        let symmetric = !self.settings.asymmetric || (ends && bits == 8);
+        let weights = IntScheme { bits, symmetric, granularity };
         Ok(Some(TensorScheme { weights, scale_type, activations, outliers: 0 }))
     }
 

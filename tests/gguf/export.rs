@@ -22,7 +22,7 @@ use std::{
 };
 
 /// Dense golden models with the architecture that they go out as.
-const MODELS: &[(&str, Arch)] = &[
+pub(super) const MODELS: &[(&str, Arch)] = &[
     ("llama", Arch::Llama),
     ("llama-mha", Arch::Llama),
     ("llama-rope-linear", Arch::Llama),
@@ -36,7 +36,7 @@ const MODELS: &[(&str, Arch)] = &[
     ("qwen3-tied", Arch::Qwen3),
 ];
 
-fn named(name: &str) -> Model {
+pub(super) fn named(name: &str) -> Model {
     util::open(&util::golden().join(name))
 }
 
@@ -322,7 +322,7 @@ fn weights_that_a_type_does_not_hold_are_named() {
     values[96 + 3] = 70_000.0;
     let changed = RawTensor::from_f32(raw.shape.clone(), &values);
     model.weights.raw.insert(name, changed);
-    let half = ExportOptions { float: Some(FloatType::F16), pre: None };
+    let half = ExportOptions { float: Some(FloatType::F16), ..ExportOptions::default() };
     let file = top.path().join("a.gguf");
     let error = write(&model, &file, half).unwrap_err().to_string();
     assert!(error.contains("`blk.2.ffn_down.weight` holds inf at [1, 3]"), "{error}");
@@ -342,7 +342,7 @@ fn an_unknown_way_to_cut_text_needs_a_name() {
     let plain = ExportOptions::default();
     let error = write_with(&named("llama"), &text, &file, plain).unwrap_err().to_string();
     assert!(error.contains("Whitespace") && error.contains("--pre NAME"), "{error}");
-    let named_pre = ExportOptions { float: None, pre: Some("bloom") };
+    let named_pre = ExportOptions { pre: Some("bloom"), ..ExportOptions::default() };
     write_with(&named("llama"), &text, &file, named_pre).unwrap();
     let gguf = gguf::open(&file).unwrap();
     assert_eq!(gguf.metadata["tokenizer.ggml.pre"].shown(), "bloom");
@@ -389,7 +389,7 @@ fn llama_cpp_computes_the_same() {
     let said = "Once upon a time, 1234 birds sat in a tree.\n\nThey sang: don't you know?";
     let ids = tokenizer.encode(said, true).unwrap();
     let file = top.path().join("mini.gguf");
-    let single = ExportOptions { float: Some(FloatType::F32), pre: None };
+    let single = ExportOptions { float: Some(FloatType::F32), ..ExportOptions::default() };
     write_with(&mini.model, &text.files(), &file, single).unwrap();
     let (found, got) = in_llama_cpp(&python, &file, &["--text", said]);
     assert_eq!(found, ids);

@@ -136,6 +136,22 @@ pub enum Unsupported {
     )]
     Online { what: &'static str, flag: &'static str },
     #[error(
+        "tensor `{tensor}` keeps outlier columns on another grid, which GGUF's blocks do not say\nhint: quantize without --outliers"
+    )]
+    Outliers { tensor: String },
+    #[error(
+        "tensor `{tensor}` has static activations; llama.cpp rounds activations in its own way\nhint: quantize with --activations dynamic, or to a scheme with float activations"
+    )]
+    StaticActivations { tensor: String },
+    #[error(
+        "activations are rounded to static grids (--preset vendor-standard), which llama.cpp does not do\nhint: quantize with another preset"
+    )]
+    ActivationGrids,
+    #[error(
+        "tensor `{tensor}`, {grid} with {columns} columns, has no block type of GGUF with its codes\nhint: int4 in groups of 32, 64 or 128 (Q4_0, Q4_1 with zero points) and symmetric int8 (Q8_0) have one, where 32 divides the groups"
+    )]
+    Grid { tensor: String, grid: String, columns: usize },
+    #[error(
         "block {block} is a mixture of experts, which is not written as GGUF yet\nhint: dense models are; leave this model as a folder"
     )]
     Experts { block: usize },
@@ -196,12 +212,12 @@ pub enum ExportError {
     /// The tokenizer cannot be read.
     #[error(transparent)]
     Text(#[from] TextError),
-    /// A quantized weight.
+    /// A scale that float16 does not hold.
     #[error(
-        "tensor `{tensor}` is quantized, which is not written as GGUF yet\nhint: export the float checkpoint that the package was made from"
+        "tensor `{tensor}`: a scale is beyond the range of float16, which GGUF's blocks store\nhint: keep that weight in float (--rule '{tensor}=float')"
     )]
-    Quantized {
-        /// Its name.
+    Scale {
+        /// The weight.
         tensor: String,
     },
     /// NaN or infinity.

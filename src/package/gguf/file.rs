@@ -50,6 +50,11 @@ impl Gguf {
         self.tensors.iter().find(|tensor| tensor.name == name)
     }
 
+    /// SHA-256 of each tensor, in the order of the file, where this program wrote it.
+    pub fn tensor_hashes(&self) -> Option<&[String]> {
+        self.texts(key::SHA256).ok().flatten()
+    }
+
     /// A text.
     pub(super) fn text(&self, key: &str) -> Result<Option<&str>, ContentError> {
         match self.metadata.get(key) {

@@ -4,6 +4,7 @@ use super::{
     config,
     error::{ContentError, GgufError},
     file::Gguf,
+    model::Files,
     names::{ROPE_FACTORS, gguf_name, place},
     parse::TensorInfo,
     tokenizer::Tokens,
@@ -37,11 +38,11 @@ pub struct Import<'a> {
 
 /// A tensor of the output.
 #[derive(Debug)]
-struct Source<'a> {
-    name: String,
-    info: &'a TensorInfo,
+pub(super) struct Source<'a> {
+    pub(super) name: String,
+    pub(super) info: &'a TensorInfo,
     /// Width of the heads whose rows are interleaved in the file.
-    interleaved: Option<usize>,
+    pub(super) interleaved: Option<usize>,
 }
 
 impl<'a> Import<'a> {
@@ -97,13 +98,27 @@ impl<'a> Import<'a> {
         self.tensors.iter().filter(known).map(|t| t.name.as_str()).collect()
     }
 
+    /// The files beside the weights.
+    pub(super) fn files(&self) -> Files {
+        let json = |value| Bytes::owned(serde_json::to_vec_pretty(value).unwrap_or_default());
+        Files::from([
+            ("config.json".into(), json(&self.config)),
+            ("generation_config.json".into(), json(&self.generation)),
+            ("tokenizer.json".into(), Bytes::owned(self.tokenizer.clone())),
+            ("tokenizer_config.json".into(), json(&self.tokenizer_config)),
+        ])
+    }
+
+    /// Every tensor, in the order of names.
+    pub(super) fn sources(&self) -> &[Source<'a>] {
+        &self.tensors
+    }
+
     /// Writes everything into `dir`, one piece of one tensor in memory at a time.
     pub fn write(&self, dir: &OutputDir, progress: &dyn Progress) -> Result<(), GgufError> {
-        let json = |value| serde_json::to_vec_pretty(value).unwrap_or_default();
-        dir.write("config.json", &json(&self.config))?;
-        dir.write("generation_config.json", &json(&self.generation))?;
-        dir.write("tokenizer.json", &self.tokenizer)?;
-        dir.write("tokenizer_config.json", &json(&self.tokenizer_config))?;
+        for (name, bytes) in self.files() {
+            dir.write(&name, &bytes)?;
+        }
         let dtype = self.float.dtype();
         let plan = |t: &Source<'_>| TensorPlan {
             name: t.name.clone(),

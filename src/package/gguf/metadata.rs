@@ -5,17 +5,19 @@ use super::{
     value::Value,
     write::Pairs,
 };
-use crate::{
-    model::{Block, Mlp, ModelSpec},
-    tensor::FloatType,
-};
+use crate::model::{Block, Mlp, ModelSpec};
 
-/// `general.file_type` of files whose matrices are plain floats.
-fn file_type(float: FloatType) -> u64 {
-    match float {
-        FloatType::F32 => 0,
-        FloatType::F16 => 1,
-        FloatType::Bf16 => 32,
+/// `general.file_type` of files most of whose weights have this format; 1024 says that it is a
+/// guess, as for formats that ggml has no such type for.
+fn file_type(format: &str) -> u64 {
+    match format {
+        "F32" => 0,
+        "F16" => 1,
+        "Q4_0" => 2,
+        "Q4_1" => 3,
+        "Q8_0" => 7,
+        "BF16" => 32,
+        _ => 1024,
     }
 }
 
@@ -27,11 +29,11 @@ pub(super) fn architecture(
     spec: &ModelSpec,
     arch: Arch,
     rotation: &Rotation,
-    float: FloatType,
+    format: &str,
 ) -> Pairs {
     let mut pairs: Pairs = vec![
         (key::ARCHITECTURE.into(), Value::String(arch.name().into())),
-        (key::FILE_TYPE.into(), Value::Unsigned(file_type(float))),
+        (key::FILE_TYPE.into(), Value::Unsigned(file_type(format))),
         (key::QUANTIZATION_VERSION.into(), Value::Unsigned(QUANTIZATION_VERSION)),
     ];
     let mut put = |leaf: &str, value| pairs.push((format!("{}.{leaf}", arch.name()), value));

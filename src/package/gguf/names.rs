@@ -44,6 +44,12 @@ pub(super) mod key {
     pub(crate) const SCALING_ATTENTION: &str = "rope.scaling.attn_factor";
     pub(crate) const YARN_FAST: &str = "rope.scaling.yarn_beta_fast";
     pub(crate) const YARN_SLOW: &str = "rope.scaling.yarn_beta_slow";
+    /// SHA-256 of each tensor's bytes, in the order of the file; a key of this project.
+    pub(crate) const SHA256: &str = "milm.tensor_sha256";
+    /// SHA-256 of the manifest of the package that the file was made from.
+    pub(crate) const PACKAGE: &str = "milm.package_sha256";
+    /// SHA-256 of the tensors of that package's source.
+    pub(crate) const SOURCE: &str = "milm.source_sha256";
     pub(crate) const TEMPLATE: &str = "tokenizer.chat_template";
     pub(crate) const ADD_SPACE: &str = "tokenizer.ggml.add_space_prefix";
 }

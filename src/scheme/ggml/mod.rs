@@ -2,6 +2,7 @@
 //!
 //! Add a format: one file here and one line in [`FORMATS`]. Its values are compared with gguf-py's
 //! by `tests/golden/ggml`.
+mod codes;
 mod float;
 mod k_scales;
 mod q4_0;
@@ -12,6 +13,8 @@ mod q5_1;
 mod q5_k;
 mod q6_k;
 mod q8_0;
+
+pub use codes::{decode_blocks, encode_row, format_grid, grid_format, half_change};
 
 use crate::tensor::FloatType;
 

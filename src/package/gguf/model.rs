@@ -1,0 +1,92 @@
+//! A GGUF file as a model in memory, ready to run: codes stay codes.
+//!
+//! Matrices in `Q4_0` and `Q8_0` become int4 and int8 weights in groups of 32 with the file's own codes
+//! and scales; plain floats stay what they are; every other block format becomes float32.
+use super::{
+    arch::interleaved_row,
+    error::GgufError,
+    file::Gguf,
+    import::{Import, Source},
+};
+use crate::{
+    checkpoint::Folder,
+    model::WeightStore,
+    scheme::{Activations, IntScheme, QTensor, TensorScheme, ggml},
+    tensor::{Bytes, FloatType, RawTensor},
+};
+use std::collections::BTreeMap;
+
+/// The files that a Hugging Face folder of the model would have, and its weights.
+pub(in crate::package) fn model(gguf: &Gguf) -> Result<(Folder, WeightStore), GgufError> {
+    let import = Import::plan(gguf, FloatType::F32)?;
+    let folder = Folder::in_memory(&gguf.file, import.files());
+    let mut weights = WeightStore::default();
+    for source in import.sources() {
+        let info = source.info;
+        match (ggml::format_grid(info.format), info.shape.as_slice()) {
+            (Some(grid), &[rows, columns]) if ggml::grid_format(grid, columns).is_some() => {
+                let tensor = codes(source, grid, [rows, columns]);
+                let scheme = TensorScheme {
+                    weights: grid,
+                    scale_type: FloatType::F16,
+                    activations: Activations::Float,
+                    outliers: 0,
+                };
+                weights.quantize(&source.name, scheme, &tensor.into());
+            }
+            _ => {
+                weights.raw.insert(source.name.clone(), floats(source));
+            }
+        }
+        info.bytes.release();
+    }
+    Ok((folder, weights))
+}
+
+/// The row of the file that is a row of the model.
+fn file_row(source: &Source<'_>, row: usize) -> usize {
+    source.interleaved.map_or(row, |head| interleaved_row(row, head))
+}
+
+fn codes(source: &Source<'_>, scheme: IntScheme, shape: [usize; 2]) -> QTensor {
+    let [rows, columns] = shape;
+    let groups = scheme.groups(columns).unwrap_or(1);
+    let stride = source.info.bytes.len() / rows.max(1);
+    let mut tensor = QTensor {
+        scheme,
+        shape,
+        codes: vec![0; rows * columns],
+        scales: vec![0.0; rows * groups],
+        zero_points: Vec::new(),
+    };
+    let places = tensor.codes.chunks_mut(columns.max(1)).zip(tensor.scales.chunks_mut(groups));
+    for (row, (codes, scales)) in places.enumerate() {
+        let bytes = &source.info.bytes[file_row(source, row) * stride..][..stride];
+        ggml::decode_blocks(scheme, bytes, codes, scales);
+    }
+    tensor
+}
+
+fn floats(source: &Source<'_>) -> RawTensor {
+    let (info, shape) = (source.info, source.info.shape.clone());
+    let plain = [FloatType::F32, FloatType::F16, FloatType::Bf16]
+        .into_iter()
+        .find(|float| ggml::float_format(*float).id() == info.format.id());
+    if let (Some(float), None) = (plain, source.interleaved) {
+        return RawTensor { dtype: float.dtype(), shape, bytes: info.bytes.clone() };
+    }
+    let rows = shape.first().copied().unwrap_or(1);
+    let count: usize = shape.iter().product();
+    let (width, stride) = (count / rows.max(1), info.bytes.len() / rows.max(1));
+    let mut values = vec![0.0; count];
+    for (row, out) in values.chunks_mut(width.max(1)).enumerate() {
+        info.format.decode(&info.bytes[file_row(source, row) * stride..][..stride], out);
+    }
+    let float = plain.unwrap_or(FloatType::F32);
+    let mut bytes = Vec::new();
+    float.encode(&values, &mut bytes);
+    RawTensor { dtype: float.dtype(), shape, bytes: Bytes::owned(bytes) }
+}
+
+/// Files by name.
+pub(super) type Files = BTreeMap<String, Bytes>;

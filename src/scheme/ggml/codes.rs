@@ -1,0 +1,177 @@
+//! Integer weights as blocks of ggml and back, code by code: nothing is quantized anew.
+//!
+//! Blocks hold 32 weights and a float16 scale. A group of 32·k weights, or a row, becomes blocks
+//! with one scale repeated: int4 symmetric → `Q4_0`, int4 with zero points → `Q4_1`
+//! (`m = −scale·(8 + zero_point)`), int8 symmetric → `Q8_0`.
+use super::{BlockFormat, q4_0::Q4_0, q4_1::Q4_1, q8_0::Q8_0};
+use crate::scheme::{Granularity, IntScheme, QTensor};
+use half::f16;
+
+/// Weights of a block.
+const BLOCK: usize = 32;
+
+/// The block format whose codes are those of a grid; `None` where no format has them, or where
+/// blocks do not divide the groups.
+pub fn grid_format(scheme: IntScheme, columns: usize) -> Option<&'static dyn BlockFormat> {
+    let size = scheme.group_size(columns);
+    scheme.groups(columns).filter(|_| size.is_multiple_of(BLOCK))?;
+    match (scheme.bits, scheme.symmetric) {
+        (4, true) => Some(&Q4_0),
+        (4, false) => Some(&Q4_1),
+        (8, true) => Some(&Q8_0),
+        _ => None,
+    }
+}
+
+/// The largest relative change of a scale that is stored as float16, e.g. `2^-11`; `None` where a
+/// scale, or the minimum of a block (at most 15 steps), is beyond float16's range.
+pub fn half_change(scales: &[f32]) -> Option<f64> {
+    /// Below this many parts in one, a scale is lost in float16's smallest numbers.
+    const LOST: f64 = 1.0 / 64.0;
+    let mut largest = 0.0_f64;
+    for scale in scales {
+        let stored = f16::from_f32(*scale).to_f64();
+        let change = ((stored - f64::from(*scale)) / f64::from(*scale)).abs();
+        if !change.is_finite() || change > LOST || !f16::from_f32(scale * 16.0).is_finite() {
+            return None;
+        }
+        largest = largest.max(change);
+    }
+    Some(largest)
+}
+
+/// Appends the blocks of one row of a weight on a grid that has a [`grid_format`].
+pub fn encode_row(tensor: &QTensor, row: usize, out: &mut Vec<u8>) {
+    let columns = tensor.shape[1];
+    let size = tensor.scheme.group_size(columns).max(1);
+    let codes = &tensor.codes[row * columns..(row + 1) * columns];
+    for (block, codes) in codes.as_chunks::<BLOCK>().0.iter().enumerate() {
+        let q = tensor.qparams(row, block * BLOCK / size);
+        out.extend(f16::from_f32(q.scale).to_le_bytes());
+        if tensor.scheme.bits == 8 {
+            out.extend(codes.map(i8::cast_unsigned));
+            continue;
+        }
+        if !tensor.scheme.symmetric {
+            let least = -q.scale * (8.0 + f32::from(q.zero_point));
+            out.extend(f16::from_f32(least).to_le_bytes());
+        }
+        let nibble = |code: i8| (code + 8).cast_unsigned() & 15;
+        let (low, high) = codes.split_at(BLOCK / 2);
+        out.extend(low.iter().zip(high).map(|(low, high)| nibble(*low) | nibble(*high) << 4));
+    }
+}
+
+/// The grid of a format whose blocks are codes and scales alone.
+pub fn format_grid(format: &dyn BlockFormat) -> Option<IntScheme> {
+    let bits = match format.name() {
+        "Q4_0" => 4,
+        "Q8_0" => 8,
+        _ => return None,
+    };
+    Some(IntScheme { bits, symmetric: true, granularity: Granularity::Group(BLOCK) })
+}
+
+/// Codes and scales of whole blocks on a [`format_grid`]: as many as `codes` has room for.
+pub fn decode_blocks(scheme: IntScheme, bytes: &[u8], codes: &mut [i8], scales: &mut [f32]) {
+    let length = if scheme.bits == 4 { 2 + BLOCK / 2 } else { 2 + BLOCK };
+    let blocks = bytes.chunks_exact(length);
+    for ((bytes, codes), scale) in blocks.zip(codes.as_chunks_mut::<BLOCK>().0).zip(scales) {
+        let (d, quants) = bytes.split_at(2);
+        *scale = f16::from_le_bytes([d[0], d[1]]).to_f32();
+        if scheme.bits == 8 {
+            for (code, byte) in codes.iter_mut().zip(quants) {
+                *code = byte.cast_signed();
+            }
+            continue;
+        }
+        let (low, high) = codes.split_at_mut(BLOCK / 2);
+        for ((low, high), byte) in low.iter_mut().zip(high).zip(quants) {
+            *low = (byte & 15).cast_signed() - 8;
+            *high = (byte >> 4).cast_signed() - 8;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn tensor(bits: u32, symmetric: bool, granularity: Granularity, seed: u8) -> QTensor {
+        let scheme = IntScheme { bits, symmetric, granularity };
+        let groups = scheme.groups(128).unwrap();
+        let code = |i: usize| {
+            let range = 1 << bits;
+            (((i * 37 + usize::from(seed) * 11) % range) as i32 + scheme.min_code()) as i8
+        };
+        // Scales that float16 holds exactly, of both signs.
+        let scale =
+            |i: usize| (1.0 + i as f32 / 64.0) / if i.is_multiple_of(2) { 256.0 } else { -512.0 };
+        QTensor {
+            scheme,
+            shape: [3, 128],
+            codes: (0..3 * 128).map(code).collect(),
+            scales: (0..3 * groups).map(scale).collect(),
+            zero_points: if symmetric {
+                vec![]
+            } else {
+                (0..3 * groups).map(|i| code(i * 5)).collect()
+            },
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn blocks_hold_the_same_weights(
+            eight in any::<bool>(), symmetric in any::<bool>(), channel in any::<bool>(),
+            k in 1_usize..3, seed in any::<u8>(),
+        ) {
+            let granularity = if channel { Granularity::Channel } else { Granularity::Group(32 * k) };
+            let symmetric = symmetric || eight;
+            let tensor = tensor(if eight { 8 } else { 4 }, symmetric, granularity, seed);
+            let format = grid_format(tensor.scheme, 128).unwrap();
+            prop_assert_eq!(half_change(&tensor.scales), Some(0.0));
+            for row in 0..3 {
+                let mut bytes = Vec::new();
+                encode_row(&tensor, row, &mut bytes);
+                prop_assert_eq!(Some(bytes.len()), format.bytes(128));
+                let (mut got, mut want) = ([0.0; 128], [0.0; 128]);
+                format.decode(&bytes, &mut got);
+                tensor.dequantize_row(row, &mut want);
+                for (got, want) in got.iter().zip(want) {
+                    // With zero points d·q + m rounds twice, and m is a float16 of its own: half of
+                    // 2^-10 of at most 16 steps, of which the largest is 1.2 / 256.
+                    let bound = if symmetric { 0.0 } else { 16.0 * 1.2 / 256.0 / 2048.0 };
+                    prop_assert!((got - want).abs() <= bound, "{got} {want}");
+                }
+                let Some(grid) = format_grid(format) else { continue };
+                let (mut codes, mut scales) = ([0; 128], [0.0; 4]);
+                decode_blocks(grid, &bytes, &mut codes, &mut scales);
+                prop_assert_eq!(&codes[..], &tensor.codes[row * 128..(row + 1) * 128]);
+            }
+        }
+    }
+
+    #[test]
+    fn grids_without_blocks_are_told() {
+        let grid = |bits, symmetric, granularity| {
+            grid_format(IntScheme { bits, symmetric, granularity }, 96).map(BlockFormat::name)
+        };
+        assert_eq!(grid(4, true, Granularity::Group(32)), Some("Q4_0"));
+        assert_eq!(grid(4, true, Granularity::Group(48)), None);
+        assert_eq!(grid(8, false, Granularity::Channel), None);
+        let row = IntScheme { bits: 4, symmetric: true, granularity: Granularity::Channel };
+        assert!(grid_format(row, 100).is_none(), "no whole blocks in a row");
+    }
+
+    #[test]
+    fn scales_beyond_float16_are_told() {
+        assert_eq!(half_change(&[0.5, -0.25]), Some(0.0));
+        // 1/3 lies within half of the last of 11 bits.
+        assert!(half_change(&[1.0 / 3.0]).is_some_and(|it| it > 0.0 && it <= 1.0 / 2048.0));
+        for beyond in [1e5, 5000.0, 1e-8, 3e-7] {
+            assert_eq!(half_change(&[0.5, beyond]), None, "{beyond}");
+        }
+    }
+}
