@@ -23,6 +23,7 @@ mod prune;
 mod quantize;
 mod recipes;
 mod rotate;
+mod sign;
 mod slice;
 mod static_scales;
 mod stock;

@@ -32,7 +32,7 @@ const NOT_CARRIED: &[&str] = &[
     ".npz",
 ];
 /// Files that an output writes anew.
-const REWRITTEN: &[&str] = &["config.json", "milm.json"];
+const REWRITTEN: &[&str] = &["config.json", "milm.json", "milm.json.minisig"];
 /// The largest file that is carried over.
 const MAX_CARRIED: u64 = 256 << 20;
 

@@ -17,6 +17,7 @@ mod progress;
 mod prune;
 mod quantize;
 mod run;
+mod sign;
 mod synth;
 mod verify;
 
@@ -63,6 +64,7 @@ enum Verb {
     Inspect(inspect::Args),
     Prune(prune::Args),
     Quantize(quantize::Args),
+    Sign(sign::Args),
     Verify(verify::Args),
     Eval(eval::Args),
     Run(run::Args),
@@ -90,6 +92,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Verb::Inspect(args) => inspect::run(&args, &context),
         Verb::Prune(args) => prune::run(&args, &context),
         Verb::Quantize(args) => quantize::run(&args, &context),
+        Verb::Sign(args) => sign::run(&args, &context),
         Verb::Verify(args) => verify::run(&args, &context),
         Verb::Eval(args) => eval::run(&args, &context),
         Verb::Run(args) => run::run(&args, &context),

@@ -1,23 +1,31 @@
 //! `milm-compress verify`: is a package what it was when it was made.
-use super::{Context, Outcome, output};
+use super::{Context, Outcome, output, sign::read};
 use crate::package;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Find any changed bit, missing or extra file of a package
 ///
-/// Compares every file with the hashes of milm.json, and milm.json with its own. Exit code 2 when
-/// something is wrong.
+/// Compares every file with the hashes of milm.json, and milm.json with its own, or with its
+/// signature. Exit code 2 when something is wrong.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Examples:\n  milm-compress verify ./package")]
+#[command(after_help = "Examples:\n  milm-compress verify ./package\n  \
+    milm-compress verify ./package --key release.pub")]
 pub(super) struct Args {
     /// The package
     package: String,
+    /// Public key that the package must be signed with, see `sign`
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
+    if let Some(key) = &args.key {
+        package::check_signature(&args.package, &read(key)?)?;
+        context.note("the signature of milm.json is that of the key");
+    }
     let result = package::verify(&args.package, &context.team, context.progress())?;
     if args.json {
         let mut value = serde_json::to_value(&result)?;

@@ -13,6 +13,18 @@ pub enum EvalError {
         /// What it says.
         detail: String,
     },
+    /// An item of a task's data is damaged.
+    #[error(
+        "`{file}`, `{item}`: {detail}\nhint: correct the file, or get it again where it is published"
+    )]
+    Item {
+        /// The file.
+        file: String,
+        /// Where in it.
+        item: String,
+        /// What is wrong.
+        detail: String,
+    },
     /// A setting that makes no sense.
     #[error("`{setting}` of {found}: {rule}\nhint: {hint}")]
     Setting {

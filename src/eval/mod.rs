@@ -6,6 +6,7 @@
 //! Add a protocol: one function and one line in [`PROTOCOLS`]; the tests go over all of them.
 mod error;
 mod gate;
+pub mod ifeval;
 pub mod metric;
 mod protocol;
 mod run;

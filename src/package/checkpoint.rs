@@ -1,6 +1,8 @@
 //! Writes a rewritten model as a checkpoint or package folder with a manifest.
 use super::{
-    MANIFEST_FILE, Manifest, Opened, PackageError, SCHEMA, Source, Tool, compressed_tensors,
+    MANIFEST_FILE, Manifest, Opened, PackageError, SCHEMA, Source, Tool,
+    card::{CARD_FILE, card},
+    compressed_tensors, engines,
     stream::Stream,
     write::{copy_side_files, quantized_tensors, refuse_over_input},
 };
@@ -61,7 +63,7 @@ impl Rewritten<'_> {
         copied?;
         let written = writer.finish()?;
         let mut files = written.files;
-        files.extend(copy_side_files(&self.opened.folder, &output)?);
+        files.extend(copy_side_files(self.opened, &output)?);
         let schemes = &self.model.weights.quantized;
         let is_plain = schemes.is_empty() && self.model.spec.kv_cache == KvPrecision::Float;
         let described =
@@ -70,19 +72,16 @@ impl Rewritten<'_> {
             Some(description) => (description.config, description.beyond),
             None => (self.model.config.clone(), Vec::new()),
         };
+        let engines = engines(&self.model.spec, &config);
         let config = format!("{config:#}\n");
         let own = self.files.iter().map(|(name, text)| (name.as_str(), text.as_str()));
         for (name, text) in own.chain([("config.json", config.as_str())]) {
             files.insert(name.to_owned(), output.write(name, text.as_bytes())?);
         }
-        let manifest = Manifest {
+        let mut manifest = Manifest {
             schema: SCHEMA,
             tool: Tool::default(),
-            source: Source {
-                sha256: self.source_sha256.to_owned(),
-                bytes: bytes(&self.opened.model.weights.raw),
-                parameters: self.opened.model.spec.parameters(),
-            },
+            source: Source::of(self.opened, self.source_sha256.to_owned())?,
             recipe: self.recipe.clone(),
             quantized: quantized_tensors(schemes),
             activations: self.model.weights.activations.clone(),
@@ -93,6 +92,8 @@ impl Rewritten<'_> {
             tensors: written.tensors,
             sha256: String::new(),
         };
+        let card = output.write(CARD_FILE, card(&manifest, &engines).as_bytes())?;
+        manifest.files.insert(CARD_FILE.to_owned(), card);
         output.write(MANIFEST_FILE, manifest.sealed().as_bytes())?;
         output.commit()?;
         Ok(manifest)

@@ -118,6 +118,32 @@ pub enum PackageError {
         /// The output.
         path: std::path::PathBuf,
     },
+    /// A key that cannot be used.
+    #[error(
+        "{what}: {reason}\nhint: keys are files that `milm-compress sign --new-key` or minisign made; an encrypted one needs --password-file"
+    )]
+    Key {
+        /// Which one.
+        what: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A package without a signature.
+    #[error("`{folder}` is not signed\nhint: `milm-compress sign {folder} --key FILE` signs it")]
+    Unsigned {
+        /// The folder.
+        folder: String,
+    },
+    /// A signature that is not of this key and this manifest.
+    #[error(
+        "`{folder}`: the signature of milm.json does not fit: {reason}\nhint: it was changed after it was signed, or signed with another key"
+    )]
+    Signature {
+        /// The folder.
+        folder: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The folder is no package.
     #[error("`{folder}` has no milm.json\nhint: packages are made by `quantize`")]
     NoManifest {

@@ -1,5 +1,8 @@
 //! `milm.json`: what a package is made of and how it was made.
-use super::PackageError;
+use super::{
+    Opened, PackageError,
+    card::{CARD_FILE, license},
+};
 use crate::{
     checkpoint::{FileRecord, Folder, TensorRecord, sha256},
     scheme::{ActivationGrid, TensorScheme},
@@ -68,6 +71,12 @@ pub struct Source {
     pub bytes: u64,
     /// Parameters of the architecture (those of carried tensors are not counted).
     pub parameters: u64,
+    /// The last part of its name.
+    #[serde(default)]
+    pub name: String,
+    /// The license that its card names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
 }
 
 /// How a weight is quantized.
@@ -78,6 +87,25 @@ pub struct QuantizedTensor {
     /// Grid, type of the scales, activations.
     #[serde(flatten)]
     pub scheme: TensorScheme,
+}
+
+impl Source {
+    /// The source `opened`, whose tensors have this hash. A package's source is that which it was
+    /// made from by name and license.
+    pub(super) fn of(opened: &Opened, sha256: String) -> Result<Self, PackageError> {
+        let raw = opened.model.weights.raw.values();
+        let bytes = raw.map(|tensor| tensor.bytes.len() as u64).sum();
+        let parameters = opened.model.spec.parameters();
+        if let Some(Self { name, license, .. }) = opened.manifest.as_ref().map(|it| &it.source) {
+            let (name, license) = (name.clone(), license.clone());
+            return Ok(Self { sha256, bytes, parameters, name, license });
+        }
+        let name = opened.folder.name().trim_end_matches('/');
+        let name = name.rsplit(['/', ':']).next().unwrap_or(name).to_owned();
+        let card = opened.folder.text(CARD_FILE)?;
+        let license = card.as_deref().and_then(license);
+        Ok(Self { sha256, bytes, parameters, name, license })
+    }
 }
 
 impl Manifest {

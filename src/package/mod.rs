@@ -3,6 +3,7 @@
 //! A package is a Hugging Face directory with a [`Manifest`] `milm.json`: what was done, the
 //! scheme of each weight, the hash of every tensor and file.
 
+mod card;
 mod checkpoint;
 pub mod compressed_tensors;
 pub mod gguf;
@@ -11,6 +12,7 @@ mod error;
 mod inspect;
 mod manifest;
 mod open;
+mod sign;
 mod source;
 mod stream;
 mod tokenizer;
@@ -25,6 +27,7 @@ pub use inspect::{
 };
 pub use manifest::{MANIFEST_FILE, Manifest, QuantizedTensor, SCHEMA, Source, Tool};
 pub use open::{Kind, Opened, open};
+pub use sign::{SIGNATURE_FILE, check_signature, new_keys, sign};
 pub use source::source_sha256;
 pub use tokenizer::StoredText;
 pub use verify::{Problem, Verification, verify};

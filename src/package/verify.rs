@@ -1,5 +1,5 @@
 //! Compares a package with its manifest: finds any flipped bit, missing or extra file.
-use super::{MANIFEST_FILE, Manifest, PackageError};
+use super::{MANIFEST_FILE, Manifest, PackageError, SIGNATURE_FILE};
 use crate::{
     checkpoint::{Folder, hex, parse_safetensors, sha256},
     linalg::Team,
@@ -113,7 +113,7 @@ pub fn verify(
         }
     };
     let mut present = folder.list()?;
-    present.retain(|file| file != MANIFEST_FILE);
+    present.retain(|file| file != MANIFEST_FILE && file != SIGNATURE_FILE);
     let extra = present.iter().filter(|file| !manifest.files.contains_key(*file));
     result.problems.extend(extra.map(|file| Problem::Extra { file: file.clone() }));
 

@@ -1,13 +1,17 @@
 //! Makes a package: plans, streams every tensor, describes, seals.
 use super::{
     MANIFEST_FILE, Manifest, Opened, PackageError, QuantizedTensor, SCHEMA, Source, Tool,
+    card::{CARD_FILE, SOURCE_CARD, card},
     compressed_tensors::{self, Description},
+    engines,
     stream::{BAND_BYTES, Stream, copied_hash, source_hash},
 };
 use crate::{
-    checkpoint::{FileRecord, Folder, OutputDir, ShardWriter, TensorPlan, Written, write_file},
+    checkpoint::{
+        FileRecord, Folder, OutputDir, ShardWriter, TensorPlan, Written, sha256, write_file,
+    },
     linalg::Team,
-    model::part_name,
+    model::{ModelSpec, part_name},
     progress::{Progress, Unit},
     quantize::{self, Plan, Settings, rtn::Rtn},
     scheme::TensorScheme,
@@ -193,17 +197,13 @@ impl Job<'_> {
         (written, source): (Written, String),
     ) -> Result<Manifest, PackageError> {
         let mut files = written.files;
-        files.extend(copy_side_files(&self.opened.folder, output)?);
+        files.extend(copy_side_files(self.opened, output)?);
         let config = format!("{:#}\n", description.config);
         files.insert("config.json".into(), output.write("config.json", config.as_bytes())?);
-        Ok(Manifest {
+        let mut manifest = Manifest {
             schema: SCHEMA,
             tool: Tool::default(),
-            source: Source {
-                sha256: source,
-                bytes: plan.source_bytes(),
-                parameters: self.opened.model.spec.parameters(),
-            },
+            source: Source::of(self.opened, source)?,
             recipe: self.recipe.clone(),
             activations: BTreeMap::new(),
             quantized: quantized_tensors(&plan.schemes()),
@@ -213,7 +213,11 @@ impl Job<'_> {
             files,
             tensors: written.tensors,
             sha256: String::new(),
-        })
+        };
+        let engines = engines(&self.opened.model.spec, &description.config);
+        let card = output.write(CARD_FILE, card(&manifest, &engines).as_bytes())?;
+        manifest.files.insert(CARD_FILE.to_owned(), card);
+        Ok(manifest)
     }
 }
 
@@ -258,14 +262,22 @@ pub fn refuse_over_input(opened: &Opened, target: &Path) -> Result<(), PackageEr
     }
 }
 
+/// Copies what stands beside the weights. The source's own card gets another name, and a card that
+/// this program wrote is left behind.
 pub(super) fn copy_side_files(
-    folder: &Folder,
+    opened: &Opened,
     output: &OutputDir,
 ) -> Result<BTreeMap<String, FileRecord>, PackageError> {
-    let mut files = BTreeMap::new();
+    let (mut files, folder) = (BTreeMap::new(), &opened.folder);
     for name in folder.side_files()? {
+        let ours = opened.manifest.is_some();
+        let target = match name.as_str() {
+            CARD_FILE if ours => continue,
+            CARD_FILE => SOURCE_CARD,
+            other => other,
+        };
         if let Some(bytes) = folder.read(&name)? {
-            files.insert(name.clone(), output.write(&name, &bytes)?);
+            files.insert(target.to_owned(), output.write(target, &bytes)?);
         }
     }
     Ok(files)
@@ -277,6 +289,14 @@ pub fn set_evaluation(package: &str, evaluation: Value) -> Result<(), PackageErr
     let missing = || PackageError::NoManifest { folder: package.to_owned() };
     let mut manifest = Manifest::read(&folder)?.ok_or_else(missing)?;
     manifest.evaluation = Some(evaluation);
-    let path = folder.path().ok_or_else(missing)?.join(MANIFEST_FILE);
-    Ok(write_file(&path, manifest.sealed().as_bytes(), true)?)
+    let path = folder.path().ok_or_else(missing)?;
+    let config = folder.config()?;
+    if let Ok(spec) = ModelSpec::from_config(&config) {
+        let card = card(&manifest, &engines(&spec, &config));
+        write_file(&path.join(CARD_FILE), card.as_bytes(), true)?;
+        let (bytes, sha256) = (card.len() as u64, sha256(card.as_bytes()));
+        manifest.files.insert(CARD_FILE.to_owned(), FileRecord { bytes, sha256 });
+    }
+    // An interruption between the two leaves a card that does not fit, which `verify` finds.
+    Ok(write_file(&path.join(MANIFEST_FILE), manifest.sealed().as_bytes(), true)?)
 }
