@@ -4,12 +4,16 @@
 //! [`Task::score`] → [`Record`]s, one per item → [`summarize`] averages them as published.
 //! Add a task: one file that implements [`Task`], one line in [`TASKS`].
 mod data;
+mod encode;
 mod error;
+mod model;
 mod record;
 mod run;
+mod tree;
 
 pub use data::{Data, Table, Warnings, read_csv, read_jsonl};
 pub use error::TaskError;
+pub use model::ModelAnswerer;
 pub use record::{Answered, Group, Metric, Record, RecordKey, Summary, fingerprint, summarize};
 pub use run::{Answerer, Recall, run};
 
@@ -36,6 +40,11 @@ pub trait Task: Sync {
 
     /// Scores the responses to an item's requests, in their order.
     fn score(&self, item: &Item, responses: &[Response]) -> Result<Score, TaskError>;
+
+    /// What is worth counting about a record beside its score.
+    fn remark(&self, _record: &Record) -> Option<&'static str> {
+        None
+    }
 
     /// The averages over records, the one over everything first.
     fn aggregate(&self, records: &[Record]) -> Vec<Group> {
