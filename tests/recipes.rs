@@ -208,3 +208,31 @@ fn a_recipe_may_end_with_the_pruned_checkpoint() {
     assert_eq!(bench.json("package/config.json")["intermediate_size"], 256);
     program().arg("verify").arg(bench.dir.path().join("package")).assert().success();
 }
+
+#[test]
+fn a_recipe_exports_and_refuses_before_the_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let recipe = "model = \"builtin:milm-mini\"\n[[step]]\ndo = \"quantize\"\nrounding = \"nearest\"\n\
+                  rotate = \"none\"\n[[step]]\ndo = \"export\"\nto = \"gguf\"\noutput = \"OUT\"\n";
+    let recipe = recipe.replace("OUT", path("a.gguf").to_str().unwrap());
+    fs::write(path("r.toml"), recipe).unwrap();
+    let compress = |more: &[&str]| {
+        let mut command = program();
+        command.arg("compress").arg(path("r.toml")).arg("-o").arg(path("package")).args(more);
+        command.assert()
+    };
+    for (wrong, told) in
+        [("quantize.rotate=hadamard", "--tied-head untie"), ("quantize.outliers=0.125", "outlier")]
+    {
+        let set = ["--set", wrong, "--set", "quantize.rounding=adaptive"];
+        compress(&set).code(2).stderr(predicate::str::contains(told));
+        assert!(!path("package").exists() && !path("a.gguf").exists(), "{wrong}");
+    }
+    compress(&[]).success();
+    program().arg("verify").arg(path("a.gguf")).assert().success();
+    // A head of its own can be said.
+    let set = ["--set", "quantize.rotate=hadamard", "--set", "quantize.tied-head=untie", "--force"];
+    compress(&set).success();
+    compress(&[]).code(2).stderr(predicate::str::contains("exists"));
+}

@@ -1,6 +1,6 @@
 //! `milm-compress compress`: a recipe from checkpoint to measured package.
 use super::{
-    Context, Outcome, eval, output,
+    Context, Outcome, eval, export, output,
     prune::{self, Prepared},
     quantize,
     run::{Settings as RunSettings, continue_prompt},
@@ -14,12 +14,16 @@ use crate::{
 use anyhow::Context as _;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// Run a recipe: prune, quantize, measure, generate
 ///
 /// A recipe is a TOML file whose steps name a verb and its flags: `prune` and `quantize` first, once
-/// at most each, then any number of `eval` and `run` of what they made. In a step `eval`,
+/// at most each, then any number of `eval`, `run` and
+/// `export` of what they made. In a step `eval`,
 /// `reference = "source"` stands for the model that the recipe works on, and
 /// `yardstick = "vendor-standard"` for a package of it with a chip vendor's standard scheme and the
 /// same bits, made for the measurement. A recipe that prunes and
@@ -57,6 +61,7 @@ enum Planned {
     Quantize(Box<quantize::Settings>),
     Eval(Box<eval::Settings>),
     Run(Box<RunSettings>),
+    Export(Box<export::Settings>),
 }
 
 impl Planned {
@@ -65,7 +70,7 @@ impl Planned {
         match self {
             Self::Prune(_) => 0,
             Self::Quantize(_) => 1,
-            Self::Eval(_) | Self::Run(_) => 2,
+            Self::Eval(_) | Self::Run(_) | Self::Export(_) => 2,
         }
     }
 }
@@ -162,6 +167,16 @@ impl<'a> Work<'a> {
                     self.check_yardstick(settings)?;
                 }
                 Planned::Run(settings) => settings.check()?,
+                Planned::Export(settings) => {
+                    let model = outline.as_ref().unwrap_or(&self.opened.model);
+                    let quantize = self.quantize_settings();
+                    let (specs, schemes) = match quantize {
+                        Some(it) => (it.outcomes(&model.spec), it.plan(model)?.schemes()),
+                        None => (vec![model.spec.clone()], BTreeMap::new()),
+                    };
+                    let checked = settings.check(&specs, &schemes, context);
+                    checked.context("step `export`, before anything is done")?;
+                }
             }
         }
         if let Some(between) = self.between().filter(|_| !self.args.resume) {
@@ -194,6 +209,7 @@ impl<'a> Work<'a> {
                         outcome = Outcome::GateFailed;
                     }
                 }
+                Planned::Export(settings) => export::write(&package, settings, self.context)?,
                 Planned::Run(settings) => {
                     output::text("\n")?;
                     continue_prompt(&package, settings, self.context)?;
@@ -358,6 +374,10 @@ fn plan(step: &Step, file: &str, model: &str) -> anyhow::Result<(Planned, Value)
         Verb::Run => {
             let (settings, value) = typed(step, file)?;
             (Planned::Run(settings), value)
+        }
+        Verb::Export => {
+            let (settings, value) = typed(step, file)?;
+            (Planned::Export(settings), value)
         }
     })
 }

@@ -2,9 +2,12 @@
 use super::{Context, Outcome, model::FloatName};
 use crate::{
     checkpoint::OutputFile,
+    model::ModelSpec,
     package::{self, gguf},
+    scheme::TensorScheme,
 };
-use std::path::PathBuf;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, path::PathBuf};
 
 /// Write a model in the form of another engine
 ///
@@ -20,6 +23,14 @@ use std::path::PathBuf;
 pub(super) struct Args {
     /// Checkpoint, package, or builtin:milm-mini
     model: String,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Settings of `export`. Every field is a flag and a recipe key of the same name.
+#[derive(clap::Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub(super) struct Settings {
     /// The form
     #[arg(long, value_enum)]
     to: Form,
@@ -28,21 +39,57 @@ pub(super) struct Args {
     output: PathBuf,
     /// Float format of matrices that are not quantized [default: the model's own]
     #[arg(long, value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     dtype: Option<FloatName>,
     /// llama.cpp's name of the pre-tokenizer, where it is not recognized
     #[arg(long, value_name = "NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pre: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 enum Form {
     /// One file for llama.cpp
+    #[default]
     Gguf,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
+    write(&args.model, &args.settings, context)?;
+    Ok(Outcome::Done)
+}
+
+impl Settings {
+    /// Refuses what the form cannot say of a model that may end with one of these architectures and
+    /// with these schemes, and an output that is there.
+    pub(super) fn check(
+        &self,
+        specs: &[ModelSpec],
+        schemes: &BTreeMap<String, (TensorScheme, [usize; 2])>,
+        context: &Context,
+    ) -> anyhow::Result<()> {
+        let Form::Gguf = self.to;
+        anyhow::ensure!(
+            !self.output.as_os_str().is_empty(),
+            "`output` is missing\nhint: name the file to write"
+        );
+        anyhow::ensure!(
+            context.force || !self.output.exists(),
+            "`{}` exists\nhint: choose another name, or replace it with --force",
+            self.output.display()
+        );
+        for spec in specs {
+            gguf::accepts(spec)?;
+        }
+        Ok(gguf::accepts_schemes(schemes)?)
+    }
+}
+
+/// Writes a model in the form of another engine.
+pub(super) fn write(model: &str, args: &Settings, context: &Context) -> anyhow::Result<()> {
     let Form::Gguf = args.to;
-    let opened = package::open(&args.model)?;
+    let opened = package::open(model)?;
     gguf::accepts(&opened.model.spec)?;
     gguf::accepts_schemes(&opened.model.weights.quantized)?;
     let text = opened.text()?;
@@ -64,5 +111,5 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
         export.arch().name(),
         export.bytes() as f64 / 1e6
     ));
-    Ok(Outcome::Done)
+    Ok(())
 }

@@ -6,6 +6,7 @@ use crate::{
     scheme::KvPrecision,
     tensor::FloatType,
 };
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
 /// How weights are held and multiplied.
@@ -60,7 +61,8 @@ pub(super) fn with_kv_cache(model: &Model, wanted: Option<KvPrecision>) -> Cow<'
 }
 
 /// A float format of weights.
-#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(super) enum FloatName {
     #[default]
     F32,

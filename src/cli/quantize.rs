@@ -2,9 +2,9 @@
 use super::{Context, Outcome, calibrate::fingerprint, calibration, output};
 use crate::{
     calibrate::{self, Request},
-    model::Model,
+    model::{Model, ModelSpec},
     package::{self, Estimate, Job, Opened, Summary},
-    pipeline::{Quantize, Quantized, is_streamed, needs_text},
+    pipeline::{Quantize, Quantized, is_streamed, needs_text, outcomes},
     quantize::{self, Candidates, Effort, GroupFallback, Plan, QuantizeError},
     report, transform,
 };
@@ -119,6 +119,11 @@ impl Settings {
             transform: transform::Settings::default(),
             calibration: self.calibration.clone(),
         }
+    }
+
+    /// The architectures that a model may end with.
+    pub(super) fn outcomes(&self, spec: &ModelSpec) -> Vec<ModelSpec> {
+        outcomes(spec, &self.quantize, &self.transform)
     }
 
     /// What becomes of each tensor of a model.

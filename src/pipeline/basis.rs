@@ -2,7 +2,7 @@
 use super::{PipelineError, Quantize, journal::Journal, quantize::streams};
 use crate::{
     calibrate::HiddenStates,
-    model::{Model, Tensors},
+    model::{Model, ModelSpec, Tensors},
     progress::Unit,
     quantize::{self, CodeChoice, Effort, GroupSize, LayerReport, Settings},
     runtime::Kernels,
@@ -58,6 +58,16 @@ pub(super) fn bases(settings: &Settings, wanted: &transform::Settings) -> Vec<tr
         Effort::Balanced | Effort::Best => vec![none, hadamard],
     };
     offered.iter().map(|it| wanted.clone().or(it)).collect()
+}
+
+/// The architectures that a quantization may end with: one for each basis that is tried.
+pub fn outcomes(
+    spec: &ModelSpec,
+    settings: &Settings,
+    transform: &transform::Settings,
+) -> Vec<ModelSpec> {
+    let bases = bases(settings, transform);
+    bases.iter().map(|basis| Transform::planned(basis, spec)).collect()
 }
 
 /// Whether a quantization takes a tensor at a time, or goes block by block over the whole model.

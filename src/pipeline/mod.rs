@@ -10,7 +10,7 @@ mod quantize;
 mod sensitivity;
 mod shot;
 
-pub use basis::{Trial, is_streamed, needs_text};
+pub use basis::{Trial, is_streamed, needs_text, outcomes};
 pub use error::PipelineError;
 pub use prune::{Cost, Measured, Prune, Pruned, REPORT_FILE};
 pub use quantize::{Quantize, Quantized};

@@ -61,6 +61,8 @@ pub enum Verb {
     Eval,
     /// Generate with the package.
     Run,
+    /// Write the package in the form of another engine.
+    Export,
 }
 
 impl Verb {
@@ -71,6 +73,7 @@ impl Verb {
             Self::Quantize => "quantize",
             Self::Eval => "eval",
             Self::Run => "run",
+            Self::Export => "export",
         }
     }
 }

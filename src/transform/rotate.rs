@@ -29,6 +29,20 @@ pub struct Transform {
 /// float16 against int8.
 const CORRECTION_WEIGHT: usize = 2;
 
+/// What becomes of the head of a model whose residual stream is `rotated`.
+fn head_form(settings: &Settings, spec: &ModelSpec, rotated: bool) -> HeadForm {
+    let untie = match settings.tied_head.unwrap_or_default() {
+        TiedHead::Auto => CORRECTION_WEIGHT * spec.hidden >= spec.vocab,
+        TiedHead::Correction => false,
+        TiedHead::Untie => true,
+    };
+    match (rotated && spec.tied, untie) {
+        (false, _) => HeadForm::Kept,
+        (true, true) => HeadForm::Untied,
+        (true, false) => HeadForm::Corrected,
+    }
+}
+
 impl Transform {
     /// The rotations that `settings` ask for. `seed` is that of the recipe, `share` the part of
     /// principal directions that `resq` puts last, `evidence` what `pca`, `resq` and `learned`
@@ -56,17 +70,7 @@ impl Transform {
         let rotated = residual.is_some();
         let rotations = Rotations { residual, values, down: maker.down()? };
         let keys = maker.keys()?;
-        let (hidden, vocab) = (model.spec.hidden, model.spec.vocab);
-        let untie = match settings.tied_head.unwrap_or_default() {
-            TiedHead::Auto => CORRECTION_WEIGHT * hidden >= vocab,
-            TiedHead::Correction => false,
-            TiedHead::Untie => true,
-        };
-        let head = match (rotated && model.spec.tied, untie) {
-            (false, _) => HeadForm::Kept,
-            (true, true) => HeadForm::Untied,
-            (true, false) => HeadForm::Corrected,
-        };
+        let head = head_form(settings, &model.spec, rotated);
         let mut report = report(&rotations, &keys, (kind, seed), (head, model));
         report.learned = learned;
         let transformed = (!settings.is_identity()).then(|| Transformed {
@@ -79,6 +83,22 @@ impl Transform {
             keys: settings.rotate_keys == Some(true),
         });
         Ok(Self { rotations, transformed, untie: head == HeadForm::Untied, report })
+    }
+
+    /// The architecture of a model of `spec` behind a rotation with these settings, before there is
+    /// one: what it leaves to the forward pass, and whether the head is tied.
+    pub fn planned(settings: &Settings, spec: &ModelSpec) -> ModelSpec {
+        let head = head_form(settings, spec, settings.kind() != Rotate::None);
+        let mut planned = spec.clone();
+        planned.tied &= head != HeadForm::Untied;
+        planned.transformed = (!settings.is_identity()).then(|| Transformed {
+            rotation: settings.kind().name().into(),
+            head_correction: head == HeadForm::Corrected,
+            down_input: settings.rotate_down == Some(true),
+            keys: settings.rotate_keys == Some(true),
+            ..Transformed::default()
+        });
+        planned
     }
 
     /// What was done.

@@ -151,8 +151,9 @@ fn what_blocks_cannot_say_is_refused_before_anything_is_written() {
 }
 
 /// llama.cpp multiplies quantized weights with activations that it rounds to 8 bits in blocks of 32;
-/// our runtime's own int8 activations, one scale per token, err more. So the bound is what int8
-/// activations change in our runtime; another file of the same shape is far off.
+/// our runtime's own int8 activations have one scale per token, and steps that are no smaller. Both are
+/// draws of rounding noise through the whole model: the bound is half as much again as what int8
+/// activations change in our runtime. The twin, the float model, is farther off than that at int4.
 #[test]
 fn llama_cpp_computes_with_our_codes() {
     let Some(python) = llama_cpp() else { return };
@@ -176,7 +177,7 @@ fn llama_cpp_computes_with_our_codes() {
                 (sum / a.len() as f64).sqrt()
             };
             let ours: Vec<f32> = with.iter().copied().collect();
-            let (found, bound) = (far(&got, &want), far(&ours, &want));
+            let (found, bound) = (far(&got, &want), 1.5 * far(&ours, &want));
             println!("{name} {label}: {found:.2e} of {bound:.2e}");
             assert!(found <= bound, "{name} {label}: {found} {bound}");
             let float = logits(&named(name), &said);
