@@ -5,11 +5,15 @@
 //! Add a task: one file that implements [`Task`], one line in [`TASKS`].
 mod data;
 mod error;
+mod generation;
 mod record;
 mod run;
 
 pub use data::{Data, Table, Warnings, read_csv, read_jsonl};
 pub use error::TaskError;
+pub use generation::{
+    Capability, FollowBench, IfEval, Judged, NeedleTask, judge_lines, suite_task,
+};
 pub use record::{Answered, Group, Metric, Record, RecordKey, Summary, fingerprint, summarize};
 pub use run::{Answerer, Recall, run};
 
@@ -216,7 +220,15 @@ impl Score {
 }
 
 /// All tasks.
-pub static TASKS: &[&dyn Task] = &[];
+pub static TASKS: &[&dyn Task] = &[
+    &generation::IfEval,
+    &generation::FollowBench,
+    &generation::Judged,
+    &generation::Capability::DATA,
+    &generation::Capability::SAMPLE,
+    &generation::NeedleTask::EN,
+    &generation::NeedleTask::ZH,
+];
 
 /// The task of a name.
 pub fn find(name: &str) -> Result<&'static dyn Task, TaskError> {
