@@ -1,6 +1,6 @@
 //! Causal attention with grouped heads, a window, and a cache.
 use super::{
-    kv_cache::KvCache,
+    kv_cache::{Branch, KvCache},
     points::Point,
     projection::{Loader, Projection, each_row},
     rotary::Rotary,
@@ -104,13 +104,17 @@ impl Attention {
         each_row(qkv.view_mut(), team, |t, row| self.turn(t, row, rotary));
         tap.see(Site::Queries, qkv.slice(s![.., ..heads * width]));
         tap.see(Site::Keys, qkv.slice(s![.., heads * width..(heads + kv_heads) * width]));
+        let branches = cache.take_branches(tokens);
         let past = self.remember(qkv.view(), cache);
         let queries = qkv.slice(s![.., ..heads * width]);
-        let tasks = tiles(mixed.view_mut(), QUERIES, self.sizes.kv_repeat() * width);
-        team.each(tasks, |_, (first, kv_head, out)| {
+        let tasks = tiles(mixed.view_mut(), &branches, self.sizes.kv_repeat() * width);
+        team.each(tasks, |_, (branch, first, (kv_head, out))| {
+            let rows = first..first + out.nrows();
             let columns = kv_head * out.ncols()..(kv_head + 1) * out.ncols();
-            let queries = queries.slice(s![first..first + out.nrows(), columns]);
-            self.group(queries, cache, (kv_head, past + first), out);
+            let queries = queries.slice(s![rows.clone(), columns]);
+            let first = branch.depth() + first - branch.rows.start;
+            let seen = branch.seen(rows.end - 1, past);
+            self.group(queries, (cache, kv_head, seen), first, out);
         });
         tap.alter((Point::Mixed, None), mixed);
     }
@@ -148,28 +152,29 @@ impl Attention {
         past
     }
 
-    /// The query heads of one key/value head for a run of tokens from position `first` on.
+    /// The query heads of one key/value head for a run of tokens from position `first` on, over
+    /// the stored tokens `seen`, which are the positions from 0 to the run's last.
     fn group(
         &self,
         queries: ArrayView2<'_, f32>,
-        cache: &KvCache,
-        (kv_head, first): (usize, usize),
+        (cache, kv_head, seen): (&KvCache, usize, Vec<Range<usize>>),
+        first: usize,
         mut out: ArrayViewMut2<'_, f32>,
     ) {
         let (tokens, width) = (queries.nrows(), self.sizes.head_dim);
-        let seen = first + tokens;
         let start = self.sizes.window.map_or(0, |w| (first + 1).saturating_sub(w));
+        let seen = behind(seen, start);
         let scale = 1.0 / (width as f32).sqrt();
-        let mut scores = Array2::zeros((tokens, seen - start));
+        let mut scores = Array2::zeros((tokens, first + tokens - start));
         let heads = queries.axis_chunks_iter(Axis(1), width);
         let heads = heads.zip(out.axis_chunks_iter_mut(Axis(1), width));
-        if tokens == 1 {
+        if let (1, [seen]) = (tokens, seen.as_slice()) {
             for (query, out) in heads {
-                one_query(query, (cache, kv_head, start..seen), &mut scores, scale, out);
+                one_query(query, (cache, kv_head, seen.clone()), &mut scores, scale, out);
             }
             return;
         }
-        let (keys, values) = (cache.keys(kv_head, start..seen), cache.values(kv_head, start..seen));
+        let [keys, values] = cache.sides(kv_head, &seen);
         for (queries, mut out) in heads {
             matmul(queries, keys.t(), scores.view_mut());
             for (t, mut row) in scores.outer_iter_mut().enumerate() {
@@ -205,24 +210,39 @@ fn one_query(
     cache.mix((kv_head, seen), scores, out.as_slice_mut().expect(slice));
 }
 
-/// Splits a matrix into tiles of `rows` × `columns`: first row, index of the column tile, tile.
-fn tiles(
-    mut whole: ArrayViewMut2<'_, f32>,
-    rows: usize,
+/// Runs of tokens without the first `count` of them all.
+fn behind(runs: Vec<Range<usize>>, mut count: usize) -> Vec<Range<usize>> {
+    let cut = runs.into_iter().map(|run| {
+        let gone = count.min(run.len());
+        count -= gone;
+        run.start + gone..run.end
+    });
+    cut.filter(|run| !run.is_empty()).collect()
+}
+
+/// Where a tile belongs to: its branch, its first row, its column of tiles; and the tile.
+type Tile<'a> = (&'a Branch, usize, (usize, ArrayViewMut2<'a, f32>));
+
+/// Splits a matrix into tiles of at most [`QUERIES`] rows of one branch × `columns`.
+fn tiles<'a>(
+    mut whole: ArrayViewMut2<'a, f32>,
+    branches: &'a [Branch],
     columns: usize,
-) -> Vec<(usize, usize, ArrayViewMut2<'_, f32>)> {
+) -> Vec<Tile<'a>> {
     let mut tiles = Vec::new();
-    let mut first = 0;
-    while whole.nrows() > 0 {
-        let height = rows.min(whole.nrows());
-        let (mut band, rest) = whole.split_at(Axis(0), height);
-        for column in 0..band.ncols() / columns {
-            let (tile, right) = band.split_at(Axis(1), columns);
-            tiles.push((first, column, tile));
-            band = right;
+    for branch in branches {
+        let mut first = branch.rows.start;
+        while first < branch.rows.end {
+            let height = QUERIES.min(branch.rows.end - first);
+            let (mut band, rest) = whole.split_at(Axis(0), height);
+            for column in 0..band.ncols() / columns {
+                let (tile, right) = band.split_at(Axis(1), columns);
+                tiles.push((branch, first, (column, tile)));
+                band = right;
+            }
+            first += height;
+            whole = rest;
         }
-        first += height;
-        whole = rest;
     }
     tiles
 }

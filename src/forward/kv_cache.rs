@@ -4,7 +4,7 @@ use crate::scheme::{
     KvPrecision,
     kv::{Layout, RowMut, Rows, decode_rows, encode_row, row_dots, row_sum},
 };
-use ndarray::{Array2, ArrayView2, CowArray, Ix2};
+use ndarray::{Array2, ArrayView2, CowArray, Ix2, s};
 use std::ops::Range;
 
 /// Keys and values of one block. What is read is what was stored: with integers, of the tokens of
@@ -17,6 +17,40 @@ pub struct KvCache {
     width: usize,
     capacity: usize,
     len: usize,
+    /// Of the next run only; none: its tokens follow one another and all stored ones.
+    branches: Vec<Branch>,
+}
+
+/// Some tokens of a run that follow one another, and what comes before them. A run of several
+/// branches goes over a tree of texts whose common beginnings are read once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Branch {
+    /// Rows of the run.
+    pub rows: Range<usize>,
+    /// Stored tokens that come before, in the order of their positions; tokens of the run count
+    /// as stored behind those that were there, and must stand in it before this branch.
+    pub past: Vec<Range<usize>>,
+}
+
+impl Branch {
+    /// Tokens before row `row` of the run, itself included: the place of each, with `stored`
+    /// tokens before the run.
+    pub(super) fn seen(&self, row: usize, stored: usize) -> Vec<Range<usize>> {
+        let own = stored + self.rows.start..stored + row + 1;
+        let mut seen: Vec<Range<usize>> = Vec::with_capacity(self.past.len() + 1);
+        for part in self.past.iter().cloned().chain([own]).filter(|it| !it.is_empty()) {
+            match seen.last_mut() {
+                Some(last) if last.end == part.start => last.end = part.end,
+                _ => seen.push(part),
+            }
+        }
+        seen
+    }
+
+    /// Tokens before the first row.
+    pub(super) fn depth(&self) -> usize {
+        self.past.iter().map(ExactSizeIterator::len).sum()
+    }
 }
 
 /// Rows of `[heads, capacity]`, as numbers or on grids.
@@ -46,7 +80,7 @@ impl KvCache {
                 Side::Codes(Codes::new(Layout { precision, width }, rows))
             }
         };
-        Self { keys: side.clone(), values: side, heads, width, capacity, len: 0 }
+        Self { keys: side.clone(), values: side, heads, width, capacity, len: 0, branches: vec![] }
     }
 
     /// Tokens stored.
@@ -62,6 +96,20 @@ impl KvCache {
     /// Forgets all tokens but the first `len`.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
+    }
+
+    /// How the tokens of the next run hang together. Their rotary positions are the caller's.
+    pub fn plant(&mut self, branches: &[Branch]) {
+        self.branches = branches.to_vec();
+    }
+
+    /// The branches of this run of `tokens` tokens, before they are stored.
+    pub(super) fn take_branches(&mut self, tokens: usize) -> Vec<Branch> {
+        let planted = std::mem::take(&mut self.branches);
+        if planted.is_empty() {
+            return vec![Branch { rows: 0..tokens, past: std::iter::once(0..self.len).collect() }];
+        }
+        planted
     }
 
     /// Makes room for `tokens` more and counts them as stored; returns the index of the first.
@@ -93,6 +141,27 @@ impl KvCache {
     /// Values of a head for some tokens, `[tokens, head_dim]`.
     pub(super) fn values(&self, head: usize, tokens: Range<usize>) -> CowArray<'_, f32, Ix2> {
         self.values.numbers(self.rows(head, tokens), self.width)
+    }
+
+    /// Keys and values of a head for some runs of tokens, `[tokens, head_dim]` each.
+    pub(super) fn sides(
+        &self,
+        head: usize,
+        tokens: &[Range<usize>],
+    ) -> [CowArray<'_, f32, Ix2>; 2] {
+        if let [tokens] = tokens {
+            return [self.keys(head, tokens.clone()), self.values(head, tokens.clone())];
+        }
+        let count = tokens.iter().map(ExactSizeIterator::len).sum();
+        let mut sides = [(); 2].map(|()| Array2::zeros((count, self.width)));
+        let mut first = 0;
+        for part in tokens {
+            let place = s![first..first + part.len(), ..];
+            sides[0].slice_mut(place).assign(&self.keys(head, part.clone()));
+            sides[1].slice_mut(place).assign(&self.values(head, part.clone()));
+            first += part.len();
+        }
+        sides.map(Into::into)
     }
 
     /// `y ← scale · keys · x` for some tokens: `x` `[head_dim]`, `y` `[tokens]`.

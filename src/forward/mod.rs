@@ -21,7 +21,7 @@ mod walk;
 pub use block::BlockWeights;
 pub use ends::{Embedding, ForwardError, Head};
 pub use fault::Fault;
-pub use kv_cache::KvCache;
+pub use kv_cache::{Branch, KvCache};
 pub use linear::{Backend, Dense, Linear, Reference, SideBySide};
 pub use points::{Point, Ranges};
 pub use rotary::{Rotary, RotaryCache};

@@ -20,11 +20,16 @@ impl Rotary {
     /// Tables for some positions of the heads of block `block` of a model; `total` is the length
     /// of the whole sequence, which some ways of stretching depend on.
     pub fn new(spec: &ModelSpec, block: usize, positions: Range<usize>, total: usize) -> Self {
+        Self::at(spec, block, &positions.collect::<Vec<_>>(), total)
+    }
+
+    /// As [`Self::new`], of any positions.
+    pub fn at(spec: &ModelSpec, block: usize, positions: &[usize], total: usize) -> Self {
         let sizes = &spec.blocks[block];
         let tables = if spec.rope.kept.is_some() { sizes.kv_heads } else { 1 };
         let table = |kv_head| {
             let of = spec.rope.head_frequencies((block, kv_head), sizes.head_dim, total);
-            Table::new(&spec.rope, &of, &positions)
+            Table::new(&spec.rope, &of, positions)
         };
         Self { tables: (0..tables).map(table).collect() }
     }
@@ -42,11 +47,11 @@ impl Rotary {
 }
 
 impl Table {
-    fn new(rope: &Rope, frequencies: &[f64], positions: &Range<usize>) -> Self {
+    fn new(rope: &Rope, frequencies: &[f64], positions: &[usize]) -> Self {
         let factor = rope.attention_factor();
         let table = |f: fn(f64) -> f64| {
             Array2::from_shape_fn((positions.len(), frequencies.len()), |(t, pair)| {
-                (f((positions.start + t) as f64 * frequencies[pair]) * factor) as f32
+                (f(positions[t] as f64 * frequencies[pair]) * factor) as f32
             })
         };
         Self { cos: table(f64::cos), sin: table(f64::sin) }
@@ -64,7 +69,7 @@ struct Key {
     /// The block, where blocks differ.
     block: Option<usize>,
     head_dim: usize,
-    positions: Range<usize>,
+    positions: Vec<usize>,
     total: usize,
 }
 
@@ -77,13 +82,24 @@ impl RotaryCache {
         positions: Range<usize>,
         total: usize,
     ) -> &Rotary {
+        self.at(spec, block, &positions.collect::<Vec<_>>(), total)
+    }
+
+    /// As [`Self::get`], of any positions.
+    pub fn at(
+        &mut self,
+        spec: &ModelSpec,
+        block: usize,
+        positions: &[usize],
+        total: usize,
+    ) -> &Rotary {
         let own = spec.rope.kept.is_some().then_some(block);
         let head_dim = spec.blocks[block].head_dim;
-        let key = Key { block: own, head_dim, positions, total };
+        let key = Key { block: own, head_dim, positions: positions.to_vec(), total };
         let (_, rotary) = match self.last.take() {
             Some((last, rotary)) if last == key => self.last.insert((last, rotary)),
             _ => {
-                let rotary = Rotary::new(spec, block, key.positions.clone(), total);
+                let rotary = Rotary::at(spec, block, positions, total);
                 self.last.insert((key, rotary))
             }
         };

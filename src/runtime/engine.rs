@@ -1,10 +1,11 @@
 //! A loaded model with a memory of the tokens it has seen.
 use crate::forward::{
-    Backend, BlockWeights, Embedding, ForwardError, Head, KvCache, RotaryCache, Scratch,
+    Backend, BlockWeights, Branch, Embedding, ForwardError, Head, KvCache, RotaryCache, Scratch,
 };
 use crate::linalg::Team;
 use crate::model::{Model, ModelSpec};
 use crate::progress::{Progress, Unit};
+use ndarray::{Array2, Axis};
 
 /// Tokens of a prompt that pass through a block at a time.
 const BATCH: usize = 512;
@@ -92,5 +93,31 @@ impl<'a> Engine<'a> {
             }
         }
         if ids.is_empty() { Err(ForwardError::NoTokens) } else { Ok(&self.logits) }
+    }
+
+    /// Whether logits of a text depend on how long the text becomes.
+    pub fn depends_on_length(&self) -> bool {
+        self.spec.rope.depends_on_length()
+    }
+
+    /// Reads branches of a tree after the tokens seen: row `i` of the run is `tokens[i]`, an id
+    /// and its position. Returns the logits `[wanted, vocab]` after the rows `wanted`. The tokens
+    /// count as seen, but only branches can follow them: [`Self::truncate`] to those before.
+    pub fn feed_branches(
+        &mut self,
+        tokens: &[(u32, usize)],
+        branches: &[Branch],
+        wanted: &[usize],
+    ) -> Result<Array2<f32>, ForwardError> {
+        let (ids, positions): (Vec<u32>, Vec<usize>) = tokens.iter().copied().unzip();
+        let total = positions.iter().max().ok_or(ForwardError::NoTokens)? + 1;
+        let mut x = self.embedding.rows(&ids)?;
+        let mut tables = RotaryCache::default();
+        for (b, (block, cache)) in self.blocks.iter().zip(&mut self.caches).enumerate() {
+            let rotary = tables.at(&self.spec, b, &positions, total);
+            cache.plant(branches);
+            block.forward(x.view_mut(), (cache, rotary), self.team, &mut self.scratch);
+        }
+        Ok(self.head.logits(x.select(Axis(0), wanted).view(), self.team))
     }
 }

@@ -4,16 +4,20 @@
 //! [`Task::score`] → [`Record`]s, one per item → [`summarize`] averages them as published.
 //! Add a task: one file that implements [`Task`], one line in [`TASKS`].
 mod data;
+mod encode;
 mod error;
 mod generation;
+mod model;
 mod record;
 mod run;
+mod tree;
 
 pub use data::{Data, Table, Warnings, read_csv, read_jsonl};
 pub use error::TaskError;
 pub use generation::{
     Capability, FollowBench, IfEval, Judged, NeedleTask, judge_lines, suite_task,
 };
+pub use model::ModelAnswerer;
 pub use record::{Answered, Group, Metric, Record, RecordKey, Summary, fingerprint, summarize};
 pub use run::{Answerer, Recall, run};
 
@@ -40,6 +44,11 @@ pub trait Task: Sync {
 
     /// Scores the responses to an item's requests, in their order.
     fn score(&self, item: &Item, responses: &[Response]) -> Result<Score, TaskError>;
+
+    /// What is worth counting about a record beside its score.
+    fn remark(&self, _record: &Record) -> Option<&'static str> {
+        None
+    }
 
     /// The averages over records, the one over everything first.
     fn aggregate(&self, records: &[Record]) -> Vec<Group> {

@@ -171,6 +171,9 @@ pub fn summarize(
 ) -> Summary {
     let mut warnings = warnings.clone();
     for record in records {
+        if let Some(remark) = task.remark(record) {
+            warnings.add(remark, &record.id);
+        }
         if record.dropped_shots > 0 {
             warnings.add("prompts longer than the window, oldest shots dropped", &record.id);
         }

@@ -1,0 +1,156 @@
+//! Answers of a model that is run.
+use super::{
+    Answered, Answerer, Request, Response, TaskError,
+    encode::{Encoder, Question},
+    tree::{Pack, families, packs},
+};
+use crate::{
+    linalg::Team,
+    runtime::{Engine, GenerateSettings, SamplingSettings, generate},
+    text::Tokenizer,
+};
+use ndarray::Array2;
+
+/// Runs a model. Log-likelihoods: contexts that begin alike are read once, and several questions
+/// are run together. Texts: the most likely token each time, what prompts share is read once.
+pub struct ModelAnswerer<'a> {
+    engine: Engine<'a>,
+    tokenizer: &'a Tokenizer,
+    team: &'a Team,
+    window: usize,
+    /// Prompts of texts are messages of a user.
+    chat: bool,
+    /// What the engine has read, of texts.
+    read: Vec<u32>,
+}
+
+/// Receives the answer to a request by its place.
+type Done<'a> = dyn FnMut(usize, Answered) -> Result<(), TaskError> + 'a;
+
+impl<'a> ModelAnswerer<'a> {
+    /// With `chat`, prompts of texts go through the model's chat template.
+    pub fn new(engine: Engine<'a>, tokenizer: &'a Tokenizer, team: &'a Team, chat: bool) -> Self {
+        let window = engine.max_positions();
+        Self { engine, tokenizer, team, window, chat, read: vec![] }
+    }
+
+    /// Holds the model to fewer positions than it was made for.
+    pub fn with_window(self, window: Option<usize>) -> Self {
+        let window = window.map_or(self.window, |it| it.min(self.window).max(1));
+        Self { window, ..self }
+    }
+
+    fn log_likelihoods(
+        &mut self,
+        questions: &[Question],
+        done: &mut Done<'_>,
+    ) -> Result<(), TaskError> {
+        if self.engine.depends_on_length() {
+            // Texts of different lengths turn alike positions differently: one after the other.
+            for question in questions {
+                for end in &question.ends {
+                    let ends = vec![end.clone()];
+                    let alone = Question { context: question.context.clone(), ends };
+                    self.family(&[alone], 0, done)?;
+                }
+            }
+            return Ok(());
+        }
+        for family in families(questions) {
+            self.family(&questions[family.questions], family.shared, done)?;
+        }
+        Ok(())
+    }
+
+    fn family(
+        &mut self,
+        questions: &[Question],
+        shared: usize,
+        done: &mut Done<'_>,
+    ) -> Result<(), TaskError> {
+        self.engine.truncate(0);
+        self.read.clear();
+        if shared > 0 {
+            self.engine.feed(&questions[0].context.ids[..shared])?;
+        }
+        for (pack, range) in packs(questions, shared) {
+            let logits = self.engine.feed_branches(&pack.tokens, &pack.branches, &pack.wanted)?;
+            self.engine.truncate(shared);
+            let contexts = questions[range]
+                .iter()
+                .flat_map(|question| question.ends.iter().map(|_| &question.context));
+            let scores = score(&pack, &logits, self.team);
+            for (((request, _), response), context) in pack.ends.iter().zip(scores).zip(contexts) {
+                let (dropped_shots, cut_tokens) = (context.dropped_shots, context.cut_tokens);
+                done(*request, Answered { response, dropped_shots, cut_tokens })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn text(
+        &mut self,
+        encoder: &Encoder<'_>,
+        request: &Request,
+    ) -> Result<Option<Answered>, TaskError> {
+        let Request::Generate { prompt, stop, max_tokens } = request else { return Ok(None) };
+        let prompt = encoder.prompt(prompt, *max_tokens)?;
+        let same = self.read.iter().zip(&prompt.ids).take_while(|(a, b)| a == b).count();
+        self.engine.truncate(same.min(prompt.ids.len().saturating_sub(1)));
+        let settings = GenerateSettings {
+            max_tokens: *max_tokens,
+            stop: stop.clone(),
+            sampling: SamplingSettings::default(),
+            ..GenerateSettings::default()
+        };
+        let mut go_on = |_: &str| true;
+        let generated =
+            generate(&mut self.engine, self.tokenizer, &prompt.ids, &settings, &mut go_on)?;
+        self.read = [prompt.ids.as_slice(), &generated.ids].concat();
+        self.read.truncate(self.engine.len());
+        let response = Response::Text { tokens: generated.ids.len(), text: generated.text };
+        let (dropped_shots, cut_tokens) = (prompt.dropped_shots, prompt.cut_tokens);
+        Ok(Some(Answered { response, dropped_shots, cut_tokens }))
+    }
+}
+
+impl Answerer for ModelAnswerer<'_> {
+    fn answer(
+        &mut self,
+        requests: &[&Request],
+        done: &mut dyn FnMut(usize, Answered) -> Result<(), TaskError>,
+    ) -> Result<(), TaskError> {
+        let chat = self.chat.then(|| self.tokenizer.chat_template()).transpose()?;
+        let encoder = Encoder::new(self.tokenizer, chat, self.window)?;
+        self.log_likelihoods(&encoder.questions(requests)?, done)?;
+        self.engine.truncate(0);
+        self.read.clear();
+        for (at, request) in requests.iter().enumerate() {
+            if let Some(answered) = self.text(&encoder, request)? {
+                done(at, answered)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The responses to a pack's requests, in its order.
+fn score(pack: &Pack, logits: &Array2<f32>, team: &Team) -> Vec<Response> {
+    let mut sums = vec![0.0; logits.nrows()];
+    team.each(sums.iter_mut().collect(), |at, sum: &mut f64| {
+        *sum = crate::linalg::log_sum_exp(logits.row(at).to_slice().expect("rows are contiguous"));
+    });
+    let ends = pack.ends.iter().map(|(_, targets)| {
+        let mut log_prob = 0.0;
+        let mut greedy = true;
+        for (at, id) in targets {
+            let (row, id) = (logits.row(*at), *id as usize);
+            let logit = row.get(id).copied().unwrap_or(f32::NAN);
+            log_prob += f64::from(logit) - sums[*at];
+            let best = |(other, x): (usize, &f32)| *x < logit || (other >= id && *x <= logit);
+            greedy = greedy && row.iter().enumerate().all(best);
+        }
+        Response::LogLikelihood { log_prob, tokens: targets.len(), greedy }
+    });
+    ends.collect()
+}
