@@ -148,8 +148,13 @@ impl Needle {
 
     /// Whether an answer holds the number; commas and spaces within it do not count.
     pub fn found_in(&self, answer: &str) -> bool {
+        Self::is_found(&self.answer, answer)
+    }
+
+    /// As [`Self::found_in`], of a number.
+    pub fn is_found(number: &str, answer: &str) -> bool {
         let joined: String = answer.chars().filter(|c| !matches!(c, ',' | ' ')).collect();
-        joined.contains(&self.answer)
+        joined.contains(number)
     }
 }
 

@@ -29,7 +29,7 @@ pub struct Item {
     pub level: usize,
     /// The instruction, constraints included.
     pub instruction: String,
-    target: String,
+    entry: Entry,
     rule: Rule,
 }
 
@@ -42,8 +42,8 @@ enum Rule {
 }
 
 /// An entry of the published files.
-#[derive(Deserialize)]
-struct Entry {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Entry {
     example_id: u64,
     #[serde(default)]
     category: String,
@@ -142,10 +142,29 @@ impl Item {
             tongue,
             group: entry.example_id,
             level: entry.level,
-            instruction: entry.instruction,
-            target: entry.target,
+            instruction: entry.instruction.clone(),
+            entry,
             rule,
         }
+    }
+
+    /// The item of an entry and of the id that [`Self::id`] gave; `None` of an id that is none.
+    pub fn from_entry(entry: Entry, id: &str) -> Option<Self> {
+        let mut parts = id.split('/');
+        let kind = parts.next()?;
+        let kind = KINDS.iter().find(|it| **it == kind)?;
+        let tongue = if parts.next()? == "en" { Tongue::En } else { Tongue::Zh };
+        (1..=5).contains(&entry.level).then(|| Self::new(entry, kind, tongue))
+    }
+
+    /// What the item was read from.
+    pub fn entry(&self) -> &Entry {
+        &self.entry
+    }
+
+    /// The right answer, or its form; empty where there is none.
+    pub fn target(&self) -> &str {
+        &self.entry.target
     }
 
     /// Kind, language, group and level: `style/en/12/3`.
@@ -165,7 +184,7 @@ impl Item {
         match &self.rule {
             Rule::Form(form) => Ok(form.is_match(answer)),
             Rule::Needs(needs) => {
-                Ok(needs.iter().all(|need| need.kept(answer, &self.target, self.tongue)))
+                Ok(needs.iter().all(|need| need.kept(answer, self.target(), self.tongue)))
             }
             Rule::Judge => Err(EvalError::JudgeOnly { item: self.id() }),
         }
@@ -206,10 +225,8 @@ fn judge_prompt(item: &Item, instructions: &[&str], answer: &str) -> String {
 /// Figures of one kind and language.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Satisfaction {
-    /// Of [`KINDS`].
-    pub kind: &'static str,
-    /// Language.
-    pub tongue: Tongue,
+    /// Kind and language: `style/en`.
+    pub subject: String,
     /// Groups that could be checked.
     pub groups: usize,
     /// Share of groups whose answer keeps all constraints, by level from 1: the hard satisfaction
@@ -219,22 +236,24 @@ pub struct Satisfaction {
     pub consistent_levels: f64,
 }
 
-/// Figures by kind and language of answers that were judged.
-pub fn satisfaction(judged: &[(&Item, bool)]) -> Vec<Satisfaction> {
-    let mut groups: BTreeMap<_, BTreeMap<u64, [bool; 5]>> = BTreeMap::new();
-    for (item, kept) in judged {
-        let group = groups.entry((item.tongue, item.kind)).or_default();
-        group.entry(item.group).or_default()[item.level - 1] = *kept;
+/// Figures by kind and language of answers that were judged, by the ids of their items.
+pub fn satisfaction(judged: &[(&str, bool)]) -> Vec<Satisfaction> {
+    let mut subjects: BTreeMap<String, BTreeMap<&str, [bool; 5]>> = BTreeMap::new();
+    for (id, kept) in judged {
+        let parts: Vec<&str> = id.split('/').collect();
+        let [kind, tongue, group, level] = parts.as_slice() else { continue };
+        let Some(level @ 1..=5) = level.parse::<usize>().ok() else { continue };
+        let subject = subjects.entry(format!("{kind}/{tongue}")).or_default();
+        subject.entry(*group).or_default()[level - 1] = *kept;
     }
-    groups
+    subjects
         .into_iter()
-        .map(|((tongue, kind), groups)| {
+        .map(|(subject, groups)| {
             let count = groups.len() as f64;
             let share = |level: usize| groups.values().filter(|it| it[level]).count() as f64;
             let run = |it: &[bool; 5]| it.iter().take_while(|kept| **kept).count();
             Satisfaction {
-                kind,
-                tongue,
+                subject,
                 groups: groups.len(),
                 rate: std::array::from_fn(|level| share(level) / count),
                 consistent_levels: groups.values().map(run).sum::<usize>() as f64 / count,

@@ -10,6 +10,7 @@ pub const LANGUAGES: &[(&str, Lang)] = &[
     ("bn", Lang::Ben),
     ("ca", Lang::Cat),
     ("cs", Lang::Ces),
+    ("cy", Lang::Cym),
     ("da", Lang::Dan),
     ("de", Lang::Deu),
     ("el", Lang::Ell),

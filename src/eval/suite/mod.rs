@@ -186,6 +186,19 @@ impl Item {
     }
 }
 
+impl Item {
+    /// The messages as one of the user's: a single one as it is, more with their roles before them.
+    pub fn message(&self) -> String {
+        match self.messages.as_slice() {
+            [only] => only.content.clone(),
+            turns => {
+                let line = |turn: &Message| format!("{}: {}", turn.role, turn.content);
+                turns.iter().map(line).collect::<Vec<_>>().join("\n")
+            }
+        }
+    }
+}
+
 /// Scores of a suite: means of scores in 0 to 1.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Scores {

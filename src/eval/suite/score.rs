@@ -1,11 +1,11 @@
 //! Scorers: an answer to a number in 0 to 1. None runs what a model wrote.
 use regex::Regex;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// How an answer is scored. White space around the answer never counts.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", deny_unknown_fields, rename_all = "kebab-case")]
 pub enum Scorer {
     /// The answer is one of these, whole; a final period and the case of letters do not count.

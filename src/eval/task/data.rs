@@ -11,6 +11,11 @@ pub trait Data {
     /// What a file is called in messages.
     fn shown(&self, file: &str) -> String;
 
+    /// Tokens of a message as the model will see it, when a model is there to count them.
+    fn tokens(&self, _text: &str) -> Result<Option<usize>, TaskError> {
+        Ok(None)
+    }
+
     /// The first of some files that exists, with its name; an error names the first.
     fn first(&self, task: &'static str, files: &[&str]) -> Result<(String, Vec<u8>), TaskError> {
         for file in files {

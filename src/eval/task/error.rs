@@ -104,6 +104,9 @@ pub enum TaskError {
         /// What to do.
         hint: &'static str,
     },
+    /// Items or their rules are damaged.
+    #[error(transparent)]
+    Items(#[from] Box<crate::eval::EvalError>),
     /// The model failed.
     #[error(transparent)]
     Forward(#[from] ForwardError),
@@ -121,4 +124,10 @@ pub enum TaskError {
         /// The system's reason.
         detail: String,
     },
+}
+
+impl From<crate::eval::EvalError> for TaskError {
+    fn from(error: crate::eval::EvalError) -> Self {
+        Self::Items(Box::new(error))
+    }
 }

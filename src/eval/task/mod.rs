@@ -6,6 +6,7 @@
 mod data;
 mod encode;
 mod error;
+mod generation;
 mod model;
 mod record;
 mod run;
@@ -13,6 +14,9 @@ mod tree;
 
 pub use data::{Data, Table, Warnings, read_csv, read_jsonl};
 pub use error::TaskError;
+pub use generation::{
+    Capability, FollowBench, IfEval, Judged, NeedleTask, judge_lines, suite_task,
+};
 pub use model::ModelAnswerer;
 pub use record::{Answered, Group, Metric, Record, RecordKey, Summary, fingerprint, summarize};
 pub use run::{Answerer, Recall, run};
@@ -225,7 +229,15 @@ impl Score {
 }
 
 /// All tasks.
-pub static TASKS: &[&dyn Task] = &[];
+pub static TASKS: &[&dyn Task] = &[
+    &generation::IfEval,
+    &generation::FollowBench,
+    &generation::Judged,
+    &generation::Capability::DATA,
+    &generation::Capability::SAMPLE,
+    &generation::NeedleTask::EN,
+    &generation::NeedleTask::ZH,
+];
 
 /// The task of a name.
 pub fn find(name: &str) -> Result<&'static dyn Task, TaskError> {

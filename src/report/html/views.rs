@@ -206,7 +206,8 @@ fn groups(runs: &[Run]) -> Result<Vec<Value>, PageError> {
         let value = |run: &Run, at: usize| {
             let groups: Vec<Group> = of(run);
             let group = groups.into_iter().find(|it| it.name == names[at] && it.items > 0)?;
-            group.metrics.get(run.main_metric(task)?)?.value
+            let metric = group.metrics.get(run.main_metric(task)?);
+            metric.or_else(|| group.metrics.values().next())?.value
         };
         out.push(bars(&caption, &names, runs, value)?);
     }
