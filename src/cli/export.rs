@@ -107,7 +107,7 @@ pub(super) fn write(model: &str, args: &Settings, context: &Context) -> anyhow::
         "{}: {} tensors, {}, architecture {}, {:.1} MB",
         args.output.display(),
         export.tensors(),
-        export.float().config_name(),
+        export.common_format(),
         export.arch().name(),
         export.bytes() as f64 / 1e6
     ));

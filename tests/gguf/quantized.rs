@@ -79,7 +79,7 @@ fn a_larger_group_repeats_its_scale_and_rounded_scales_are_told() {
     let file = top.path().join("a.gguf");
     write(&model, &file, ExportOptions::default()).unwrap();
     let back = package::open(file.to_str().unwrap()).unwrap().model;
-    for (name, _) in &model.weights.quantized {
+    for name in model.weights.quantized.keys() {
         let (a, b) = (model.weights.get(name).unwrap(), back.weights.get(name).unwrap());
         for (a, b) in a.to_f32().into_iter().zip(b.to_f32()) {
             // float16 has 11 bits.

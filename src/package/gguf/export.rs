@@ -114,7 +114,7 @@ impl<'a> Export<'a> {
     }
 
     /// The format of most weights.
-    fn common_format(&self) -> &'static str {
+    pub fn common_format(&self) -> &'static str {
         let mut weights = std::collections::BTreeMap::new();
         for tensor in self.tensors.iter().filter(|it| it.shape.len() > 1) {
             let count: usize = tensor.shape.iter().product();
