@@ -14,9 +14,50 @@ pub(super) fn read_kv_cache(config: Config<'_>) -> Result<KvPrecision, ConfigErr
     if !is_ours {
         return Ok(KvPrecision::Float);
     }
-    match scheme.get("num_bits").and_then(serde_json::Value::as_u64) {
-        Some(8) => Ok(KvPrecision::Int8),
-        Some(4) => Ok(KvPrecision::Int4),
-        _ => Err(unfit(KEY, "4 or 8 bits", scheme)),
+    let number = |key| scheme.get(key).and_then(serde_json::Value::as_u64);
+    let symmetric = scheme.get("symmetric").and_then(serde_json::Value::as_bool);
+    let grouped = scheme.get("strategy").is_none_or(|it| it == "group");
+    let fits = |precision: KvPrecision| {
+        // A head is a group of its own at 8 bits, whatever its width.
+        let size = number("group_size").is_none_or(|size| {
+            precision.bits() == Some(8) || size as usize == precision.group_size(size as usize)
+        });
+        grouped && size && symmetric == Some(precision.bits() == Some(8))
+    };
+    match number("num_bits") {
+        Some(8) if fits(KvPrecision::Int8) => Ok(KvPrecision::Int8),
+        Some(4) if fits(KvPrecision::Int4) => Ok(KvPrecision::Int4),
+        _ => Err(unfit(KEY, "8 bits, symmetric, or 4 bits with zero points, in groups", scheme)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn other_grids_are_refused_not_taken_for_ours() {
+        let read = |change: fn(&mut Value)| {
+            let mut scheme = json!({
+                "type": "int", "dynamic": true, "num_bits": 4, "symmetric": false,
+                "strategy": "group", "group_size": 32,
+            });
+            change(&mut scheme);
+            let config = json!({ "quantization_config": { "kv_cache_scheme": scheme } });
+            read_kv_cache(Config(&config))
+        };
+        assert_eq!(read(|_| ()).unwrap(), KvPrecision::Int4);
+        for wrong in [
+            |it: &mut Value| it["symmetric"] = json!(true),
+            |it: &mut Value| it["strategy"] = json!("tensor"),
+            |it: &mut Value| it["group_size"] = json!(64),
+            |it: &mut Value| it["num_bits"] = json!(6),
+            |it: &mut Value| it["num_bits"] = json!(8),
+        ] {
+            assert!(read(wrong).unwrap_err().to_string().contains("kv_cache_scheme"));
+        }
+        let fixed = |it: &mut Value| it["dynamic"] = json!(false);
+        assert_eq!(read(fixed).unwrap(), KvPrecision::Float, "scales of another program");
     }
 }
