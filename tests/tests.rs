@@ -22,6 +22,7 @@ mod kv_cache;
 mod prune;
 mod quantize;
 mod recipes;
+mod report;
 mod rotate;
 mod sign;
 mod slice;

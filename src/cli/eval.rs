@@ -1,5 +1,7 @@
 //! `milm-compress eval`: what compression cost, and whether that is within bounds.
+mod runs;
 mod task;
+mod tasks;
 
 use super::{
     Context, Outcome,
@@ -11,7 +13,7 @@ use crate::{
     checkpoint::OutputFile,
     eval::{
         Figures, Fraction, Gates, LogitSource, ModelSource, PROTOCOLS, Plan, Protocol, Reduction,
-        StoredKey, StoredReference, StoredWriter, TokenScore, Window, measure,
+        StoredKey, StoredWriter, TokenScore, Window, measure,
     },
     package::{self, Opened},
     report::{self, EvalReport, Yardstick},
@@ -19,13 +21,15 @@ use crate::{
     tensor::Bytes,
     text::Form,
 };
+use anyhow::Context as _;
 use clap::builder::PossibleValuesParser;
 use serde::{Deserialize, Serialize};
 use std::{
     io::IsTerminal,
     path::{Path, PathBuf},
 };
-use task::{NO_TEXT, Task, encode_sample, tokenizer_hash};
+use task::{NO_TEXT, Reference, Task};
+pub(super) use tasks::TaskSettings;
 
 /// Measure perplexity, and divergence from a reference
 ///
@@ -37,10 +41,19 @@ use task::{NO_TEXT, Task, encode_sample, tokenizer_hash};
     milm-compress eval ./package --reference ./model --text a.txt --max-kl 0.05 --json -\n  \
     milm-compress eval ./model --text a.txt --save-reference model.ref\n  \
     milm-compress eval ./package --reference model.ref --text a.txt --max-ppl-increase 2% \\\n    \
-    --min-top1 93% --junit eval.xml")]
+    --min-top1 93% --junit eval.xml\n  \
+    milm-compress eval ./model --tasks ceval,hellaswag --data ./data --num-fewshot 5 --json a.json\n  \
+    milm-compress eval builtin:milm-mini --tasks sample")]
 pub(super) struct Args {
     /// Checkpoint, package, or builtin:milm-mini
-    model: String,
+    #[arg(required_unless_present_any = ["compare", "merge", "tasks"])]
+    model: Option<String>,
+    /// Compare runs of tasks item by item: records or reports, the base first
+    #[arg(long, value_name = "FILE", num_args = 2.., conflicts_with_all = ["model", "merge"])]
+    compare: Vec<PathBuf>,
+    /// Join the parts that --shard made: folders of reports, or reports
+    #[arg(long, value_name = "DIR", num_args = 1.., conflicts_with = "model")]
+    merge: Vec<PathBuf>,
     #[command(flatten)]
     settings: Settings,
 }
@@ -60,7 +73,8 @@ pub(super) struct Settings {
     pub(super) yardstick: Option<String>,
     /// Text to measure on: plain UTF-8, or jsonl with `text` or `messages`; may be repeated;
     /// builtin:en and builtin:zh are carried by the program
-    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present_any = ["tasks", "compare", "merge"])]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) text: Vec<PathBuf>,
     /// How the text files hold their documents
     #[arg(long, value_enum, default_value_t)]
@@ -115,6 +129,9 @@ pub(super) struct Settings {
     #[arg(long, value_enum, value_name = "FORM")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) kv_cache: Option<KvPrecision>,
+    #[command(flatten, next_help_heading = "Tasks")]
+    #[serde(flatten)]
+    pub(super) tasks: TaskSettings,
 }
 
 impl Default for Settings {
@@ -137,6 +154,7 @@ impl Default for Settings {
             junit: None,
             backend: BackendName::Kernels,
             kv_cache: None,
+            tasks: TaskSettings::default(),
         }
     }
 }
@@ -147,8 +165,33 @@ fn protocol_names() -> PossibleValuesParser {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
-    let report = evaluate(&args.model, &args.settings, context)?;
-    show(&report, &args.settings, context)
+    let settings = &args.settings;
+    if !args.compare.is_empty() {
+        runs::compare(&args.compare, settings.json.as_deref(), context)?;
+        return Ok(Outcome::Done);
+    }
+    if !args.merge.is_empty() {
+        tasks::merge(&args.merge, settings, context)?;
+        return Ok(Outcome::Done);
+    }
+    if settings.tasks.is_list() {
+        tasks::list()?;
+        return Ok(Outcome::Done);
+    }
+    let model = args.model.as_deref().context("no model\nhint: name what is to be evaluated")?;
+    settings.check(context)?;
+    let mut outcome = Outcome::Done;
+    if settings.has_text() {
+        let report = evaluate(model, settings, context)?;
+        outcome = show(&report, settings, context)?;
+    }
+    run_tasks(model, settings, context)?;
+    Ok(outcome)
+}
+
+/// Runs the benchmarks that are asked for, if any.
+pub(super) fn run_tasks(model: &str, settings: &Settings, context: &Context) -> anyhow::Result<()> {
+    if settings.tasks.is_wanted() { tasks::run(model, settings, context) } else { Ok(()) }
 }
 
 /// Measures a model. Everything that can be wrong with the settings is found before any work.
@@ -279,7 +322,14 @@ impl Settings {
             "a yardstick without a reference\nhint: both losses are measured against `reference`"
         );
         self.check_outputs(context)?;
-        anyhow::ensure!(!self.text.is_empty(), NO_TEXT);
+        anyhow::ensure!(self.has_text() || self.tasks.is_wanted(), NO_TEXT);
+        anyhow::ensure!(
+            !(self.has_text() && self.tasks.is_wanted() && self.json.is_some()),
+            "texts and tasks have a JSON form each\nhint: measure them one after the other"
+        );
+        if self.tasks.is_wanted() {
+            self.tasks.chosen()?;
+        }
         for path in self.text.iter().filter(|it| bundled(&it.to_string_lossy()).is_none()) {
             Bytes::map(path)?;
         }
@@ -290,11 +340,19 @@ impl Settings {
     /// and its positions are the same, so text, windows and reference can be tried.
     pub(super) fn check_with(&self, opened: &Opened, context: &Context) -> anyhow::Result<()> {
         self.check(context)?;
+        if !self.has_text() {
+            return Ok(());
+        }
         let (task, plan) = Task::prepare("", opened, self)?;
         if let Some(name) = &self.reference {
             Reference::open(name, &task, &plan)?;
         }
         Ok(())
+    }
+
+    /// Whether perplexity is asked for.
+    pub(super) fn has_text(&self) -> bool {
+        !self.text.is_empty()
     }
 
     fn gates(&self) -> Gates {
@@ -317,7 +375,8 @@ impl Settings {
             "only one result can go to stdout\nhint: write others to files"
         );
         let files = self.outputs().filter(|path| *path != Path::new("-"));
-        for path in files.chain(self.save_reference.as_deref()) {
+        let records = self.tasks.outputs(self);
+        for path in files.chain(self.save_reference.as_deref()).chain(records.as_deref()) {
             if path.exists() && !context.force {
                 anyhow::bail!(
                     "`{}` exists\nhint: choose another name, or replace it with --force",
@@ -326,34 +385,6 @@ impl Settings {
             }
         }
         Ok(())
-    }
-}
-
-/// What a model is compared with.
-enum Reference {
-    Model(Box<Opened>),
-    Stored(StoredReference),
-}
-
-impl Reference {
-    /// Opens a model or a stored file; refuses one that is not comparable.
-    fn open(name: &str, task: &Task, plan: &Plan) -> anyhow::Result<Self> {
-        let path = Path::new(name);
-        if path.is_file() {
-            let mut stored = StoredReference::open(name, &Bytes::map(path)?)?;
-            stored.check(&task.key, &plan.windows)?;
-            return Ok(Self::Stored(stored));
-        }
-        let opened = package::open(name)?;
-        if tokenizer_hash(&opened)? != task.key.tokenizer_sha256 {
-            let ids = encode_sample(&opened.tokenizer()?, &task.text)?;
-            anyhow::ensure!(
-                ids == task.joined_ids,
-                "the tokenizers of the model and of `{name}` give other tokens\n\
-                 hint: only models with one tokenizer can be compared token by token"
-            );
-        }
-        Ok(Self::Model(Box::new(opened)))
     }
 }
 

@@ -9,6 +9,7 @@ mod prune;
 mod quantize;
 mod rows;
 mod table;
+mod tasks;
 
 pub use html::{PageError, Run, html};
 pub use junit::junit;
@@ -16,6 +17,7 @@ pub use markdown::markdown;
 pub use prune::{pruning_markdown, pruning_plan, pruning_table};
 pub use quantize::quantized_text;
 pub use table::table;
+pub use tasks::{Compared, Shard, TaskReport, compared_table, tasks_table};
 
 use crate::eval::{BosPolicy, Figures, GateResult, Reduction};
 use crate::scheme::KvPrecision;

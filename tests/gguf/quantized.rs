@@ -49,7 +49,9 @@ fn run(model: &Model, backend: &dyn Backend) -> ndarray::Array2<f32> {
 fn codes_survive_the_way_to_gguf_and_back() {
     let top = tempfile::tempdir().unwrap();
     for (name, _) in MODELS {
-        for (at, blocks) in [grid(4, true, 32), grid(8, true, 32)].into_iter().enumerate() {
+        for (at, blocks) in
+            [grid(4, true, 32), grid(4, false, 32), grid(8, true, 32)].into_iter().enumerate()
+        {
             let model = quantized(name, blocks, FloatType::F16);
             let file = top.path().join(format!("{name}-{at}.gguf"));
             write(&model, &file, ExportOptions::default()).unwrap();
@@ -63,6 +65,9 @@ fn codes_survive_the_way_to_gguf_and_back() {
                         panic!("{name}: {} lost its codes", tensor.name)
                     };
                     assert_eq!(a.codes, b.codes, "{name}: {}", tensor.name);
+                    if a.scheme.granularity == b.scheme.granularity {
+                        assert_eq!((&a.scales, &a.zero_points), (&b.scales, &b.zero_points));
+                    }
                 }
             }
             // Divisors of rotary frequencies are float32 in the file.

@@ -3,15 +3,15 @@ use super::Settings;
 use crate::cli::calibration::bundled;
 use crate::{
     checkpoint::sha256,
-    eval::{Encoder, Plan, PlanSettings, Protocol, StoredKey},
-    package::Opened,
+    eval::{Encoder, Plan, PlanSettings, Protocol, StoredKey, StoredReference},
+    package::{self, Opened},
     report::Method,
     scheme::KvPrecision,
     tensor::Bytes,
     text::{Form, JOIN, Text, Tokenizer},
 };
 use anyhow::Context as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The text as the model's tokenizer has it, and what identifies that.
 pub(super) struct Task {
@@ -109,4 +109,32 @@ pub(super) fn encode_sample(tokenizer: &Tokenizer, text: &Text) -> anyhow::Resul
 pub(super) fn tokenizer_hash(opened: &Opened) -> anyhow::Result<String> {
     let file = opened.folder.read("tokenizer.json")?.context("no tokenizer.json")?;
     Ok(sha256(&file))
+}
+
+/// What a model is compared with.
+pub(super) enum Reference {
+    Model(Box<Opened>),
+    Stored(StoredReference),
+}
+
+impl Reference {
+    /// Opens a model or a stored file; refuses one that is not comparable.
+    pub(super) fn open(name: &str, task: &Task, plan: &Plan) -> anyhow::Result<Self> {
+        let path = Path::new(name);
+        if path.is_file() {
+            let mut stored = StoredReference::open(name, &Bytes::map(path)?)?;
+            stored.check(&task.key, &plan.windows)?;
+            return Ok(Self::Stored(stored));
+        }
+        let opened = package::open(name)?;
+        if tokenizer_hash(&opened)? != task.key.tokenizer_sha256 {
+            let ids = encode_sample(&opened.tokenizer()?, &task.text)?;
+            anyhow::ensure!(
+                ids == task.joined_ids,
+                "the tokenizers of the model and of `{name}` give other tokens\n\
+                 hint: only models with one tokenizer can be compared token by token"
+            );
+        }
+        Ok(Self::Model(Box::new(opened)))
+    }
 }

@@ -4,9 +4,11 @@
 //! is checked after the reference's rules ([`Set::judge`]); what takes a model as a judge is
 //! written out as [`JudgeLine`]s for one outside: asked for a verdict here, it is an error.
 //! Add a group of checkable items: one row in rules.rs.
+mod levels;
 mod rules;
 
-pub use rules::{Levels, Need, Tongue, needs};
+pub use levels::{Levels, needs};
+pub use rules::{Need, Tongue};
 
 use super::EvalError;
 use regex::Regex;

@@ -6,142 +6,142 @@ fn follows(id: &str, kwargs: serde_json::Value, response: &str) -> bool {
     Instruction::new(id, kwargs).unwrap().follows(response)
 }
 
-/// Of every kind one response that follows and one that does not.
+/// 30 words.
+const LONG: &str = "a river and a boat a river and a boat a river and a boat a river and a boat \
+    a river and a boat a river and a boat";
+
+/// Of every kind: arguments, one response that follows and one that does not.
+const CASES: [(&str, &str, &str, &str); 25] = [
+    (
+        "change_case:capital_word_frequency",
+        r#"{"capital_relation": "at least", "capital_frequency": 3}"#,
+        "NASA met ESA, and JAXA's head came.",
+        "NASA met Esa, and JAXA's head came.",
+    ),
+    (
+        "change_case:english_capital",
+        "{}",
+        "THE RIVER IS WIDE AND THE BOATS ARE OLD.",
+        "THE RIVER IS WIDE AND THE BOATS ARE old.",
+    ),
+    (
+        "change_case:english_lowercase",
+        "{}",
+        "the river is wide and the boats are old.",
+        "The river is wide and the boats are old.",
+    ),
+    (
+        "combination:repeat_prompt",
+        r#"{"prompt_to_repeat": "Name a river."}"#,
+        " name a river. The Elbe.",
+        "The Elbe. Name a river.",
+    ),
+    ("combination:two_responses", "{}", "One.\n******\nTwo.", "One.\n******\nOne."),
+    (
+        "detectable_content:number_placeholders",
+        r#"{"num_placeholders": 2}"#,
+        "[name] lives in [city]",
+        "[name] lives in [city",
+    ),
+    (
+        "detectable_content:postscript",
+        r#"{"postscript_marker": "P.S."}"#,
+        "Bye.\np. s. Write back",
+        "Bye.\nPS Write back",
+    ),
+    (
+        "detectable_format:constrained_response",
+        "{}",
+        "Well. My answer is maybe.",
+        "My answer is: maybe.",
+    ),
+    ("detectable_format:json_format", "{}", "```json\n{\"a\": [1]}\n```", "{a: 1}"),
+    (
+        "detectable_format:multiple_sections",
+        r#"{"section_spliter": "Part", "num_sections": 2}"#,
+        "Part 1\nx\nPart 2\ny",
+        "Part 1\nx\nPart two\ny",
+    ),
+    ("detectable_format:number_bullet_lists", r#"{"num_bullets": 2}"#, "* a\n- b", "* a\n- b\n* c"),
+    (
+        "detectable_format:number_highlighted_sections",
+        r#"{"num_highlights": 2}"#,
+        "*one* and *two*",
+        "*one* and * * and *two",
+    ),
+    ("detectable_format:title", "{}", "<<The Elbe>>\nText", "<< >>\nText"),
+    (
+        "keywords:existence",
+        r#"{"keywords": ["river", "boat"]}"#,
+        "Rivers carry BOATS.",
+        "Rivers carry ships.",
+    ),
+    (
+        "keywords:forbidden_words",
+        r#"{"forbidden_words": ["boat"]}"#,
+        "Rivers carry boats.",
+        "Rivers carry a boat.",
+    ),
+    (
+        "keywords:frequency",
+        r#"{"keyword": "boat", "frequency": 2, "relation": "less than"}"#,
+        "A boat.",
+        "A boat, a Boat.",
+    ),
+    (
+        "keywords:letter_frequency",
+        r#"{"letter": "R", "let_frequency": 3, "let_relation": "at least"}"#,
+        "River and rain",
+        "River and sun",
+    ),
+    (
+        "language:response_language",
+        r#"{"language": "de"}"#,
+        "Der Fluss ist breit und die Boote sind alt.",
+        "The river is wide and the boats are old.",
+    ),
+    (
+        "length_constraints:nth_paragraph_first_word",
+        r#"{"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "boats"}"#,
+        "Rivers.\n\n\"Boats, they said.\"",
+        "Boats.\n\nRivers.",
+    ),
+    (
+        "length_constraints:number_paragraphs",
+        r#"{"num_paragraphs": 2}"#,
+        "One\n***\nTwo\n***\n",
+        "One\n***\n***\nTwo",
+    ),
+    (
+        "length_constraints:number_sentences",
+        r#"{"num_sentences": 3, "relation": "less than"}"#,
+        "Dr. Wu came. He sat",
+        "Dr. Wu came. He sat. Then?",
+    ),
+    (
+        "length_constraints:number_words",
+        r#"{"num_words": 30, "relation": "at least"}"#,
+        LONG,
+        "too short",
+    ),
+    ("punctuation:no_comma", "{}", "no comma", "a comma, here"),
+    (
+        "startend:end_checker",
+        r#"{"end_phrase": "That is all."}"#,
+        "Well. \"That is ALL.\"",
+        "That is all. Bye.",
+    ),
+    ("startend:quotation", "{}", "\"all of it\"", "\"all\" of it"),
+];
+
 #[test]
 fn every_kind_tells_right_from_wrong() {
-    let long = "word ".repeat(30);
-    let cases: Vec<(&str, serde_json::Value, &str, &str)> = vec![
-        (
-            "change_case:capital_word_frequency",
-            json!({"capital_relation": "at least", "capital_frequency": 3}),
-            "NASA met ESA, and JAXA's head came.",
-            "NASA met Esa, and JAXA's head came.",
-        ),
-        (
-            "change_case:english_capital",
-            json!({}),
-            "THE RIVER IS WIDE AND THE BOATS ARE OLD.",
-            "THE RIVER IS WIDE AND THE BOATS ARE old.",
-        ),
-        (
-            "change_case:english_lowercase",
-            json!({}),
-            "the river is wide and the boats are old.",
-            "The river is wide and the boats are old.",
-        ),
-        (
-            "combination:repeat_prompt",
-            json!({"prompt_to_repeat": "Name a river."}),
-            " name a river. The Elbe.",
-            "The Elbe. Name a river.",
-        ),
-        ("combination:two_responses", json!({}), "One.\n******\nTwo.", "One.\n******\nOne."),
-        (
-            "detectable_content:number_placeholders",
-            json!({"num_placeholders": 2}),
-            "[name] lives in [city]",
-            "[name] lives in [city",
-        ),
-        (
-            "detectable_content:postscript",
-            json!({"postscript_marker": "P.S."}),
-            "Bye.\np. s. Write back",
-            "Bye.\nPS Write back",
-        ),
-        (
-            "detectable_format:constrained_response",
-            json!({}),
-            "Well. My answer is maybe.",
-            "My answer is: maybe.",
-        ),
-        ("detectable_format:json_format", json!({}), "```json\n{\"a\": [1]}\n```", "{a: 1}"),
-        (
-            "detectable_format:multiple_sections",
-            json!({"section_spliter": "Part", "num_sections": 2}),
-            "Part 1\nx\nPart 2\ny",
-            "Part 1\nx\nPart two\ny",
-        ),
-        (
-            "detectable_format:number_bullet_lists",
-            json!({"num_bullets": 2}),
-            "* a\n- b",
-            "* a\n- b\n* c",
-        ),
-        (
-            "detectable_format:number_highlighted_sections",
-            json!({"num_highlights": 2}),
-            "*one* and *two*",
-            "*one* and * * and *two",
-        ),
-        ("detectable_format:title", json!({}), "<<The Elbe>>\nText", "<< >>\nText"),
-        (
-            "keywords:existence",
-            json!({"keywords": ["river", "boat"]}),
-            "Rivers carry BOATS.",
-            "Rivers carry ships.",
-        ),
-        (
-            "keywords:forbidden_words",
-            json!({"forbidden_words": ["boat"]}),
-            "Rivers carry boats.",
-            "Rivers carry a boat.",
-        ),
-        (
-            "keywords:frequency",
-            json!({"keyword": "boat", "frequency": 2, "relation": "less than"}),
-            "A boat.",
-            "A boat, a Boat.",
-        ),
-        (
-            "keywords:letter_frequency",
-            json!({"letter": "R", "let_frequency": 3, "let_relation": "at least"}),
-            "River and rain",
-            "River and sun",
-        ),
-        (
-            "language:response_language",
-            json!({"language": "de"}),
-            "Der Fluss ist breit und die Boote sind alt.",
-            "The river is wide and the boats are old.",
-        ),
-        (
-            "length_constraints:nth_paragraph_first_word",
-            json!({"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "boats"}),
-            "Rivers.\n\n\"Boats, they said.\"",
-            "Boats.\n\nRivers.",
-        ),
-        (
-            "length_constraints:number_paragraphs",
-            json!({"num_paragraphs": 2}),
-            "One\n***\nTwo\n***\n",
-            "One\n***\n***\nTwo",
-        ),
-        (
-            "length_constraints:number_sentences",
-            json!({"num_sentences": 3, "relation": "less than"}),
-            "Dr. Wu came. He sat",
-            "Dr. Wu came. He sat. Then?",
-        ),
-        (
-            "length_constraints:number_words",
-            json!({"num_words": 30, "relation": "at least"}),
-            &long,
-            "too short",
-        ),
-        ("punctuation:no_comma", json!({}), "no comma", "a comma, here"),
-        (
-            "startend:end_checker",
-            json!({"end_phrase": "That is all."}),
-            "Well. \"That is ALL.\"",
-            "That is all. Bye.",
-        ),
-        ("startend:quotation", json!({}), "\"all of it\"", "\"all\" of it"),
-    ];
-    let mut ids: Vec<_> = cases.iter().map(|(id, ..)| *id).collect();
-    ids.dedup();
-    assert_eq!(ids, CHECKS.iter().map(|check| check.id).collect::<Vec<_>>());
-    assert_eq!(ids.len(), 25);
-    for (id, kwargs, right, wrong) in cases {
+    assert_eq!(
+        CASES.map(|(id, ..)| id).to_vec(),
+        CHECKS.iter().map(|check| check.id).collect::<Vec<_>>()
+    );
+    for (id, kwargs, right, wrong) in CASES {
+        let kwargs: serde_json::Value = serde_json::from_str(kwargs).unwrap();
         assert!(follows(id, kwargs.clone(), right), "{id} refuses {right:?}");
         assert!(!follows(id, kwargs.clone(), wrong), "{id} takes {wrong:?}");
         assert!(!follows(id, kwargs, " \n"), "{id} takes nothing");

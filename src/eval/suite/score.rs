@@ -157,10 +157,12 @@ fn choice(answer: &str, options: &str) -> Option<char> {
     found.map(|at| chars[at])
 }
 
-/// The first block of code between fences, or the whole text.
+/// The first block of code between fences, or the whole text; a last fence that none opens is
+/// dropped.
 fn block(text: &str) -> &str {
-    let Some((_, rest)) = text.split_once("```") else { return text };
-    let Some((_, body)) = rest.split_once('\n') else { return text };
+    let whole = text.strip_suffix("```").unwrap_or(text).trim();
+    let Some((_, rest)) = whole.split_once("```") else { return whole };
+    let Some((_, body)) = rest.split_once('\n') else { return whole };
     body.split("```").next().unwrap_or_default().trim()
 }
 

@@ -1,7 +1,7 @@
 //! Data files of tasks: found by the command line, read here.
 use super::TaskError;
-use serde::Serialize;
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashSet};
 
 /// A folder of data files.
 pub trait Data {
@@ -31,20 +31,20 @@ pub trait Data {
 }
 
 /// How often something was odd about data or prompts, and the first place where it was.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Warnings(BTreeMap<&'static str, (usize, String)>);
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warnings(BTreeMap<String, (usize, String)>);
 
 impl Warnings {
     /// Counts one.
-    pub fn add(&mut self, what: &'static str, place: impl Into<String>) {
-        let (count, _) = self.0.entry(what).or_insert_with(|| (0, place.into()));
+    pub fn add(&mut self, what: &str, place: impl Into<String>) {
+        let (count, _) = self.0.entry(what.to_owned()).or_insert_with(|| (0, place.into()));
         *count += 1;
     }
 
     /// Takes over those of another part.
     pub fn join(&mut self, other: &Self) {
         for (what, (count, place)) in &other.0 {
-            let (here, _) = self.0.entry(what).or_insert_with(|| (0, place.clone()));
+            let (here, _) = self.0.entry(what.clone()).or_insert_with(|| (0, place.clone()));
             *here += count;
         }
     }
@@ -138,6 +138,19 @@ pub fn read_jsonl<T: serde::de::DeserializeOwned>(
     });
     let rows = rows.collect::<Result<Vec<T>, _>>()?;
     if rows.is_empty() { Err(TaskError::Empty { file: file.to_owned() }) } else { Ok(rows) }
+}
+
+/// Tells rows that were there before. They are asked again, as published figures count them.
+#[derive(Debug, Default)]
+pub(super) struct Seen(HashSet<String>);
+
+impl Seen {
+    /// Counts a question that was there before.
+    pub(super) fn check(&mut self, question: &str, place: &str, warnings: &mut Warnings) {
+        if !self.0.insert(question.to_owned()) {
+            warnings.add("repeated items, asked again", place);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,14 @@ pub enum TaskError {
         /// The names there are.
         known: String,
     },
+    /// A subject that the task does not have.
+    #[error("task `{task}` has no subject `{found}`\nhint: docs/evaluation.md names the subjects")]
+    Subject {
+        /// The task.
+        task: &'static str,
+        /// As it was given.
+        found: String,
+    },
     /// A task's data is not there.
     #[error("`{file}` is not in the data folder; task `{task}` needs it\nhint: {hint}")]
     NoData {

@@ -3,23 +3,33 @@
 //! [`Data`] → [`Task::items`] makes [`Item`]s with [`Request`]s → [`run`] asks an [`Answerer`] →
 //! [`Task::score`] → [`Record`]s, one per item → [`summarize`] averages them as published.
 //! Add a task: one file that implements [`Task`], one line in [`TASKS`].
+mod choice;
 mod data;
 mod encode;
 mod error;
+mod exam;
 mod generation;
 mod model;
+mod paired;
 mod record;
 mod run;
+mod sample;
+#[cfg(test)]
+mod tests;
 mod tree;
 
+pub use choice::Choice;
 pub use data::{Data, Table, Warnings, read_csv, read_jsonl};
 pub use error::TaskError;
+pub use exam::Exam;
 pub use generation::{
     Capability, FollowBench, IfEval, Judged, NeedleTask, judge_lines, suite_task,
 };
 pub use model::ModelAnswerer;
+pub use paired::Paired;
 pub use record::{Answered, Group, Metric, Record, RecordKey, Summary, fingerprint, summarize};
 pub use run::{Answerer, Recall, run};
+pub use sample::{SAMPLE, Sample};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -66,6 +76,8 @@ pub struct Options {
     pub template: Template,
     /// The first so many items of each subject.
     pub limit: Option<usize>,
+    /// These subjects only; empty: all.
+    pub subjects: Vec<String>,
     /// Of what is drawn at random.
     pub seed: u64,
     /// Window of the model, tokens; `usize::MAX` when nothing is known of one.
@@ -75,7 +87,14 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let template = Template::default();
-        Self { num_fewshot: 0, template, limit: None, seed: 0, window: usize::MAX }
+        Self {
+            num_fewshot: 0,
+            template,
+            limit: None,
+            subjects: vec![],
+            seed: 0,
+            window: usize::MAX,
+        }
     }
 }
 
@@ -237,6 +256,16 @@ pub static TASKS: &[&dyn Task] = &[
     &generation::Capability::SAMPLE,
     &generation::NeedleTask::EN,
     &generation::NeedleTask::ZH,
+    &exam::CEVAL,
+    &exam::CMMLU,
+    &exam::MMLU,
+    &choice::HELLASWAG,
+    &choice::ARC_EASY,
+    &choice::ARC_CHALLENGE,
+    &choice::PIQA,
+    &choice::WINOGRANDE,
+    &choice::TRUTHFULQA,
+    &choice::LAMBADA,
 ];
 
 /// The task of a name.

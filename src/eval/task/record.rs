@@ -146,7 +146,7 @@ fn mean(values: &[f64]) -> Metric {
 }
 
 /// A task's result.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Name of the task.
     pub task: String,
@@ -160,6 +160,9 @@ pub struct Summary {
     pub groups: Vec<Group>,
     /// What was odd, counted.
     pub warnings: Vec<String>,
+    /// What was odd about the data, of a part of an evaluation: it is not counted twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_warnings: Option<Warnings>,
 }
 
 /// Averages records as the task's authors do; tells what was odd about them.
@@ -188,5 +191,6 @@ pub fn summarize(
         options: options.clone(),
         groups: task.aggregate(records),
         warnings: warnings.lines().collect(),
+        data_warnings: None,
     }
 }

@@ -1,7 +1,8 @@
 //! A GGUF file as a model in memory, ready to run: codes stay codes.
 //!
 //! Matrices in `Q4_0` and `Q8_0` become int4 and int8 weights in groups of 32 with the file's own codes
-//! and scales; plain floats stay what they are; every other block format becomes float32.
+//! and scales, and so do those in `Q4_1` whose blocks all begin at a zero point; plain floats stay what
+//! they are; every other block becomes float32.
 use super::{
     arch::interleaved_row,
     error::GgufError,
@@ -11,7 +12,7 @@ use super::{
 use crate::{
     checkpoint::Folder,
     model::WeightStore,
-    scheme::{Activations, IntScheme, QTensor, TensorScheme, ggml},
+    scheme::{Activations, QTensor, TensorScheme, ggml},
     tensor::{Bytes, FloatType, RawTensor},
 };
 use std::collections::BTreeMap;
@@ -23,20 +24,16 @@ pub(in crate::package) fn model(gguf: &Gguf) -> Result<(Folder, WeightStore), Gg
     let mut weights = WeightStore::default();
     for source in import.sources() {
         let info = source.info;
-        match (ggml::format_grid(info.format), info.shape.as_slice()) {
-            (Some(grid), &[rows, columns]) if ggml::grid_format(grid, columns).is_some() => {
-                let tensor = codes(source, grid, [rows, columns]);
-                let scheme = TensorScheme {
-                    weights: grid,
-                    scale_type: FloatType::F16,
-                    activations: Activations::Float,
-                    outliers: 0,
-                };
-                weights.quantize(&source.name, scheme, &tensor.into());
-            }
-            _ => {
-                weights.raw.insert(source.name.clone(), floats(source));
-            }
+        if let Some(tensor) = codes(source) {
+            let scheme = TensorScheme {
+                weights: tensor.scheme,
+                scale_type: FloatType::F16,
+                activations: Activations::Float,
+                outliers: 0,
+            };
+            weights.quantize(&source.name, scheme, &tensor.into());
+        } else {
+            weights.raw.insert(source.name.clone(), floats(source));
         }
         info.bytes.release();
     }
@@ -48,23 +45,14 @@ fn file_row(source: &Source<'_>, row: usize) -> usize {
     source.interleaved.map_or(row, |head| interleaved_row(row, head))
 }
 
-fn codes(source: &Source<'_>, scheme: IntScheme, shape: [usize; 2]) -> QTensor {
-    let [rows, columns] = shape;
-    let groups = scheme.groups(columns).unwrap_or(1);
-    let stride = source.info.bytes.len() / rows.max(1);
-    let mut tensor = QTensor {
-        scheme,
-        shape,
-        codes: vec![0; rows * columns],
-        scales: vec![0.0; rows * groups],
-        zero_points: Vec::new(),
-    };
-    let places = tensor.codes.chunks_mut(columns.max(1)).zip(tensor.scales.chunks_mut(groups));
-    for (row, (codes, scales)) in places.enumerate() {
-        let bytes = &source.info.bytes[file_row(source, row) * stride..][..stride];
-        ggml::decode_blocks(scheme, bytes, codes, scales);
-    }
-    tensor
+/// The weight with the file's codes, where its blocks are codes of a grid.
+fn codes(source: &Source<'_>) -> Option<QTensor> {
+    let (info, grid) = (source.info, ggml::format_grid(source.info.format)?);
+    let [rows, columns] = *info.shape.as_slice() else { return None };
+    ggml::grid_format(grid, columns)?;
+    let stride = info.bytes.len() / rows.max(1);
+    let row = |row| &info.bytes[file_row(source, row) * stride..][..stride];
+    ggml::decode_rows(grid, [rows, columns], row)
 }
 
 fn floats(source: &Source<'_>) -> RawTensor {

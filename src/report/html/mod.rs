@@ -5,6 +5,7 @@
 //! (charts.rs), the page is template.html. Add a section: a view here, a part of the template.
 mod charts;
 mod run;
+mod drawn;
 mod views;
 
 pub use run::Run;
@@ -69,7 +70,7 @@ pub fn html(title: &str, runs: &[Run]) -> Result<String, PageError> {
         "tool": concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")),
         "legend": legend,
         "overview": views::overview(runs),
-        "charts": views::charts(runs)?,
+        "charts": drawn::charts(runs)?,
         "gates": views::gates(runs),
         "worst": views::worst(runs),
         "recipes": views::recipes(runs),

@@ -111,3 +111,39 @@ fn little_is_enough_and_nonsense_is_refused() {
         assert!(error.contains(wanted) && error.contains("`f.json`"), "{error}");
     }
 }
+
+/// WCAG 2.1: contrast of text at least 4.5, of shapes at least 3, on paper and panel, in the light,
+/// in the dark and in print.
+#[test]
+fn colours_can_be_told_apart() {
+    fn luminance(colour: &str) -> f64 {
+        let part = |at: usize| {
+            let value = f64::from(u8::from_str_radix(&colour[at..at + 2], 16).unwrap()) / 255.0;
+            if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+        };
+        0.2126 * part(1) + 0.7152 * part(3) + 0.0722 * part(5)
+    }
+    let contrast = |a: &str, b: &str| {
+        let (a, b) = (luminance(a), luminance(b));
+        (a.max(b) + 0.05) / (a.min(b) + 0.05)
+    };
+    let style = include_str!("style.css");
+    let themes: Vec<&str> =
+        style.split(":root {").skip(1).map(|it| it.split('}').next().unwrap()).collect();
+    assert_eq!(themes.len(), 3);
+    for theme in themes {
+        let colour = |name: &str| {
+            let (_, rest) = theme.split_once(&format!("--{name}: ")).unwrap();
+            rest[..7].to_owned()
+        };
+        for ground in ["paper", "panel"].map(colour) {
+            for name in ["ink", "soft", "good", "bad", "link"] {
+                assert!(contrast(&colour(name), &ground) >= 4.5, "{name} on {ground}");
+            }
+            for name in ["axis", "run0", "run1", "run2", "run3", "run4", "run5"] {
+                assert!(contrast(&colour(name), &ground) >= 3.0, "{name} on {ground}");
+            }
+        }
+    }
+    assert!(contrast("#d8d8d8", "#ffffff") < 3.0, "grids need not be seen");
+}

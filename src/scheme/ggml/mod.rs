@@ -14,7 +14,7 @@ mod q5_k;
 mod q6_k;
 mod q8_0;
 
-pub use codes::{decode_blocks, encode_row, format_grid, grid_format, half_change};
+pub use codes::{decode_rows, encode_row, format_grid, grid_format, half_change};
 
 use crate::tensor::FloatType;
 

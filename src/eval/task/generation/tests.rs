@@ -57,7 +57,6 @@ fn ifeval() -> Files {
 }
 
 #[test]
-#[expect(clippy::float_cmp, reason = "exact in binary or the same division")]
 fn ifeval_counts_prompts_and_instructions() {
     let options = Options::default();
     let records = asked(&IfEval, &ifeval(), &options, Dummy(|_| "Sure, here:\n\"text\"".into()));
@@ -134,7 +133,6 @@ fn followbench_scores_rules_and_exports_the_rest() {
 }
 
 #[test]
-#[expect(clippy::float_cmp, reason = "nothing scored exactly")]
 fn the_sample_suite_and_a_file_are_tasks() {
     let none = Files(vec![]);
     let options = Options::default();
@@ -142,7 +140,7 @@ fn the_sample_suite_and_a_file_are_tasks() {
     let silent = sample.aggregate(&asked(&sample, &none, &options, Dummy(|_| String::new())));
     assert_eq!((silent[0].name.as_str(), silent[0].metrics["score"].value), ("all", 0.0));
     assert!(silent.iter().any(|it| it.name == "safety/refusal"));
-    let talk = sample.aggregate(&asked(&sample, &none, &options, Dummy(|it| it.to_owned())));
+    let talk = sample.aggregate(&asked(&sample, &none, &options, Dummy(ToOwned::to_owned)));
     assert!(talk[0].metrics["score"].value > 0.0, "repeating the question is worth something");
     assert!(matches!(Capability::DATA.items(&none, &options), Err(TaskError::NoData { .. })));
     let text = crate::eval::suite::SAMPLE.replace("name = \"sample\"", "name = \"own\"");

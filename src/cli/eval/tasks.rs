@@ -1,0 +1,306 @@
+//! `eval --tasks`: benchmarks from a folder of data files.
+use super::Settings;
+use crate::{
+    checkpoint::sha256,
+    cli::{Context, model::with_kv_cache, output},
+    eval::task::{
+        Data, Items, ModelAnswerer, Options, Record, RecordKey, SAMPLE, Summary, TASKS, Task,
+        TaskError, Template, Warnings, find, summarize,
+    },
+    package::{self, MANIFEST_FILE, Opened},
+    report::{self, Shard, TaskReport},
+    runtime::Engine,
+    tensor::Bytes,
+};
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+#[path = "recall.rs"]
+mod recall;
+
+/// What of `eval` concerns tasks. Every field is a flag and a recipe key of the same name.
+#[derive(clap::Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub(crate) struct TaskSettings {
+    /// Benchmarks to run, with commas between them; `sample` runs all on data carried by the
+    /// program, `list` shows them
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tasks: Vec<String>,
+    /// Folder of data files [default: MILM_DATA]
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<PathBuf>,
+    /// The first N items of each subject only
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<usize>,
+    /// Worked examples in front of each question
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    num_fewshot: usize,
+    /// Whose prompts: the benchmark's authors', or lm-evaluation-harness'
+    #[arg(long, value_enum, default_value_t)]
+    template: Template,
+    /// These subjects only
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    subjects: Vec<String>,
+    /// Prompts that ask for a text go through the model's chat template
+    #[arg(long)]
+    chat_template: bool,
+    /// Use at most N tokens of the model's window
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_window: Option<usize>,
+    /// Folder that keeps results, so that an interrupted evaluation goes on where it stopped
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<PathBuf>,
+    /// Evaluate a part of the items only, e.g. 3/16; auto: as Slurm or Kubernetes numbers it
+    #[arg(long, value_name = "I/N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shard: Option<String>,
+    /// Write a JSON line per item [default: beside --json, as .jsonl]
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    records: Option<PathBuf>,
+}
+
+/// What [`recall`] and the summaries are made of.
+struct Bench<'a> {
+    settings: &'a Settings,
+    context: &'a Context,
+    shard: Option<Shard>,
+}
+
+/// Runs the tasks on a model, writes records and summaries.
+pub(super) fn run(model: &str, settings: &Settings, context: &Context) -> anyhow::Result<()> {
+    let tasks = settings.tasks.chosen()?;
+    let mut opened = package::open(model)?;
+    opened.model = with_kv_cache(&opened.model, settings.kv_cache).into_owned();
+    let shard = settings.tasks.shard.as_deref().map(super::runs::shard).transpose()?;
+    let key = fingerprint(model, &opened)?;
+    let bench = Bench { settings, context, shard };
+    let (summaries, records) = bench.run((&opened, key), &tasks)?;
+    let report = TaskReport { shard, ..TaskReport::new(model, summaries) };
+    write(&report, &records, settings, context)
+}
+
+/// Joins parts and writes what one run would have written.
+pub(super) fn merge(
+    parts: &[PathBuf],
+    settings: &Settings,
+    context: &Context,
+) -> anyhow::Result<()> {
+    let (report, records) = super::runs::merge(parts, context)?;
+    write(&report, &records, settings, context)
+}
+
+fn write(
+    report: &TaskReport,
+    records: &[Record],
+    settings: &Settings,
+    context: &Context,
+) -> anyhow::Result<()> {
+    if let Some(path) = settings.records_file() {
+        let lines = records.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
+        let text: String = lines.into_iter().map(|line| line + "\n").collect();
+        output::file_or_stdout(&path, &text, context)?;
+    }
+    match &settings.json {
+        Some(path) => {
+            output::json(path, report, context)?;
+            if path != Path::new("-") {
+                output::text(&report::tasks_table(report))?;
+            }
+        }
+        None => output::text(&report::tasks_table(report))?,
+    }
+    Ok(())
+}
+
+/// A table of all tasks.
+pub(super) fn list() -> anyhow::Result<()> {
+    let lines = TASKS.iter().map(|task| format!("{:<16} {}\n", task.name(), task.about()));
+    output::text(&lines.collect::<String>())
+}
+
+impl Bench<'_> {
+    fn run(
+        &self,
+        (opened, fingerprint): (&Opened, String),
+        tasks: &[&'static dyn Task],
+    ) -> anyhow::Result<(Vec<Summary>, Vec<Record>)> {
+        let Self { settings, context, .. } = *self;
+        let wanted = &settings.tasks;
+        let tokenizer = opened.tokenizer()?;
+        let limit = opened.model.spec.max_positions;
+        let options = Options {
+            num_fewshot: wanted.num_fewshot,
+            template: wanted.template,
+            limit: wanted.limit,
+            subjects: wanted.subjects.clone(),
+            seed: context.seed,
+            window: wanted.task_window.map_or(limit, |it| it.min(limit)),
+        };
+        // What can be wrong with the data is found before the model is loaded.
+        let data = wanted.data()?;
+        let mut all = Vec::new();
+        for task in tasks {
+            match task.items(&*data, &options) {
+                // Of what the program carries, every task that has something is meant.
+                Err(TaskError::NoData { .. }) if wanted.is_sample() => {}
+                other => all.push((*task, other?)),
+            }
+        }
+        let backend = settings.backend.backend();
+        let key = RecordKey {
+            model: fingerprint,
+            settings: serde_json::json!({
+                "backend": settings.backend.isa(),
+                "kv_cache": opened.model.spec.kv_cache,
+                "chat_template": wanted.chat_template,
+                "window": options.window,
+            }),
+        };
+        let engine = Engine::load(&opened.model, &*backend, &context.team, context.progress())?;
+        let chat = wanted.chat_template;
+        let mut answerer = ModelAnswerer::new(engine, &tokenizer, &context.team, chat)
+            .with_window(wanted.task_window);
+        let (mut summaries, mut records) = (Vec::new(), Vec::new());
+        for (task, items) in all {
+            let (done, warnings) = self.ask((task, items), &key, &mut answerer)?;
+            let mut summary = summarize(task, &options, &done, &warnings);
+            summary.data_warnings = self.shard.is_some().then_some(warnings);
+            for warning in &summary.warnings {
+                tracing::warn!("{}: {warning}", task.name());
+            }
+            summaries.push(summary);
+            records.extend(done);
+        }
+        Ok((summaries, records))
+    }
+
+    /// Asks the items of a task, or of the part that is wanted.
+    fn ask(
+        &self,
+        (task, mut items): (&'static dyn Task, Items),
+        key: &RecordKey,
+        answerer: &mut ModelAnswerer<'_>,
+    ) -> anyhow::Result<(Vec<Record>, Warnings)> {
+        if let Some(shard) = self.shard {
+            let part = shard.items(items.items.len());
+            items.items = items.items.drain(part).collect();
+        }
+        let cache = self.settings.tasks.cache.as_deref();
+        let mut recall = recall::Kept::open(cache, (task, key))?;
+        let begin = std::time::Instant::now();
+        let progress = self.context.progress();
+        let done =
+            crate::eval::task::run(task, &items.items, key, answerer, (&mut recall, progress))?;
+        let requests: usize = items.items.iter().map(|item| item.requests.len()).sum();
+        let seconds = begin.elapsed().as_secs_f64();
+        self.context.note(format_args!(
+            "{}: {} items, {} remembered, {requests} requests in {seconds:.1} s",
+            task.name(),
+            done.len(),
+            recall.found()
+        ));
+        Ok((done, items.warnings))
+    }
+}
+
+impl Settings {
+    /// Where records go.
+    fn records_file(&self) -> Option<PathBuf> {
+        let beside = self.json.as_ref().filter(|path| *path != Path::new("-"));
+        self.tasks.records.clone().or_else(|| Some(beside?.with_extension("jsonl")))
+    }
+}
+
+impl TaskSettings {
+    /// Whether there is something to do.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.tasks.is_empty()
+    }
+
+    /// Only the table of tasks is asked for.
+    pub(super) fn is_list(&self) -> bool {
+        self.tasks.len() == 1 && self.tasks[0] == "list"
+    }
+
+    /// What is written beside the results of `--json`.
+    pub(super) fn outputs(&self, settings: &Settings) -> Option<PathBuf> {
+        self.is_wanted().then(|| settings.records_file()).flatten()
+    }
+
+    fn is_sample(&self) -> bool {
+        self.tasks.iter().any(|name| name == "sample")
+    }
+
+    /// The tasks by their names.
+    pub(super) fn chosen(&self) -> anyhow::Result<Vec<&'static dyn Task>> {
+        if self.is_sample() {
+            anyhow::ensure!(
+                self.tasks.len() == 1 && self.data.is_none(),
+                "`sample` brings its own data\nhint: run other tasks on their own"
+            );
+            return Ok(TASKS.to_vec());
+        }
+        Ok(self.tasks.iter().map(|name| find(name)).collect::<Result<_, _>>()?)
+    }
+
+    fn data(&self) -> anyhow::Result<Box<dyn Data>> {
+        if self.is_sample() {
+            return Ok(Box::new(SAMPLE));
+        }
+        let named = self.data.clone().or_else(|| std::env::var_os("MILM_DATA").map(PathBuf::from));
+        let root = named.context(
+            "no data for the tasks\nhint: name a folder with --data or MILM_DATA, or try --tasks sample",
+        )?;
+        anyhow::ensure!(
+            root.is_dir(),
+            "`{}` is no folder\nhint: name the folder that holds the tasks' data",
+            root.display()
+        );
+        Ok(Box::new(Folder(root)))
+    }
+}
+
+/// A folder of data files on the disk.
+struct Folder(PathBuf);
+
+impl Data for Folder {
+    #[expect(clippy::disallowed_methods, reason = "data files are arguments of the command line")]
+    fn read(&self, file: &str) -> Result<Option<Vec<u8>>, TaskError> {
+        match std::fs::read(self.0.join(file)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => {
+                Err(TaskError::Read { file: self.shown(file), detail: error.to_string() })
+            }
+        }
+    }
+
+    fn shown(&self, file: &str) -> String {
+        self.0.join(file).display().to_string()
+    }
+}
+
+/// Identifies a model: a file by its content, a folder by that of its weights and JSON files. What
+/// evaluations write into a package does not change it.
+fn fingerprint(model: &str, opened: &Opened) -> anyhow::Result<String> {
+    if Path::new(model).is_file() {
+        return Ok(sha256(&Bytes::map(Path::new(model))?));
+    }
+    let mut parts = Vec::new();
+    for name in opened.folder.list()? {
+        let extension = Path::new(&name).extension().and_then(|it| it.to_str());
+        let known = matches!(extension, Some("safetensors" | "json")) && name != MANIFEST_FILE;
+        if let Some(bytes) = known.then(|| opened.folder.read(&name)).transpose()?.flatten() {
+            parts.push(format!("{name} {}", sha256(&bytes)));
+        }
+    }
+    Ok(sha256(parts.join("\n").as_bytes()))
+}

@@ -1,0 +1,229 @@
+//! Two runs on the same items: is the difference real?
+use super::{Record, TaskError};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Resamples of the bootstrap.
+const RESAMPLES: usize = 10_000;
+
+/// How a candidate's answers differ from a base's, on the items that both were asked alike.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Paired {
+    /// Name of the task.
+    pub task: String,
+    /// What is compared: 0 or 1 per item, or a number.
+    pub metric: String,
+    /// Items that both were asked.
+    pub items: usize,
+    /// Items that only one was asked, or that were put differently.
+    pub unpaired: usize,
+    /// Clusters that were resampled: subjects, or single items without such.
+    pub clusters: usize,
+    /// Mean of the base.
+    pub base: f64,
+    /// Mean of the candidate.
+    pub candidate: f64,
+    /// Candidate − base.
+    pub difference: f64,
+    /// Interval of the difference, 95 %.
+    pub low: f64,
+    /// Its upper end.
+    pub high: f64,
+    /// Items right before and wrong now.
+    pub lost: usize,
+    /// Items wrong before and right now.
+    pub won: usize,
+    /// Exact `McNemar` test of `lost` against `won`, two-sided.
+    pub p_value: f64,
+    /// Share of items with another answer, right or wrong.
+    pub changed: f64,
+    /// The smallest loss that this many items would show with 80 % power at 5 %, given how often
+    /// answers differ.
+    pub detectable: f64,
+}
+
+/// Subject, both values, and whether the answers differ.
+type Pair<'a> = (&'a str, f64, f64, bool);
+
+impl Paired {
+    /// Compares the records of a task by `metric`. Means are over items. The interval is that of
+    /// a bootstrap over subjects (percentiles of 10,000 resamples), over items when there are
+    /// fewer than two subjects.
+    pub fn of(
+        (task, metric): (&str, &str),
+        base: &[Record],
+        candidate: &[Record],
+        seed: u64,
+    ) -> Result<Self, TaskError> {
+        let theirs: BTreeMap<&str, &Record> =
+            candidate.iter().filter(|it| it.task == task).map(|it| (it.id.as_str(), it)).collect();
+        let ours: Vec<&Record> = base.iter().filter(|it| it.task == task).collect();
+        let mut pairs = Vec::new();
+        for ours in &ours {
+            let theirs = theirs.get(ours.id.as_str()).filter(|other| other.item == ours.item);
+            if let Some(other) = theirs {
+                let value = |record: &Record| record.score.metrics.get(metric).copied();
+                if let (Some(a), Some(b)) = (value(ours), value(other)) {
+                    pairs.push((
+                        ours.subject.as_str(),
+                        a,
+                        b,
+                        ours.score.answer != other.score.answer,
+                    ));
+                }
+            }
+        }
+        if pairs.is_empty() {
+            return Err(TaskError::Runs {
+                detail: format!("the runs have no items of `{task}` with `{metric}` in common"),
+                hint: "evaluate both with the same data, template and number of shots",
+            });
+        }
+        let unpaired = ours.len() + theirs.len() - 2 * pairs.len();
+        let count = pairs.len() as f64;
+        let mean = |of: &dyn Fn(&Pair<'_>) -> f64| pairs.iter().map(of).sum::<f64>() / count;
+        let clusters = clusters(&pairs);
+        let (low, high) = interval(&clusters, seed);
+        let lost = pairs.iter().filter(|(_, a, b, _)| a > b).count();
+        let won = pairs.iter().filter(|(_, a, b, _)| a < b).count();
+        let difference = mean(&|(_, a, b, _)| b - a);
+        let variance = mean(&|(_, a, b, _)| (b - a - difference).powi(2));
+        Ok(Self {
+            task: task.to_owned(),
+            metric: metric.to_owned(),
+            items: pairs.len(),
+            unpaired,
+            clusters: clusters.len(),
+            base: mean(&|(_, a, _, _)| *a),
+            candidate: mean(&|(_, _, b, _)| *b),
+            difference,
+            low,
+            high,
+            lost,
+            won,
+            p_value: mcnemar(lost, won),
+            changed: mean(&|(_, _, _, changed)| f64::from(u8::from(*changed))),
+            // Normal quantiles of 97.5 % and 80 %.
+            detectable: (1.959_964 + 0.841_621) * (variance / count).sqrt(),
+        })
+    }
+}
+
+/// Sum of differences and number of items, per subject or item.
+fn clusters(pairs: &[Pair<'_>]) -> Vec<(f64, usize)> {
+    let mut by_subject: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
+    for (subject, a, b, _) in pairs {
+        let sums = by_subject.entry(subject).or_default();
+        sums.0 += b - a;
+        sums.1 += 1;
+    }
+    if by_subject.len() > 1 {
+        return by_subject.into_values().collect();
+    }
+    pairs.iter().map(|(_, a, b, _)| (b - a, 1)).collect()
+}
+
+/// Percentiles 2.5 and 97.5 of the mean difference of resampled clusters.
+fn interval(clusters: &[(f64, usize)], seed: u64) -> (f64, f64) {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut means: Vec<f64> = (0..RESAMPLES)
+        .map(|_| {
+            let (mut sum, mut count) = (0.0, 0);
+            for _ in clusters {
+                let (part, items) = clusters[random.random_range(0..clusters.len())];
+                sum += part;
+                count += items;
+            }
+            sum / count as f64
+        })
+        .collect();
+    means.sort_by(f64::total_cmp);
+    (means[RESAMPLES / 40], means[RESAMPLES - 1 - RESAMPLES / 40])
+}
+
+/// Two-sided exact test that `lost` and `won` are equally likely: twice the smaller tail of the
+/// binomial distribution, at most 1.
+fn mcnemar(lost: usize, won: usize) -> f64 {
+    let (all, few) = (lost + won, lost.min(won));
+    // ln of the binomial coefficient, step by step; the terms are at most 2^-n · C.
+    let mut log_term = -(all as f64) * std::f64::consts::LN_2;
+    let mut tail = log_term.exp();
+    for at in 1..=few {
+        log_term += ((all - at + 1) as f64 / at as f64).ln();
+        tail += log_term.exp();
+    }
+    (2.0 * tail).min(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Score;
+    use super::*;
+
+    fn record(id: usize, subject: &str, acc: f64, answer: &str) -> Record {
+        let mut score = Score::new([("acc", acc)]);
+        answer.clone_into(&mut score.answer);
+        Record {
+            task: "t".into(),
+            version: 1,
+            id: id.to_string(),
+            subject: subject.into(),
+            item: id.to_string(),
+            key: String::new(),
+            score,
+            responses: vec![],
+            dropped_shots: 0,
+            cut_tokens: 0,
+        }
+    }
+
+    #[test]
+    fn mcnemar_is_the_binomial_tail() {
+        // Of 10 flips 1 or fewer in one direction: 2 · 11 / 1024.
+        assert!((mcnemar(9, 1) - 22.0 / 1024.0).abs() < 1e-12);
+        assert!((mcnemar(1, 9) - mcnemar(9, 1)).abs() < 1e-15);
+        assert!((mcnemar(0, 5) - 2.0 / 32.0).abs() < 1e-12);
+        assert_eq!((mcnemar(0, 0), mcnemar(3, 3)), (1.0, 1.0));
+        assert!(mcnemar(4000, 3000) < 1e-30, "large counts do not underflow to 1");
+    }
+
+    #[test]
+    fn a_run_does_not_differ_from_itself_and_flips_are_counted() {
+        let base: Vec<Record> = (0..40)
+            .map(|i| {
+                record(i, if i < 20 { "a" } else { "b" }, f64::from(u8::from(i % 2 == 0)), "A")
+            })
+            .collect();
+        let same = Paired::of(("t", "acc"), &base, &base, 1).unwrap();
+        assert_eq!((same.difference, same.low, same.high), (0.0, 0.0, 0.0));
+        assert_eq!((same.lost, same.won, same.changed, same.p_value), (0, 0, 0.0, 1.0));
+        let mut other = base.clone();
+        for i in [0, 2, 4] {
+            other[i] = record(i, "a", 0.0, "B");
+        }
+        other[1] = record(1, "a", 1.0, "B");
+        other[3] = record(3, "a", 0.0, "B");
+        let paired = Paired::of(("t", "acc"), &base, &other, 1).unwrap();
+        assert_eq!((paired.lost, paired.won, paired.items, paired.clusters), (3, 1, 40, 2));
+        assert!((paired.difference + 2.0 / 40.0).abs() < 1e-12);
+        assert!((paired.changed - 5.0 / 40.0).abs() < 1e-12);
+        // Resamples of two subjects: both the first, both the second, or one each.
+        assert!((paired.low + 0.1).abs() < 1e-12 && paired.high.abs() < 1e-12, "{paired:?}");
+        // Variance 4/40 − (2/40)², over 40 items.
+        let want = 2.801_585 * ((0.1 - 0.0025) / 40.0_f64).sqrt();
+        assert!((paired.detectable - want).abs() < 1e-9);
+    }
+
+    #[test]
+    fn items_that_were_put_differently_are_not_compared() {
+        let base = vec![record(0, "", 1.0, "A"), record(1, "", 1.0, "A")];
+        let mut other = base.clone();
+        other[1].item = "another template".into();
+        let paired = Paired::of(("t", "acc"), &base, &other, 0).unwrap();
+        assert_eq!((paired.items, paired.unpaired), (1, 2));
+        assert!(Paired::of(("t", "acc"), &base, &other[1..], 0).is_err());
+        assert!(Paired::of(("t", "mc2"), &base, &other, 0).is_err());
+    }
+}

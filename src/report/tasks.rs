@@ -1,0 +1,146 @@
+//! Results of benchmarks.
+use crate::eval::task::{Metric, Paired, Summary};
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::{Deserialize, Serialize};
+
+/// A part of an evaluation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shard {
+    /// From 1 on.
+    pub index: usize,
+    /// How many parts there are.
+    pub of: usize,
+}
+
+impl Shard {
+    /// Which of `count` items are in this part: runs of neighbours, as equal as can be.
+    pub fn items(self, count: usize) -> std::ops::Range<usize> {
+        let at = |index: usize| (count as u128 * index as u128 / self.of as u128) as usize;
+        at(self.index - 1)..at(self.index)
+    }
+}
+
+/// A candidate beside a base.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Compared {
+    /// The base's name.
+    pub base: String,
+    /// The candidate's name.
+    pub name: String,
+    /// What differs.
+    #[serde(flatten)]
+    pub paired: Paired,
+}
+
+/// Results of a model on tasks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskReport {
+    /// [`super::SCHEMA`].
+    pub schema: u32,
+    /// The program's version.
+    pub tool: String,
+    /// The model, as it was named.
+    pub model: String,
+    /// Which part of the evaluation it is; none: all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<Shard>,
+    /// In the order in which they were asked for.
+    pub tasks: Vec<Summary>,
+}
+
+impl TaskReport {
+    /// Puts a report together.
+    pub fn new(model: &str, tasks: Vec<Summary>) -> Self {
+        Self {
+            schema: super::SCHEMA,
+            tool: format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")),
+            model: model.to_owned(),
+            shard: None,
+            tasks,
+        }
+    }
+}
+
+/// Averages of each task, for people; subjects are left to the JSON form.
+pub fn tasks_table(report: &TaskReport) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["task", "over", "items", &report.model]);
+    for task in &report.tasks {
+        let last = task.groups.iter().position(|group| group.name == "items");
+        for (at, group) in task.groups.iter().take(last.map_or(8, |at| at + 1)).enumerate() {
+            let name = if at == 0 { task.task.as_str() } else { "" };
+            let metrics = group.metrics.iter().map(|(name, metric)| shown(name, *metric));
+            let metrics = metrics.collect::<Vec<_>>().join(", ");
+            table.add_row([name, &group.name, &group.items.to_string(), &metrics]);
+        }
+    }
+    let warnings = report.tasks.iter().flat_map(|task| {
+        task.warnings.iter().map(move |warning| format!("{}: {warning}\n", task.task))
+    });
+    table.trim_fmt() + "\n" + &warnings.collect::<String>()
+}
+
+fn shown(name: &str, metric: Metric) -> String {
+    match metric.standard_error {
+        Some(error) => format!("{name} {:.4} ± {error:.4}", metric.value),
+        None => format!("{name} {:.4}", metric.value),
+    }
+}
+
+/// Candidates and their differences from the base, for people.
+pub fn compared_table(all: &[Compared]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_content_arrangement(ContentArrangement::Dynamic);
+    let base = all.first().map_or("base", |it| it.base.as_str());
+    table.set_header([
+        "candidate",
+        "task",
+        "items",
+        base,
+        "candidate",
+        "difference (95 %)",
+        "lost, won",
+        "p",
+        "changed",
+    ]);
+    for Compared { name, paired: it, .. } in all {
+        table.add_row([
+            name.clone(),
+            format!("{} {}", it.task, it.metric),
+            it.items.to_string(),
+            format!("{:.4}", it.base),
+            format!("{:.4}", it.candidate),
+            format!("{:+.4} ({:+.4} … {:+.4})", it.difference, it.low, it.high),
+            format!("{}, {}", it.lost, it.won),
+            format!("{:.4}", it.p_value),
+            format!("{:.1} %", 100.0 * it.changed),
+        ]);
+    }
+    let notes = all.iter().map(|Compared { name, paired: it, .. }| {
+        let missing = match it.unpaired {
+            0 => String::new(),
+            count => format!("{name}, {}: {count} items are not in both runs\n", it.task),
+        };
+        format!(
+            "{name}, {}: losses of {:.4} and more would show on {} items (power 80 %, level 5 %)\n{missing}",
+            it.task, it.detectable, it.items
+        )
+    });
+    table.trim_fmt() + "\n" + &notes.collect::<String>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_everything_once() {
+        for (count, of) in [(10, 3), (2, 5), (0, 2), (1346, 16)] {
+            let parts = (1..=of).flat_map(|index| Shard { index, of }.items(count));
+            assert_eq!(parts.collect::<Vec<_>>(), (0..count).collect::<Vec<_>>());
+        }
+    }
+}
