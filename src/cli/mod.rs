@@ -67,7 +67,7 @@ enum Verb {
     Quantize(quantize::Args),
     Sign(sign::Args),
     Verify(verify::Args),
-    Eval(eval::Args),
+    Eval(Box<eval::Args>),
     Report(report::Args),
     Run(run::Args),
     Bench(bench::Args),

@@ -1,7 +1,7 @@
 //! Runs of tasks put beside each other, or together.
 use crate::{
     cli::{Context, output},
-    eval::task::{Options, Paired, Record, find, summarize},
+    eval::task::{Options, Paired, Record, Task, find, summarize},
     report::{self, Compared, Shard, TaskReport},
 };
 use anyhow::{Context as _, bail, ensure};
@@ -89,7 +89,8 @@ pub(super) fn compare(
     let mut compared = Vec::new();
     for candidate in candidates {
         for name in &tasks {
-            let metric = find(name)?.main_metric();
+            // Tasks of other names are suites.
+            let metric = find(name).map_or("score", |task| task.main_metric());
             let paired =
                 Paired::of((name, metric), &base.records, &candidate.records, context.seed)?;
             compared.push(Compared {
@@ -119,9 +120,11 @@ pub(super) fn compare(
     Ok(())
 }
 
-/// Joins the parts of an evaluation: the report and the records of one run over everything.
+/// Joins the parts of an evaluation: the report and the records of one run over everything. `own`
+/// are suites that only the user has.
 pub(super) fn merge(
     paths: &[PathBuf],
+    own: &[&'static dyn Task],
     context: &Context,
 ) -> anyhow::Result<(TaskReport, Vec<Record>)> {
     let mut parts = Vec::new();
@@ -163,7 +166,9 @@ pub(super) fn merge(
             .flat_map(|(.., records)| records.iter().filter(|it| it.task == told.task).cloned())
             .collect();
         let warnings = told.data_warnings.clone().unwrap_or_default();
-        summaries.push(summarize(find(&told.task)?, &told.options, &all, &warnings));
+        let own = own.iter().copied().find(|it| it.name() == told.task);
+        let task = own.map_or_else(|| find(&told.task), Ok)?;
+        summaries.push(summarize(task, &told.options, &all, &warnings));
         records.extend(all);
     }
     context.note(format_args!("{} parts, {} items", parts.len(), records.len()));

@@ -5,7 +5,7 @@ use crate::{
     cli::{Context, model::with_kv_cache, output},
     eval::task::{
         Data, Items, ModelAnswerer, Options, Record, RecordKey, SAMPLE, Summary, TASKS, Task,
-        TaskError, Template, Warnings, find, summarize,
+        TaskError, Template, Warnings, find, judge_lines, suite_task, summarize,
     },
     package::{self, MANIFEST_FILE, Opened},
     report::{self, Shard, TaskReport},
@@ -23,8 +23,8 @@ mod recall;
 #[derive(clap::Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub(crate) struct TaskSettings {
-    /// Benchmarks to run, with commas between them; `sample` runs all on data carried by the
-    /// program, `list` shows them
+    /// Benchmarks to run, with commas between them: names, or TOML files of capability suites;
+    /// `sample` runs all on data carried by the program, `list` shows them
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) tasks: Vec<String>,
@@ -61,6 +61,10 @@ pub(crate) struct TaskSettings {
     #[arg(long, value_name = "I/N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     shard: Option<String>,
+    /// Write FollowBench's prompts and the model's answers for an outside judge, a JSON line each
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    judge: Option<PathBuf>,
     /// Write a JSON line per item [default: beside --json, as .jsonl]
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,7 +97,7 @@ pub(super) fn merge(
     settings: &Settings,
     context: &Context,
 ) -> anyhow::Result<()> {
-    let (report, records) = super::runs::merge(parts, context)?;
+    let (report, records) = super::runs::merge(parts, &settings.tasks.chosen()?, context)?;
     write(&report, &records, settings, context)
 }
 
@@ -150,7 +154,7 @@ impl Bench<'_> {
         for task in tasks {
             match task.items(&*data, &options) {
                 // Of what the program carries, every task that has something is meant.
-                Err(TaskError::NoData { .. }) if wanted.is_sample() => {}
+                Err(TaskError::NoData { .. } | TaskError::Judge { .. }) if wanted.is_sample() => {}
                 other => all.push((*task, other?)),
             }
         }
@@ -178,6 +182,11 @@ impl Bench<'_> {
             }
             summaries.push(summary);
             records.extend(done);
+        }
+        if let Some(path) = &wanted.judge {
+            let lines = judge_lines(&*data, &options, &mut answerer)?;
+            context.note(format_args!("{} answers for a judge", lines.len()));
+            output::file_or_stdout(path, &(lines.join("\n") + "\n"), context)?;
         }
         Ok((summaries, records))
     }
@@ -222,7 +231,7 @@ impl Settings {
 impl TaskSettings {
     /// Whether there is something to do.
     pub(crate) fn is_wanted(&self) -> bool {
-        !self.tasks.is_empty()
+        !self.tasks.is_empty() || self.judge.is_some()
     }
 
     /// Only the table of tasks is asked for.
@@ -231,8 +240,26 @@ impl TaskSettings {
     }
 
     /// What is written beside the results of `--json`.
-    pub(super) fn outputs(&self, settings: &Settings) -> Option<PathBuf> {
-        self.is_wanted().then(|| settings.records_file()).flatten()
+    pub(super) fn outputs(&self, settings: &Settings) -> Vec<PathBuf> {
+        let records = self.is_wanted().then(|| settings.records_file()).flatten();
+        records.into_iter().chain(self.judge.clone()).collect()
+    }
+
+    /// All that can be asked for, each to something.
+    #[cfg(test)]
+    pub(super) fn full() -> Self {
+        Self {
+            tasks: vec!["t".into()],
+            data: Some("d".into()),
+            limit: Some(1),
+            subjects: vec!["s".into()],
+            task_window: Some(1),
+            cache: Some("c".into()),
+            shard: Some("1/2".into()),
+            judge: Some("j".into()),
+            records: Some("r".into()),
+            ..Self::default()
+        }
     }
 
     fn is_sample(&self) -> bool {
@@ -248,7 +275,14 @@ impl TaskSettings {
             );
             return Ok(TASKS.to_vec());
         }
-        Ok(self.tasks.iter().map(|name| find(name)).collect::<Result<_, _>>()?)
+        let named = |name: &String| {
+            if Path::new(name).extension().is_none_or(|it| it != "toml") {
+                return Ok(find(name)?);
+            }
+            let text = String::from_utf8_lossy(&Bytes::map(Path::new(name))?).into_owned();
+            Ok(suite_task(name, &text)?)
+        };
+        self.tasks.iter().map(named).collect()
     }
 
     fn data(&self) -> anyhow::Result<Box<dyn Data>> {

@@ -78,7 +78,7 @@ pub enum TaskError {
     },
     /// The task is judged by a model, which this program does not do.
     #[error(
-        "task `{task}` is scored by a judge, not by rules\nhint: export its prompts and answers for one; no score is made up here"
+        "task `{task}` is scored by a judge, not by rules\nhint: export its prompts and answers with --judge FILE; no score is made up here"
     )]
     Judge {
         /// The task.

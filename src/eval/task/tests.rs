@@ -88,9 +88,12 @@ fn every_task_has_a_name_of_its_own_and_reads_its_sample() {
                 ids.sort_unstable();
                 ids.dedup();
                 assert_eq!(ids.len(), items.items.len(), "{}: ids are unique", task.name());
-                assert_eq!(items.warnings.lines().count(), 0, "{}", task.name());
+                // Without a tokenizer, lengths of needles' texts are estimates.
+                let told = usize::from(task.name().starts_with("needle"));
+                assert_eq!(items.warnings.lines().count(), told, "{}", task.name());
             }
-            Err(error) => assert!(matches!(error, TaskError::NoData { .. }), "{error}"),
+            Err(TaskError::NoData { .. } | TaskError::Judge { .. }) => {}
+            Err(error) => panic!("{error}"),
         }
     }
     assert!(find("hellaswog").err().unwrap().to_string().contains("hellaswag, "));

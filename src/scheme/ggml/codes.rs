@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(half_change(&[0.5, -0.25]), Some(0.0));
         // 1/3 lies within half of the last of 11 bits.
         assert!(half_change(&[1.0 / 3.0]).is_some_and(|it| it > 0.0 && it <= 1.0 / 2048.0));
-        for beyond in [1e5, 5000.0, 1e-8, 3e-7] {
+        for beyond in [1e5, 5000.0, 1e-8, 2.7e-7] {
             assert_eq!(half_change(&[0.5, beyond]), None, "{beyond}");
         }
     }
