@@ -135,7 +135,7 @@ fn other_programs_schemes_are_left_and_unknown_widths_refused() {
     assert_eq!(config(fp8).unwrap(), KvPrecision::Float);
     let fixed = json!({ "num_bits": 8, "type": "int", "dynamic": false });
     assert_eq!(config(fixed).unwrap(), KvPrecision::Float);
-    let int8 = json!({ "num_bits": 8, "type": "int", "dynamic": true });
+    let int8 = json!({ "num_bits": 8, "type": "int", "dynamic": true, "symmetric": true });
     assert_eq!(config(int8).unwrap(), KvPrecision::Int8);
     let wrong = config(json!({ "num_bits": 5, "type": "int", "dynamic": true }));
     assert!(wrong.unwrap_err().to_string().contains("kv_cache_scheme"));

@@ -88,9 +88,10 @@ fn every_task_has_a_name_of_its_own_and_reads_its_sample() {
                 ids.sort_unstable();
                 ids.dedup();
                 assert_eq!(ids.len(), items.items.len(), "{}: ids are unique", task.name());
-                // Without a tokenizer, lengths of needles' texts are estimates.
-                let told = usize::from(task.name().starts_with("needle"));
-                assert_eq!(items.warnings.lines().count(), told, "{}", task.name());
+                // The sample has few subjects; without a tokenizer, lengths are estimates.
+                let expected = ["without a file", "estimated"];
+                let odd = |line: &String| !expected.iter().any(|it| line.contains(it));
+                assert!(!items.warnings.lines().any(|it| odd(&it)), "{}", task.name());
             }
             Err(TaskError::NoData { .. } | TaskError::Judge { .. }) => {}
             Err(error) => panic!("{error}"),
