@@ -205,14 +205,12 @@ impl<'a> Work<'a> {
                     let report = self.evaluate(&package, settings, between.as_deref())?;
                     package::set_evaluation(&package, serde_json::to_value(&report)?)?;
                     output::text("\n")?;
-                    if eval::show(&report, settings, self.context)? == Outcome::GateFailed {
-                        outcome = Outcome::GateFailed;
-                    }
-                    eval::run_tasks(&package, settings, self.context)?;
+                    outcome = outcome.or(eval::show(&report, settings, self.context)?);
+                    outcome = outcome.or(eval::run_tasks(&package, settings, self.context)?);
                 }
                 Planned::Eval(settings) => {
                     output::text("\n")?;
-                    eval::run_tasks(&package, settings, self.context)?;
+                    outcome = outcome.or(eval::run_tasks(&package, settings, self.context)?);
                 }
                 Planned::Export(settings) => export::write(&package, settings, self.context)?,
                 Planned::Run(settings) => {

@@ -12,6 +12,14 @@ pub enum Outcome {
     GateFailed,
 }
 
+impl Outcome {
+    /// The worse of two.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        if self == Self::Done { other } else { self }
+    }
+}
+
 /// The surroundings of a verb.
 #[derive(Debug)]
 pub struct Context {

@@ -1,4 +1,6 @@
 //! `milm-compress eval`: what compression cost, and whether that is within bounds.
+mod gates;
+mod outputs;
 mod runs;
 mod task;
 mod tasks;
@@ -7,13 +9,12 @@ use super::{
     Context, Outcome,
     calibration::bundled,
     model::{BackendName, with_kv_cache},
-    output,
 };
 use crate::{
     checkpoint::OutputFile,
     eval::{
-        Figures, Fraction, Gates, LogitSource, ModelSource, PROTOCOLS, Plan, Protocol, Reduction,
-        StoredKey, StoredWriter, TokenScore, Window, measure,
+        Figures, Gate, LogitSource, ModelSource, PROTOCOLS, Plan, Protocol, Reduction, StoredKey,
+        StoredWriter, TokenScore, Window, measure,
     },
     package::{self, Opened},
     report::{self, EvalReport, Yardstick},
@@ -23,11 +24,10 @@ use crate::{
 };
 use anyhow::Context as _;
 use clap::builder::PossibleValuesParser;
+use gates::GateSettings;
+use outputs::OutputSettings;
 use serde::{Deserialize, Serialize};
-use std::{
-    io::IsTerminal,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 use task::{NO_TEXT, Reference, Task};
 pub(super) use tasks::TaskSettings;
 
@@ -94,34 +94,10 @@ pub(super) struct Settings {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) windows: Option<usize>,
-    /// Gate: largest mean KL divergence from the reference, nats
-    #[arg(long, value_name = "X")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) max_kl: Option<f64>,
-    /// Gate: largest growth of the perplexity over the reference's, e.g. 2% or 0.02
-    #[arg(long, value_name = "X")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) max_ppl_increase: Option<Fraction>,
-    /// Gate: smallest share of tokens with the reference's first choice, e.g. 93% or 0.93
-    #[arg(long, value_name = "X")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) min_top1: Option<Fraction>,
     /// Store the reference's log-probabilities (MODEL's without --reference) for later use
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) save_reference: Option<PathBuf>,
-    /// Write the result as JSON to a file, or to stdout (-)
-    #[arg(long, value_name = "FILE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) json: Option<PathBuf>,
-    /// Write the result as Markdown to a file, or to stdout (-)
-    #[arg(long, value_name = "FILE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) markdown: Option<PathBuf>,
-    /// Write the gates as JUnit XML to a file, or to stdout (-)
-    #[arg(long, value_name = "FILE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) junit: Option<PathBuf>,
     /// As `run` computes, or in float32; of both models
     #[arg(long, value_enum, default_value = "kernels")]
     pub(super) backend: BackendName,
@@ -129,6 +105,12 @@ pub(super) struct Settings {
     #[arg(long, value_enum, value_name = "FORM")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) kv_cache: Option<KvPrecision>,
+    #[command(flatten, next_help_heading = "Gates")]
+    #[serde(flatten)]
+    pub(super) gates: GateSettings,
+    #[command(flatten, next_help_heading = "Results")]
+    #[serde(flatten)]
+    pub(super) outputs: OutputSettings,
     #[command(flatten, next_help_heading = "Tasks")]
     #[serde(flatten)]
     pub(super) tasks: TaskSettings,
@@ -145,15 +127,11 @@ impl Default for Settings {
             ctx: None,
             stride: None,
             windows: None,
-            max_kl: None,
-            max_ppl_increase: None,
-            min_top1: None,
             save_reference: None,
-            json: None,
-            markdown: None,
-            junit: None,
             backend: BackendName::Kernels,
             kv_cache: None,
+            gates: GateSettings::default(),
+            outputs: OutputSettings::default(),
             tasks: TaskSettings::default(),
         }
     }
@@ -167,12 +145,11 @@ fn protocol_names() -> PossibleValuesParser {
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let settings = &args.settings;
     if !args.compare.is_empty() {
-        runs::compare(&args.compare, settings.json.as_deref(), context)?;
+        runs::compare(&args.compare, settings.outputs.json.as_deref(), context)?;
         return Ok(Outcome::Done);
     }
     if !args.merge.is_empty() {
-        tasks::merge(&args.merge, settings, context)?;
-        return Ok(Outcome::Done);
+        return tasks::merge(&args.merge, settings, context);
     }
     if settings.tasks.is_list() {
         tasks::list()?;
@@ -185,13 +162,17 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
         let report = evaluate(model, settings, context)?;
         outcome = show(&report, settings, context)?;
     }
-    run_tasks(model, settings, context)?;
-    Ok(outcome)
+    Ok(outcome.or(run_tasks(model, settings, context)?))
 }
 
 /// Runs the benchmarks that are asked for, if any.
-pub(super) fn run_tasks(model: &str, settings: &Settings, context: &Context) -> anyhow::Result<()> {
-    if settings.tasks.is_wanted() { tasks::run(model, settings, context) } else { Ok(()) }
+pub(super) fn run_tasks(
+    model: &str,
+    settings: &Settings,
+    context: &Context,
+) -> anyhow::Result<Outcome> {
+    let wanted = settings.tasks.is_wanted();
+    if wanted { tasks::run(model, settings, context) } else { Ok(Outcome::Done) }
 }
 
 /// Measures a model. Everything that can be wrong with the settings is found before any work.
@@ -205,8 +186,8 @@ pub(super) fn evaluate(
     settings: &Settings,
     context: &Context,
 ) -> anyhow::Result<EvalReport> {
-    let gates = settings.gates();
     settings.check(context)?;
+    let gates = settings.gates.all()?;
     let mut opened = package::open(model)?;
     opened.model = with_kv_cache(&opened.model, settings.kv_cache).into_owned();
     let (task, plan) = Task::prepare(model, &opened, settings)?;
@@ -227,7 +208,8 @@ pub(super) fn evaluate(
         }
         None => None,
     };
-    let judged = gates.judge(&figures)?;
+    let judge = |gate: &Gate| gate.judge(figures.measured(&gate.figure).as_ref());
+    let judged = gates.iter().filter(|it| it.is_of_text()).map(judge).collect::<Result<_, _>>()?;
     let names = (model.to_owned(), settings.reference.clone());
     let method = task.method(settings, &plan, opened.model.spec.kv_cache);
     let report = EvalReport::new(names, method, figures, judged, plan.words);
@@ -290,46 +272,37 @@ impl Run<'_> {
     }
 }
 
-/// Writes the forms that were asked for; the table when none goes to stdout.
+/// Writes the forms that were asked for.
 pub(super) fn show(
     report: &EvalReport,
     settings: &Settings,
     context: &Context,
 ) -> anyhow::Result<Outcome> {
-    let taken = settings.outputs().any(|path| path == Path::new("-"));
-    if !taken {
-        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        output::text(&report::table(report, None, colour))?;
-    }
-    if let Some(path) = &settings.json {
-        output::json(path, report, context)?;
-    }
-    if let Some(path) = &settings.markdown {
-        output::file_or_stdout(path, &report::markdown(report), context)?;
-    }
-    if let Some(path) = &settings.junit {
-        output::file_or_stdout(path, &report::junit(report), context)?;
-    }
-    Ok(if report.passed { Outcome::Done } else { Outcome::GateFailed })
+    let sheet = report.sheet();
+    let table = |colour| report::table(&sheet, None, colour);
+    settings.outputs.write((&sheet, report), table, &settings.place(), context)
 }
 
 impl Settings {
     /// Finds what can be wrong before a model is there to measure.
     pub(super) fn check(&self, context: &Context) -> anyhow::Result<()> {
-        self.gates().check(self.reference.is_some())?;
+        let gates = self.gates.all()?;
+        let tasks = self.tasks.names()?;
+        for gate in &gates {
+            gate.check(self.has_text(), &tasks, self.reference.is_some())?;
+        }
         anyhow::ensure!(
             self.yardstick.is_none() || self.reference.is_some(),
             "a yardstick without a reference\nhint: both losses are measured against `reference`"
         );
-        self.check_outputs(context)?;
+        let records = self.tasks.outputs(self);
+        let more = self.save_reference.iter().chain(&records).map(PathBuf::as_path);
+        self.outputs.check(more, context)?;
         anyhow::ensure!(self.has_text() || self.tasks.is_wanted(), NO_TEXT);
         anyhow::ensure!(
-            !(self.has_text() && self.tasks.is_wanted() && self.json.is_some()),
-            "texts and tasks have a JSON form each\nhint: measure them one after the other"
+            !(self.has_text() && self.tasks.is_wanted() && self.outputs.any()),
+            "texts and tasks have results of their own\nhint: to write files, measure one after the other"
         );
-        if self.tasks.is_wanted() {
-            self.tasks.chosen()?;
-        }
         for path in self.text.iter().filter(|it| bundled(&it.to_string_lossy()).is_none()) {
             Bytes::map(path)?;
         }
@@ -355,37 +328,10 @@ impl Settings {
         !self.text.is_empty()
     }
 
-    fn gates(&self) -> Gates {
-        Gates {
-            max_ppl_increase: self.max_ppl_increase.map(|it| it.0),
-            max_kl: self.max_kl,
-            min_top1: self.min_top1.map(|it| it.0),
-        }
-    }
-
-    fn outputs(&self) -> impl Iterator<Item = &Path> {
-        [&self.json, &self.markdown, &self.junit].into_iter().flatten().map(PathBuf::as_path)
-    }
-
-    /// Outputs that cannot be written are told before hours of work.
-    fn check_outputs(&self, context: &Context) -> anyhow::Result<()> {
-        let stdout = self.outputs().filter(|path| *path == Path::new("-")).count();
-        anyhow::ensure!(
-            stdout < 2,
-            "only one result can go to stdout\nhint: write others to files"
-        );
-        let files = self.outputs().filter(|path| *path != Path::new("-"));
-        let records = self.tasks.outputs(self);
-        let written = files.chain(self.save_reference.as_deref());
-        for path in written.chain(records.iter().map(PathBuf::as_path)) {
-            if path.exists() && !context.force {
-                anyhow::bail!(
-                    "`{}` exists\nhint: choose another name, or replace it with --force",
-                    path.display()
-                );
-            }
-        }
-        Ok(())
+    /// The file that holds the gates, for code hosts.
+    fn place(&self) -> String {
+        let file = self.gates.gates.as_ref();
+        file.map_or_else(|| ".".into(), |path| path.display().to_string())
     }
 }
 
@@ -402,15 +348,11 @@ mod tests {
             ctx: Some(1),
             stride: Some(1),
             windows: Some(1),
-            max_kl: Some(0.1),
-            max_ppl_increase: Some(Fraction(0.1)),
-            min_top1: Some(Fraction(0.1)),
             save_reference: Some("s".into()),
-            json: Some("j".into()),
-            markdown: Some("m".into()),
-            junit: Some("u".into()),
             kv_cache: Some(KvPrecision::Int8),
             text: vec!["t".into()],
+            gates: GateSettings::full(),
+            outputs: OutputSettings::full(),
             tasks: TaskSettings::full(),
             ..Settings::default()
         };
@@ -430,7 +372,9 @@ mod tests {
     fn recipes_write_shares_as_people_do() {
         let text = "max-ppl-increase = \"2%\"\nmin-top1 = 0.93\ntext = [\"a.txt\"]";
         let settings: Settings = toml::from_str(text).unwrap();
-        assert_eq!(settings.max_ppl_increase, Some(Fraction(0.02)));
-        assert_eq!(settings.min_top1, Some(Fraction(0.93)));
+        let want = [Gate::most("ppl-increase", 0.02), Gate::least("top1", 0.93)];
+        assert_eq!(settings.gates.all().unwrap(), want);
+        let settings: Settings = toml::from_str("gate = [\"ceval loss <= 1%\"]").unwrap();
+        assert_eq!(settings.gates.all().unwrap()[0].to_string(), "ceval loss <= 0.01");
     }
 }

@@ -84,7 +84,31 @@ pub enum EvalError {
     )]
     NoReference {
         /// The gate.
-        gate: &'static str,
+        gate: String,
+    },
+    /// A gate that cannot be read.
+    #[error(
+        "`{found}` is no gate\nhint: write `kl <= 0.05`, `ceval >= 0.3`, `ceval loss <= 1%` or `ceval recovery >= 95%`, with `by-interval` behind it to hold the interval to it"
+    )]
+    Gate {
+        /// As it was given.
+        found: String,
+    },
+    /// A gate on something that is not measured.
+    #[error(
+        "the gate `{gate}` is about something that is not measured\nhint: texts have ppl, ppl-increase, kl, top1 and top5; tasks have `task`, `task/group` and `task:metric`; losses and recoveries are of tasks and their subjects"
+    )]
+    GateFigure {
+        /// The gate.
+        gate: String,
+    },
+    /// A gate on the interval of a figure that has none.
+    #[error(
+        "the gate `{gate}` needs an interval, which this figure does not have\nhint: leave out `by-interval`, or measure more"
+    )]
+    NoInterval {
+        /// The gate.
+        gate: String,
     },
     /// A share that cannot be read.
     #[error("`{found}` is no share\nhint: write 2% or 0.02; 1 and more only with %")]

@@ -2,7 +2,7 @@
 //!
 //! [`Text`](crate::text::Text) → [`Protocol`] cuts it into [`Window`]s with scored positions →
 //! [`measure`] asks [`LogitSource`]s for logits, some hundred rows at a time → [`Figures`] →
-//! [`Gates`].
+//! [`Gate`]s.
 //! Add a protocol: one function and one line in [`PROTOCOLS`]; the tests go over all of them.
 mod error;
 pub mod followbench;
@@ -20,7 +20,7 @@ pub mod task;
 mod wikitext;
 
 pub use error::EvalError;
-pub use gate::{Fraction, GateResult, Gates};
+pub use gate::{Against, Fraction, Gate, GateOf, GateResult, Measured, TEXT_FIGURES, read_gates};
 pub use metric::{
     Compared, Divergence, Estimate, Figures, Perplexity, Ratio, Reduction, Spread, TokenScore,
     row_divergences,

@@ -1,9 +1,9 @@
 //! `JUnit` XML, as CI systems read it: each gate is a test case.
-use super::{EvalReport, rows};
+use super::{Sheet, rows};
 use std::fmt::Write;
 
 /// A report as one test suite. Without gates it has one case that passes: the evaluation.
-pub fn junit(report: &EvalReport) -> String {
+pub fn junit(report: &Sheet<'_>) -> String {
     let cases = report.gates.len().max(1);
     let failures = report.gates.iter().filter(|gate| !gate.passed).count();
     let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
@@ -14,20 +14,16 @@ pub fn junit(report: &EvalReport) -> String {
          <testsuite name=\"milm-compress eval\" tests=\"{cases}\" failures=\"{failures}\" \
          errors=\"0\" skipped=\"0\">\n    <properties>"
     );
-    for (name, text) in rows::figures(report) {
-        let _ = writeln!(
-            out,
-            "      <property name=\"{}\" value=\"{}\"/>",
-            escape(name),
-            escape(&text)
-        );
+    for (name, text) in &report.figures {
+        let _ =
+            writeln!(out, "      <property name=\"{}\" value=\"{}\"/>", escape(name), escape(text));
     }
     out.push_str("    </properties>\n");
-    let class = escape(&report.model);
+    let class = escape(report.model);
     if report.gates.is_empty() {
         let _ = writeln!(out, "    <testcase classname=\"{class}\" name=\"evaluation\"/>");
     }
-    for gate in &report.gates {
+    for gate in report.gates {
         let name = escape(&format!("{} {}", gate.gate, rows::bound(gate)));
         if gate.passed {
             let _ = writeln!(out, "    <testcase classname=\"{class}\" name=\"{name}\"/>");

@@ -1,9 +1,9 @@
 //! Markdown, for comments on merge requests and summaries of CI.
-use super::{EvalReport, rows};
+use super::{Sheet, rows};
 use std::fmt::Write;
 
 /// A report as a heading and tables.
-pub fn markdown(report: &EvalReport) -> String {
+pub fn markdown(report: &Sheet<'_>) -> String {
     let mut out = String::new();
     let verdict = match (report.gates.is_empty(), report.passed) {
         (true, _) => "measured",
@@ -12,21 +12,24 @@ pub fn markdown(report: &EvalReport) -> String {
     };
     // Writing to a string cannot fail.
     let _ = writeln!(out, "### `{}`: {verdict}\n", report.model);
-    if let Some(reference) = &report.reference {
+    if let Some(reference) = report.reference {
         let _ = writeln!(out, "Against `{reference}`.\n");
     }
     out.push_str("| figure | value |\n| --- | --- |\n");
-    for (name, text) in rows::figures(report) {
+    for (name, text) in &report.figures {
         let _ = writeln!(out, "| {name} | {text} |");
     }
     if !report.gates.is_empty() {
         out.push_str("\n| gate | bound | measured | |\n| --- | --- | --- | --- |\n");
-        for gate in &report.gates {
+        for gate in report.gates {
             let (bound, value) = (rows::bound(gate), rows::value(gate));
             let verdict = rows::verdict(gate.passed);
             let _ = writeln!(out, "| {} | {bound} | {value} | {verdict} |", gate.gate);
         }
+        for (gate, note) in rows::notes(report.gates) {
+            let _ = writeln!(out, "\n`{gate}`: {note}.");
+        }
     }
-    let _ = writeln!(out, "\n{}", rows::method(report));
+    let _ = writeln!(out, "\n{}", report.method);
     out
 }

@@ -2,21 +2,25 @@
 //!
 //! [`EvalReport`] holds what was measured and how; each form is one function in a file of its own.
 //! Add a form: one file, one flag in the command line's `eval`.
+mod annotations;
 mod html;
 mod junit;
 mod markdown;
 mod prune;
 mod quantize;
 mod rows;
+mod sheet;
 mod table;
 mod tasks;
 
+pub use annotations::{code_quality, github};
 pub use html::{PageError, Run, html};
 pub use junit::junit;
 pub use markdown::markdown;
 pub use prune::{pruning_markdown, pruning_plan, pruning_table};
 pub use quantize::quantized_text;
-pub use table::table;
+pub use sheet::Sheet;
+pub use table::{gates_table, table};
 pub use tasks::{Compared, Shard, TaskReport, compared_table, tasks_table};
 
 use crate::eval::{BosPolicy, Figures, GateResult, Reduction};

@@ -124,7 +124,16 @@ pub(super) fn bound(gate: &crate::eval::GateResult) -> String {
 
 /// A gate's value as text: with all its digits, since it is compared with all of them.
 pub(super) fn value(gate: &crate::eval::GateResult) -> String {
-    gate.value.map_or_else(|| "not a number".into(), |value| value.to_string())
+    let value = gate.value.map_or_else(|| "not a number".into(), |value| value.to_string());
+    match gate.interval {
+        Some([low, high]) => format!("{value} (95 %: {low:.4} to {high:.4})"),
+        None => value,
+    }
+}
+
+/// What readers should know of gates, each once.
+pub(super) fn notes(gates: &[crate::eval::GateResult]) -> impl Iterator<Item = (&str, &str)> {
+    gates.iter().filter_map(|gate| Some((gate.gate.as_str(), gate.note.as_deref()?)))
 }
 
 /// A gate's end in a word.

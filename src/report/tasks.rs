@@ -1,5 +1,9 @@
 //! Results of benchmarks.
-use crate::eval::task::{Metric, Paired, Summary};
+use super::Sheet;
+use crate::eval::{
+    GateResult,
+    task::{Group, Metric, Paired, Summary},
+};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +50,22 @@ pub struct TaskReport {
     pub shard: Option<Shard>,
     /// In the order in which they were asked for.
     pub tasks: Vec<Summary>,
+    /// The base, as it was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// Beside the base, item by item.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub compared: Vec<Paired>,
+    /// Every gate was passed; true without gates.
+    #[serde(default = "yes")]
+    pub passed: bool,
+    /// The gates that were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<GateResult>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl TaskReport {
@@ -57,6 +77,31 @@ impl TaskReport {
             model: model.to_owned(),
             shard: None,
             tasks,
+            reference: None,
+            compared: vec![],
+            passed: true,
+            gates: vec![],
+        }
+    }
+
+    /// What tables show of it: averages by task, the differences from the base.
+    pub fn sheet(&self) -> Sheet<'_> {
+        let averages = self.tasks.iter().flat_map(|task| {
+            shown_groups(task)
+                .map(|group| (format!("{} {}", task.task, group.name), metrics(group)))
+        });
+        let differences = self
+            .compared
+            .iter()
+            .map(|it| (format!("{} {}, difference", it.task, it.metric), difference(it)));
+        let items: usize = self.tasks.iter().filter_map(|it| Some(it.groups.first()?.items)).sum();
+        Sheet {
+            model: &self.model,
+            reference: self.reference.as_deref(),
+            figures: averages.chain(differences).collect(),
+            gates: &self.gates,
+            passed: self.passed,
+            method: format!("{} tasks, {items} items, {}", self.tasks.len(), self.tool),
         }
     }
 }
@@ -68,18 +113,38 @@ pub fn tasks_table(report: &TaskReport) -> String {
     table.set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["task", "over", "items", &report.model]);
     for task in &report.tasks {
-        let last = task.groups.iter().position(|group| group.name == "items");
-        for (at, group) in task.groups.iter().take(last.map_or(8, |at| at + 1)).enumerate() {
+        for (at, group) in shown_groups(task).enumerate() {
             let name = if at == 0 { task.task.as_str() } else { "" };
-            let metrics = group.metrics.iter().map(|(name, metric)| shown(name, *metric));
-            let metrics = metrics.collect::<Vec<_>>().join(", ");
-            table.add_row([name, &group.name, &group.items.to_string(), &metrics]);
+            table.add_row([name, &group.name, &group.items.to_string(), &metrics(group)]);
         }
     }
     let warnings = report.tasks.iter().flat_map(|task| {
         task.warnings.iter().map(move |warning| format!("{}: {warning}\n", task.task))
     });
-    table.trim_fmt() + "\n" + &warnings.collect::<String>()
+    let base = report.reference.as_deref().unwrap_or("the base");
+    let differences = report
+        .compared
+        .iter()
+        .map(|it| format!("{} {} against {base}: {}\n", it.task, it.metric, difference(it)));
+    format!("{}\n{}", table.trim_fmt(), warnings.chain(differences).collect::<String>())
+}
+
+fn difference(it: &Paired) -> String {
+    format!(
+        "{:+.4} (95 %: {:+.4} to {:+.4}), {} lost, {} won, p {:.4}",
+        it.difference, it.low, it.high, it.lost, it.won, it.p_value
+    )
+}
+
+/// The groups before subjects: categories.
+fn shown_groups(task: &Summary) -> impl Iterator<Item = &Group> {
+    let last = task.groups.iter().position(|group| group.name == "items");
+    task.groups.iter().take(last.map_or(8, |at| at + 1))
+}
+
+fn metrics(group: &Group) -> String {
+    let metrics = group.metrics.iter().map(|(name, metric)| shown(name, *metric));
+    metrics.collect::<Vec<_>>().join(", ")
 }
 
 fn shown(name: &str, metric: Metric) -> String {

@@ -1,15 +1,16 @@
 use super::*;
-use crate::eval::{Compared, Gates, TokenScore};
+use crate::eval::{Compared, Gate, TokenScore};
 
 /// A report of hand-made scores: perplexities 4 and 2 over two tokens.
-fn report(gates: Gates) -> EvalReport {
+fn report(gates: &[Gate]) -> EvalReport {
     let score = |nll: f64, kl, top1, top5| TokenScore {
         nll: nll.ln(),
         reference: Some(Compared { nll: 2.0_f64.ln(), kl, top1, top5 }),
     };
     let scores = [score(2.0, 0.125, true, 5), score(8.0, 0.375, false, 4)];
     let figures = Figures::of(&scores, &[2]);
-    let gates = gates.judge(&figures).unwrap();
+    let judged = |gate: &Gate| gate.judge(figures.measured(&gate.figure).as_ref()).unwrap();
+    let gates = gates.iter().map(judged).collect();
     let method = Method {
         protocol: "gptq".into(),
         ctx: 3,
@@ -29,13 +30,13 @@ fn report(gates: Gates) -> EvalReport {
     EvalReport::new(names, method, figures, gates, Some((1, 2)))
 }
 
-fn gates() -> Gates {
-    Gates { max_kl: Some(0.3), min_top1: Some(0.75), ..Gates::default() }
+fn gates() -> [Gate; 2] {
+    [Gate::most("kl", 0.3), Gate::least("top1", 0.75)]
 }
 
 #[test]
 fn json_has_the_documented_top_level() {
-    let value = serde_json::to_value(report(gates())).unwrap();
+    let value = serde_json::to_value(report(&gates())).unwrap();
     let number = |key: &str| value[key].as_f64().unwrap();
     assert_eq!(value["schema"], 1);
     assert_eq!(value["tokens"], 2);
@@ -65,7 +66,7 @@ fn json_has_the_documented_top_level() {
 
 #[test]
 fn what_is_no_number_is_null() {
-    let mut report = report(Gates::default());
+    let mut report = report(&[]);
     report.ppl = f64::NAN;
     assert!(serde_json::to_value(&report).unwrap()["ppl"].is_null());
     assert!(report.passed, "without gates");
@@ -73,7 +74,7 @@ fn what_is_no_number_is_null() {
 
 #[test]
 fn junit_makes_a_test_case_of_each_gate() {
-    let xml = junit(&report(gates()));
+    let xml = junit(&report(&gates()).sheet());
     let (properties, cases) = xml.split_once("    </properties>\n").unwrap();
     assert!(properties.contains("<testsuites tests=\"2\" failures=\"1\">"), "{properties}");
     assert!(properties.contains("<property name=\"KL mean\" value=\"0.2500 ± "), "{properties}");
@@ -87,12 +88,12 @@ fn junit_makes_a_test_case_of_each_gate() {
 </testsuites>
 "
     );
-    assert!(junit(&report(Gates::default())).contains("name=\"evaluation\"/>"));
+    assert!(junit(&report(&[]).sheet()).contains("name=\"evaluation\"/>"));
 }
 
 #[test]
 fn markdown_shows_figures_gates_and_method() {
-    let text = markdown(&report(gates()));
+    let text = markdown(&report(&gates()).sheet());
     assert!(text.starts_with("### `out/<a> & \"b\"`: FAILED\n\nAgainst `float`.\n\n| figure |"));
     for line in [
         "| reference perplexity | 2.0000 ± 0 |",
@@ -108,15 +109,15 @@ fn markdown_shows_figures_gates_and_method() {
 
 #[test]
 fn the_table_keeps_to_its_width_and_to_no_colour() {
-    let report = report(gates());
-    let plain = table(&report, Some(60), false);
+    let report = report(&gates());
+    let plain = table(&report.sheet(), Some(60), false);
     assert!(!plain.contains('\u{1b}'));
     let method = rows::method(&report);
     for line in plain.lines().filter(|line| *line != method) {
         assert!(line.chars().count() <= 60, "{line}");
     }
     assert!(plain.contains("FAILED") && plain.contains("KL mean"), "{plain}");
-    assert!(table(&report, Some(60), true).contains('\u{1b}'));
+    assert!(table(&report.sheet(), Some(60), true).contains('\u{1b}'));
 }
 
 #[test]
@@ -132,4 +133,28 @@ fn numbers_show_four_digits() {
     ] {
         assert_eq!(rows::digits(value), text);
     }
+}
+
+#[test]
+fn code_hosts_are_told_of_failed_gates() {
+    let told = report(&gates());
+    assert_eq!(
+        github(&told.sheet()),
+        "::error title=gate min-top1 failed::out/<a> & \"b\": min-top1 ≥ 0.75, measured 0.5\n"
+    );
+    let issues: serde_json::Value =
+        serde_json::from_str(&code_quality(&told.sheet(), "recipes/a.toml")).unwrap();
+    assert_eq!(issues.as_array().unwrap().len(), 1);
+    assert_eq!(issues[0]["check_name"], "min-top1");
+    assert_eq!(
+        issues[0]["location"],
+        serde_json::json!({"path": "recipes/a.toml", "lines": {"begin": 1}})
+    );
+    let passed = report(&gates()[..1]);
+    assert!(github(&passed.sheet()).starts_with("::notice title=gates passed::"));
+    assert_eq!(code_quality(&passed.sheet(), "a"), "[]\n");
+    assert_eq!(github(&report(&[]).sheet()), "", "nothing was asked");
+    let mut odd = report(&gates());
+    odd.model = "100 %\n::x".into();
+    assert!(github(&odd.sheet()).contains("::100 %25%0A::x: "), "no commands from names");
 }

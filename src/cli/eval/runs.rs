@@ -74,6 +74,11 @@ fn open(path: &Path) -> anyhow::Result<Run> {
     Ok(Run { name, report, records: all })
 }
 
+/// The records of a run, named by them or by its report.
+pub(super) fn records(path: &Path) -> anyhow::Result<Vec<Record>> {
+    Ok(open(path)?.records)
+}
+
 /// Compares candidates with the first run, task by task.
 pub(super) fn compare(
     paths: &[PathBuf],

@@ -2,10 +2,10 @@
 use super::Settings;
 use crate::{
     checkpoint::sha256,
-    cli::{Context, model::with_kv_cache, output},
+    cli::{Context, Outcome, model::with_kv_cache, output},
     eval::task::{
-        Data, Items, ModelAnswerer, Options, Record, RecordKey, SAMPLE, Summary, TASKS, Task,
-        TaskError, Template, Warnings, find, judge_lines, suite_task, summarize,
+        Data, Gated, Items, ModelAnswerer, Options, Paired, Record, RecordKey, SAMPLE, Summary,
+        TASKS, Task, TaskError, Template, Warnings, find, judge_lines, suite_task, summarize,
     },
     package::{self, MANIFEST_FILE, Opened},
     report::{self, Shard, TaskReport},
@@ -78,17 +78,21 @@ struct Bench<'a> {
     shard: Option<Shard>,
 }
 
-/// Runs the tasks on a model, writes records and summaries.
-pub(super) fn run(model: &str, settings: &Settings, context: &Context) -> anyhow::Result<()> {
-    let tasks = settings.tasks.chosen()?;
+/// Runs the tasks on a model and on its base, writes records and summaries.
+pub(super) fn run(model: &str, settings: &Settings, context: &Context) -> anyhow::Result<Outcome> {
+    let shard = settings.tasks.shard.as_deref().map(super::runs::shard).transpose()?;
+    anyhow::ensure!(
+        shard.is_none() || (settings.reference.is_none() && settings.gates.all()?.is_empty()),
+        "a part is neither compared nor gated\nhint: give --reference and gates to `eval --merge`"
+    );
+    let bench = Bench { settings, context, shard };
+    let base = bench.base()?;
     let mut opened = package::open(model)?;
     opened.model = with_kv_cache(&opened.model, settings.kv_cache).into_owned();
-    let shard = settings.tasks.shard.as_deref().map(super::runs::shard).transpose()?;
     let key = fingerprint(model, &opened)?;
-    let bench = Bench { settings, context, shard };
-    let (summaries, records) = bench.run((&opened, key), &tasks)?;
+    let (summaries, records) = bench.run((&opened, key), settings.tasks.judge.as_deref())?;
     let report = TaskReport { shard, ..TaskReport::new(model, summaries) };
-    write(&report, &records, settings, context)
+    bench.finish(report, &records, base.as_deref())
 }
 
 /// Joins parts and writes what one run would have written.
@@ -96,32 +100,15 @@ pub(super) fn merge(
     parts: &[PathBuf],
     settings: &Settings,
     context: &Context,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Outcome> {
+    let bench = Bench { settings, context, shard: None };
     let (report, records) = super::runs::merge(parts, &settings.tasks.chosen()?, context)?;
-    write(&report, &records, settings, context)
-}
-
-fn write(
-    report: &TaskReport,
-    records: &[Record],
-    settings: &Settings,
-    context: &Context,
-) -> anyhow::Result<()> {
-    if let Some(path) = settings.records_file() {
-        let lines = records.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
-        let text: String = lines.into_iter().map(|line| line + "\n").collect();
-        output::file_or_stdout(&path, &text, context)?;
+    let names: Vec<&str> = report.tasks.iter().map(|it| it.task.as_str()).collect();
+    for gate in settings.gates.all()? {
+        gate.check(false, &names, settings.reference.is_some())?;
     }
-    match &settings.json {
-        Some(path) => {
-            output::json(path, report, context)?;
-            if path != Path::new("-") {
-                output::text(&report::tasks_table(report))?;
-            }
-        }
-        None => output::text(&report::tasks_table(report))?,
-    }
-    Ok(())
+    let base = bench.base()?;
+    bench.finish(report, &records, base.as_deref())
 }
 
 /// A table of all tasks.
@@ -131,10 +118,56 @@ pub(super) fn list() -> anyhow::Result<()> {
 }
 
 impl Bench<'_> {
+    /// The base's records: of an earlier run, or of the reference that is run now.
+    fn base(&self) -> anyhow::Result<Option<Vec<Record>>> {
+        let Some(name) = &self.settings.reference else { return Ok(None) };
+        let path = Path::new(name);
+        let extension = path.extension().and_then(|it| it.to_str());
+        if path.is_file() && matches!(extension, Some("json" | "jsonl")) {
+            return Ok(Some(super::runs::records(path)?));
+        }
+        let opened = package::open(name)?;
+        let key = fingerprint(name, &opened)?;
+        Ok(Some(self.run((&opened, key), None)?.1))
+    }
+
+    /// Compares with the base, judges, writes.
+    fn finish(
+        &self,
+        mut report: TaskReport,
+        records: &[Record],
+        base: Option<&[Record]>,
+    ) -> anyhow::Result<Outcome> {
+        let Self { settings, context, .. } = *self;
+        if let Some(base) = base {
+            report.reference.clone_from(&settings.reference);
+            let compare =
+                |it: &Summary| Paired::of((&it.task, &it.main_metric), base, records, context.seed);
+            report.compared = report.tasks.iter().map(compare).collect::<Result<_, _>>()?;
+        }
+        let gated = Gated { summaries: &report.tasks, records, base, seed: context.seed };
+        let mut judged = vec![];
+        for gate in settings.gates.all()?.iter().filter(|it| !it.is_of_text()) {
+            let measured = gated.measured(&gate.figure, gate.is_relative())?;
+            judged.push(gate.judge(measured.as_ref())?);
+        }
+        report.passed = judged.iter().all(|gate| gate.passed);
+        report.gates = judged;
+        if let Some(path) = settings.records_file() {
+            let lines = records.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
+            let text: String = lines.into_iter().map(|line| line + "\n").collect();
+            output::file_or_stdout(&path, &text, context)?;
+        }
+        let table = |colour| {
+            report::tasks_table(&report) + &report::gates_table(&report.gates, None, colour)
+        };
+        settings.outputs.write((&report.sheet(), &report), table, &settings.place(), context)
+    }
+
     fn run(
         &self,
         (opened, fingerprint): (&Opened, String),
-        tasks: &[&'static dyn Task],
+        judge: Option<&Path>,
     ) -> anyhow::Result<(Vec<Summary>, Vec<Record>)> {
         let Self { settings, context, .. } = *self;
         let wanted = &settings.tasks;
@@ -151,7 +184,7 @@ impl Bench<'_> {
         // What can be wrong with the data is found before the model is loaded.
         let data = wanted.data()?;
         let mut all = Vec::new();
-        for task in tasks {
+        for task in &wanted.chosen()? {
             match task.items(&*data, &options) {
                 // Of what the program carries, every task that has something is meant.
                 Err(TaskError::NoData { .. } | TaskError::Judge { .. }) if wanted.is_sample() => {}
@@ -183,7 +216,7 @@ impl Bench<'_> {
             summaries.push(summary);
             records.extend(done);
         }
-        if let Some(path) = &wanted.judge {
+        if let Some(path) = judge {
             let lines = judge_lines(&*data, &options, &mut answerer)?;
             context.note(format_args!("{} answers for a judge", lines.len()));
             output::file_or_stdout(path, &(lines.join("\n") + "\n"), context)?;
@@ -223,7 +256,7 @@ impl Bench<'_> {
 impl Settings {
     /// Where records go.
     fn records_file(&self) -> Option<PathBuf> {
-        let beside = self.json.as_ref().filter(|path| *path != Path::new("-"));
+        let beside = self.outputs.json.as_ref().filter(|path| *path != Path::new("-"));
         self.tasks.records.clone().or_else(|| Some(beside?.with_extension("jsonl")))
     }
 }
@@ -283,6 +316,11 @@ impl TaskSettings {
             Ok(suite_task(name, &text)?)
         };
         self.tasks.iter().map(named).collect()
+    }
+
+    /// Their names.
+    pub(super) fn names(&self) -> anyhow::Result<Vec<&'static str>> {
+        Ok(self.chosen()?.iter().map(|task| task.name()).collect())
     }
 
     fn data(&self) -> anyhow::Result<Box<dyn Data>> {

@@ -64,6 +64,25 @@ impl Ratio {
         Self { value: log.value.exp(), low: end(-1.0), high: end(1.0) }
     }
 
+    /// A figure without an interval.
+    pub fn point(value: f64) -> Self {
+        Self { value, low: None, high: None }
+    }
+
+    /// A mean over `blocks` blocks: mean ± t·error.
+    pub fn mean(mean: Estimate, blocks: usize) -> Self {
+        let reach = mean.standard_error.map(|error| error * t_975(blocks as f64 - 1.0));
+        let end = |sign: f64| reach.map(|reach| mean.value + sign * reach);
+        Self { value: mean.value, low: end(-1.0), high: end(1.0) }
+    }
+
+    /// The figure less one, say of a ratio.
+    #[must_use]
+    pub fn minus_one(self) -> Self {
+        let less = |it: f64| it - 1.0;
+        Self { value: less(self.value), low: self.low.map(less), high: self.high.map(less) }
+    }
+
     /// `1 − Σ ours / Σ theirs` over the same positions. With R the ratio of the sums, its standard
     /// error is √(B/(B−1) · Σ (a_b − R·c_b)²) / Σ theirs over the sums a_b, c_b of B blocks
     /// (Cochran, Sampling Techniques, section 6.3).

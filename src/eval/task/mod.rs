@@ -8,6 +8,7 @@ mod data;
 mod encode;
 mod error;
 mod exam;
+mod gated;
 mod generation;
 mod model;
 mod paired;
@@ -22,6 +23,7 @@ pub use choice::Choice;
 pub use data::{Data, Table, Warnings, read_csv, read_jsonl};
 pub use error::TaskError;
 pub use exam::Exam;
+pub use gated::Gated;
 pub use generation::{
     Capability, FollowBench, IfEval, Judged, NeedleTask, judge_lines, suite_task,
 };

@@ -2,14 +2,17 @@
 use super::{Record, TaskError};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// With fewer subjects, items are resampled: a handful of clusters makes intervals too narrow.
+const MIN_SUBJECTS: usize = 8;
 
 /// Resamples of the bootstrap.
 const RESAMPLES: usize = 10_000;
 
 /// How a candidate's answers differ from a base's, on the items that both were asked alike.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Paired {
     /// Name of the task.
     pub task: String,
@@ -31,6 +34,12 @@ pub struct Paired {
     pub low: f64,
     /// Its upper end.
     pub high: f64,
+    /// Candidate ÷ base; `null` in JSON when the base has nothing.
+    pub recovery: f64,
+    /// Its interval, of the same resamples.
+    pub recovery_low: f64,
+    /// Its upper end.
+    pub recovery_high: f64,
     /// Items right before and wrong now.
     pub lost: usize,
     /// Items wrong before and right now.
@@ -50,7 +59,7 @@ type Pair<'a> = (&'a str, f64, f64, bool);
 impl Paired {
     /// Compares the records of a task by `metric`. Means are over items. The interval is that of
     /// a bootstrap over subjects (percentiles of 10,000 resamples), over items when there are
-    /// fewer than two subjects.
+    /// fewer than 8 subjects.
     pub fn of(
         (task, metric): (&str, &str),
         base: &[Record],
@@ -85,7 +94,9 @@ impl Paired {
         let count = pairs.len() as f64;
         let mean = |of: &dyn Fn(&Pair<'_>) -> f64| pairs.iter().map(of).sum::<f64>() / count;
         let clusters = clusters(&pairs);
-        let (low, high) = interval(&clusters, seed);
+        let resampled = resampled(&clusters, seed);
+        let (low, high) = interval(&resampled, |[a, b, count]| (b - a) / count);
+        let (recovery_low, recovery_high) = interval(&resampled, |[a, b, _]| b / a);
         let lost = pairs.iter().filter(|(_, a, b, _)| a > b).count();
         let won = pairs.iter().filter(|(_, a, b, _)| a < b).count();
         let difference = mean(&|(_, a, b, _)| b - a);
@@ -101,6 +112,9 @@ impl Paired {
             difference,
             low,
             high,
+            recovery: mean(&|(_, _, b, _)| *b) / mean(&|(_, a, _, _)| *a),
+            recovery_low,
+            recovery_high,
             lost,
             won,
             p_value: mcnemar(lost, won),
@@ -111,36 +125,41 @@ impl Paired {
     }
 }
 
-/// Sum of differences and number of items, per subject or item.
-fn clusters(pairs: &[Pair<'_>]) -> Vec<(f64, usize)> {
-    let mut by_subject: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
+/// Sums of base and candidate and number of items.
+type Sums = [f64; 3];
+
+/// Per subject, or per item where there are few subjects.
+fn clusters(pairs: &[Pair<'_>]) -> Vec<Sums> {
+    let mut by_subject: BTreeMap<&str, Sums> = BTreeMap::new();
     for (subject, a, b, _) in pairs {
         let sums = by_subject.entry(subject).or_default();
-        sums.0 += b - a;
-        sums.1 += 1;
+        *sums = [sums[0] + a, sums[1] + b, sums[2] + 1.0];
     }
-    if by_subject.len() > 1 {
+    if by_subject.len() >= MIN_SUBJECTS {
         return by_subject.into_values().collect();
     }
-    pairs.iter().map(|(_, a, b, _)| (b - a, 1)).collect()
+    pairs.iter().map(|(_, a, b, _)| [*a, *b, 1.0]).collect()
 }
 
-/// Percentiles 2.5 and 97.5 of the mean difference of resampled clusters.
-fn interval(clusters: &[(f64, usize)], seed: u64) -> (f64, f64) {
+/// Sums over resampled clusters.
+fn resampled(clusters: &[Sums], seed: u64) -> Vec<Sums> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let mut means: Vec<f64> = (0..RESAMPLES)
-        .map(|_| {
-            let (mut sum, mut count) = (0.0, 0);
-            for _ in clusters {
-                let (part, items) = clusters[random.random_range(0..clusters.len())];
-                sum += part;
-                count += items;
-            }
-            sum / count as f64
-        })
-        .collect();
-    means.sort_by(f64::total_cmp);
-    (means[RESAMPLES / 40], means[RESAMPLES - 1 - RESAMPLES / 40])
+    let mut sample = || {
+        let mut sums = [0.0; 3];
+        for _ in clusters {
+            let part = clusters[random.random_range(0..clusters.len())];
+            sums = std::array::from_fn(|at| sums[at] + part[at]);
+        }
+        sums
+    };
+    (0..RESAMPLES).map(|_| sample()).collect()
+}
+
+/// Percentiles 2.5 and 97.5 of a figure of the resamples.
+fn interval(resampled: &[Sums], figure: impl Fn(Sums) -> f64) -> (f64, f64) {
+    let mut values: Vec<f64> = resampled.iter().map(|sums| figure(*sums)).collect();
+    values.sort_by(f64::total_cmp);
+    (values[RESAMPLES / 40], values[RESAMPLES - 1 - RESAMPLES / 40])
 }
 
 /// Two-sided exact test that `lost` and `won` are equally likely: twice the smaller tail of the
@@ -192,28 +211,46 @@ mod tests {
     #[test]
     fn a_run_does_not_differ_from_itself_and_flips_are_counted() {
         let base: Vec<Record> = (0..40)
-            .map(|i| {
-                record(i, if i < 20 { "a" } else { "b" }, f64::from(u8::from(i % 2 == 0)), "A")
-            })
+            .map(|i| record(i, &(i / 5).to_string(), f64::from(u8::from(i % 2 == 0)), "A"))
             .collect();
         let same = Paired::of(("t", "acc"), &base, &base, 1).unwrap();
         assert_eq!((same.difference, same.low, same.high), (0.0, 0.0, 0.0));
         assert_eq!((same.lost, same.won, same.changed, same.p_value), (0, 0, 0.0, 1.0));
         let mut other = base.clone();
         for i in [0, 2, 4] {
-            other[i] = record(i, "a", 0.0, "B");
+            other[i] = record(i, "0", 0.0, "B");
         }
-        other[1] = record(1, "a", 1.0, "B");
-        other[3] = record(3, "a", 0.0, "B");
+        other[1] = record(1, "0", 1.0, "B");
+        other[3] = record(3, "0", 0.0, "B");
         let paired = Paired::of(("t", "acc"), &base, &other, 1).unwrap();
-        assert_eq!((paired.lost, paired.won, paired.items, paired.clusters), (3, 1, 40, 2));
+        assert_eq!((paired.lost, paired.won, paired.items, paired.clusters), (3, 1, 40, 8));
         assert!((paired.difference + 2.0 / 40.0).abs() < 1e-12);
         assert!((paired.changed - 5.0 / 40.0).abs() < 1e-12);
-        // Resamples of two subjects: both the first, both the second, or one each.
-        assert!((paired.low + 0.1).abs() < 1e-12 && paired.high.abs() < 1e-12, "{paired:?}");
+        // 20 right before, 18 now; most resamples lack the first subject, or have it once or twice.
+        assert!((paired.recovery - 0.9).abs() < 1e-12);
+        assert!(paired.low <= -0.1 && paired.high.abs() < 1e-12, "{paired:?}");
         // Variance 4/40 − (2/40)², over 40 items.
         let want = 2.801_585 * ((0.1 - 0.0025) / 40.0_f64).sqrt();
         assert!((paired.detectable - want).abs() < 1e-9);
+    }
+
+    #[test]
+    fn subjects_are_resampled_whole_where_there_are_enough() {
+        // Each subject loses one item of five: every resample of subjects has the same difference.
+        let run = |subjects: usize, right: fn(usize) -> bool| -> Vec<Record> {
+            let acc = |i: usize| f64::from(u8::from(right(i)));
+            (0..5 * subjects).map(|i| record(i, &(i / 5).to_string(), acc(i), "")).collect()
+        };
+        let paired = |subjects| {
+            let (base, other) = (run(subjects, |_| true), run(subjects, |i| i % 5 > 0));
+            Paired::of(("t", "acc"), &base, &other, 1).unwrap()
+        };
+        let whole = paired(8);
+        for (value, want) in [(whole.low, -0.2), (whole.high, -0.2), (whole.recovery_low, 0.8)] {
+            assert!((value - want).abs() < 1e-12, "{whole:?}");
+        }
+        let few = paired(7);
+        assert!(few.clusters == 35 && few.low < -0.25 && few.high > -0.15, "{few:?}");
     }
 
     #[test]
