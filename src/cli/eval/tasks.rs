@@ -227,21 +227,19 @@ impl Bench<'_> {
     /// Asks the items of a task, or of the part that is wanted.
     fn ask(
         &self,
-        (task, mut items): (&'static dyn Task, Items),
+        (task, items): (&'static dyn Task, Items),
         key: &RecordKey,
         answerer: &mut ModelAnswerer<'_>,
     ) -> anyhow::Result<(Vec<Record>, Warnings)> {
-        if let Some(shard) = self.shard {
-            let part = shard.items(items.items.len());
-            items.items = items.items.drain(part).collect();
-        }
+        let count = items.items.len();
+        let part = self.shard.map_or(0..count, |shard| shard.items(count));
         let cache = self.settings.tasks.cache.as_deref();
         let mut recall = recall::Kept::open(cache, (task, key))?;
         let begin = std::time::Instant::now();
         let progress = self.context.progress();
-        let done =
-            crate::eval::task::run(task, &items.items, key, answerer, (&mut recall, progress))?;
-        let requests: usize = items.items.iter().map(|item| item.requests.len()).sum();
+        let asked = (items.items.as_slice(), part.clone());
+        let done = crate::eval::task::run(task, asked, key, answerer, (&mut recall, progress))?;
+        let requests: usize = items.items[part].iter().map(|item| item.requests.len()).sum();
         let seconds = begin.elapsed().as_secs_f64();
         self.context.note(format_args!(
             "{}: {} items, {} remembered, {requests} requests in {seconds:.1} s",

@@ -43,6 +43,7 @@ impl<'a> ModelAnswerer<'a> {
     fn log_likelihoods(
         &mut self,
         questions: &[Question],
+        wanted: &[bool],
         done: &mut Done<'_>,
     ) -> Result<(), TaskError> {
         if self.engine.depends_on_length() {
@@ -51,29 +52,38 @@ impl<'a> ModelAnswerer<'a> {
                 for end in &question.ends {
                     let ends = vec![end.clone()];
                     let alone = Question { context: question.context.clone(), ends };
-                    self.family(&[alone], 0, done)?;
+                    self.family((&[alone], wanted), 0, done)?;
                 }
             }
             return Ok(());
         }
         for family in families(questions) {
-            self.family(&questions[family.questions], family.shared, done)?;
+            self.family((&questions[family.questions], wanted), family.shared, done)?;
         }
         Ok(())
     }
 
+    /// Asks neighbouring questions. What is run together does not depend on which answers are
+    /// wanted, so that their last digits do not either.
     fn family(
         &mut self,
-        questions: &[Question],
+        (questions, wanted): (&[Question], &[bool]),
         shared: usize,
         done: &mut Done<'_>,
     ) -> Result<(), TaskError> {
+        let is_wanted = |question: &Question| question.ends.iter().any(|(at, _)| wanted[*at]);
+        if !questions.iter().any(is_wanted) {
+            return Ok(());
+        }
         self.engine.truncate(0);
         self.read.clear();
         if shared > 0 {
             self.engine.feed(&questions[0].context.ids[..shared])?;
         }
         for (pack, range) in packs(questions, shared) {
+            if !questions[range.clone()].iter().any(is_wanted) {
+                continue;
+            }
             let logits = self.engine.feed_branches(&pack.tokens, &pack.branches, &pack.wanted)?;
             self.engine.truncate(shared);
             let contexts = questions[range]
@@ -82,7 +92,9 @@ impl<'a> ModelAnswerer<'a> {
             let scores = score(&pack, &logits, self.team);
             for (((request, _), response), context) in pack.ends.iter().zip(scores).zip(contexts) {
                 let (dropped_shots, cut_tokens) = (context.dropped_shots, context.cut_tokens);
-                done(*request, Answered { response, dropped_shots, cut_tokens })?;
+                if wanted[*request] {
+                    done(*request, Answered { response, dropped_shots, cut_tokens })?;
+                }
             }
         }
         Ok(())
@@ -118,15 +130,17 @@ impl Answerer for ModelAnswerer<'_> {
     fn answer(
         &mut self,
         requests: &[&Request],
+        wanted: &[bool],
         done: &mut dyn FnMut(usize, Answered) -> Result<(), TaskError>,
     ) -> Result<(), TaskError> {
         let chat = self.chat.then(|| self.tokenizer.chat_template()).transpose()?;
         let encoder = Encoder::new(self.tokenizer, chat, self.window)?;
-        self.log_likelihoods(&encoder.questions(requests)?, done)?;
+        self.log_likelihoods(&encoder.questions(requests)?, wanted, done)?;
         self.engine.truncate(0);
         self.read.clear();
         for (at, request) in requests.iter().enumerate() {
-            if let Some(answered) = self.text(&encoder, request)? {
+            let answered = wanted[at].then(|| self.text(&encoder, request)).transpose()?;
+            if let Some(answered) = answered.flatten() {
                 done(at, answered)?;
             }
         }

@@ -1,14 +1,17 @@
 //! Asks a model everything that is not known yet, and keeps each item as soon as it is scored.
 use super::{Answered, Item, Record, RecordKey, Request, Response, Task, TaskError};
 use crate::progress::{Progress, Unit};
+use std::ops::Range;
 
 /// Answers requests: a model that is run.
 pub trait Answerer {
-    /// Answers all requests in any order; `done` gets the place of each in the list. When `done`
-    /// fails, it is not called again and its error is returned.
+    /// Answers the wanted requests in any order; `done` gets the place of each in the list. The
+    /// others tell what may be computed together: an answer's last digits do not depend on which
+    /// are wanted. When `done` fails, it is not called again and its error is returned.
     fn answer(
         &mut self,
         requests: &[&Request],
+        wanted: &[bool],
         done: &mut dyn FnMut(usize, Answered) -> Result<(), TaskError>,
     ) -> Result<(), TaskError>;
 }
@@ -42,36 +45,41 @@ struct Open<'a> {
     missing: usize,
 }
 
-/// The records of all items, in their order: remembered ones, and those of the model's answers.
+/// The records of a part of the items, in their order: remembered ones, and those of the model's
+/// answers.
 pub fn run(
     task: &dyn Task,
-    items: &[Item],
+    (items, part): (&[Item], Range<usize>),
     key: &RecordKey,
     answerer: &mut dyn Answerer,
     (recall, progress): (&mut dyn Recall, &dyn Progress),
 ) -> Result<Vec<Record>, TaskError> {
-    let mut records: Vec<Option<Record>> = vec![None; items.len()];
+    let mut records: Vec<Option<Record>> = vec![None; part.len()];
     let mut open = Vec::new();
-    for (place, item) in items.iter().enumerate() {
+    let mut owner = vec![None; items.len()];
+    for (place, item) in items[part.clone()].iter().enumerate() {
         let hashes = key.of(task, item);
         // Words and names can change without the question: the record is that of the item now.
         records[place] = recall.find(&hashes[1]).filter(|it| it.id == item.id);
         if records[place].is_none() {
             let (answers, missing) = (vec![None; item.requests.len()], item.requests.len());
+            owner[part.start + place] = Some(open.len());
             open.push(Open { place, item, hashes, answers, missing });
         }
     }
     let mut owners = Vec::new();
     let mut requests = Vec::new();
-    for (o, open) in open.iter().enumerate() {
-        for (r, request) in open.item.requests.iter().enumerate() {
-            owners.push((o, r));
+    for (item, owner) in items.iter().zip(owner) {
+        for (r, request) in item.requests.iter().enumerate() {
+            owners.push(owner.map(|o| (o, r)));
             requests.push(request);
         }
     }
-    progress.start(task.name(), requests.len() as u64, Unit::Items);
-    answerer.answer(&requests, &mut |at, answered| {
-        let (o, r) = owners[at];
+    let wanted: Vec<bool> = owners.iter().map(Option::is_some).collect();
+    let count = wanted.iter().filter(|it| **it).count();
+    progress.start(task.name(), count as u64, Unit::Items);
+    answerer.answer(&requests, &wanted, &mut |at, answered| {
+        let Some((o, r)) = owners[at] else { return Ok(()) };
         let open = &mut open[o];
         if open.answers[r].replace(answered).is_none() {
             open.missing -= 1;

@@ -37,10 +37,14 @@ impl Answerer for Oracle<'_> {
     fn answer(
         &mut self,
         requests: &[&Request],
+        wanted: &[bool],
         done: &mut dyn FnMut(usize, Answered) -> Result<(), TaskError>,
     ) -> Result<(), TaskError> {
         for (at, request) in requests.iter().enumerate().rev() {
             let Request::LogLikelihood { continuation, .. } = request else { continue };
+            if !wanted[at] {
+                continue;
+            }
             if self.asked == self.fails_after {
                 return Err(TaskError::Empty { file: "killed".into() });
             }
@@ -282,19 +286,27 @@ fn a_stopped_run_goes_on_where_it_stopped() {
     let items = task.items(&SAMPLE, &Options::default()).unwrap().items;
     let likes = |text: &str| -(text.len() as f64);
     let silent = crate::progress::Silent;
-    let whole = run(task, &items, &key(), &mut oracle(&likes), (&mut (), &silent)).unwrap();
+    let whole =
+        run(task, (&items, 0..items.len()), &key(), &mut oracle(&likes), (&mut (), &silent))
+            .unwrap();
     let mut memory = Memory::default();
     let mut stopped = Oracle { fails_after: 6, ..oracle(&likes) };
-    assert!(run(task, &items, &key(), &mut stopped, (&mut memory, &silent)).is_err());
+    assert!(
+        run(task, (&items, 0..items.len()), &key(), &mut stopped, (&mut memory, &silent)).is_err()
+    );
     assert_eq!(memory.0.len(), 1, "six answers make one item of four");
     let mut rest = oracle(&likes);
-    let again = run(task, &items, &key(), &mut rest, (&mut memory, &silent)).unwrap();
+    let again =
+        run(task, (&items, 0..items.len()), &key(), &mut rest, (&mut memory, &silent)).unwrap();
     assert_eq!(rest.asked, 8);
     assert_eq!(again, whole);
+    // A part is that part of the whole.
+    let part = run(task, (&items, 1..3), &key(), &mut oracle(&likes), (&mut (), &silent)).unwrap();
+    assert_eq!(part, whole[1..3]);
     // Another model, another setting: nothing is known of it.
     let other = RecordKey { settings: serde_json::json!({ "window": 9 }), ..key() };
     let mut asked = oracle(&likes);
-    run(task, &items, &other, &mut asked, (&mut memory, &silent)).unwrap();
+    run(task, (&items, 0..items.len()), &other, &mut asked, (&mut memory, &silent)).unwrap();
     assert_eq!(asked.asked, 12);
     let line = serde_json::to_string(&whole[0]).unwrap();
     assert_eq!(serde_json::from_str::<Record>(&line).unwrap(), whole[0]);
@@ -308,8 +320,14 @@ fn letters_of_several_tokens_are_told() {
     let responses = [likelihood(-4.0), long, likelihood(-5.0), likelihood(-6.0)];
     let silent = crate::progress::Silent;
     let likes = |_: &str| -1.0;
-    let mut records =
-        run(task, &items.items, &key(), &mut oracle(&likes), (&mut (), &silent)).unwrap();
+    let mut records = run(
+        task,
+        (&items.items, 0..items.items.len()),
+        &key(),
+        &mut oracle(&likes),
+        (&mut (), &silent),
+    )
+    .unwrap();
     let quiet = summarize(task, &Options::default(), &records, &Warnings::default());
     assert!(quiet.warnings.is_empty(), "{:?}", quiet.warnings);
     records[0].responses = responses.to_vec();

@@ -153,7 +153,7 @@ pub fn judge_lines(
         items.iter().flat_map(|it| ask(&it.instruction, MAX_TOKENS)).collect();
     let mut texts = vec![None; items.len()];
     let asked: Vec<&Request> = requests.iter().collect();
-    answerer.answer(&asked, &mut |at, answered| {
+    answerer.answer(&asked, &vec![true; asked.len()], &mut |at, answered| {
         texts[at] = answered.response.text().map(str::to_owned);
         Ok(())
     })?;

@@ -23,6 +23,7 @@ impl Answerer for Dummy {
     fn answer(
         &mut self,
         requests: &[&Request],
+        _: &[bool],
         done: &mut dyn FnMut(usize, Answered) -> Result<(), TaskError>,
     ) -> Result<(), TaskError> {
         for (at, request) in requests.iter().enumerate() {
@@ -38,7 +39,7 @@ fn asked(task: &dyn Task, data: &Files, options: &Options, model: Dummy) -> Vec<
     let items = task.items(data, options).unwrap().items;
     let key = RecordKey { model: "m".into(), settings: serde_json::Value::Null };
     let mut model = model;
-    run(task, &items, &key, &mut model, (&mut (), &Silent)).unwrap()
+    run(task, (&items, 0..items.len()), &key, &mut model, (&mut (), &Silent)).unwrap()
 }
 
 fn ifeval() -> Files {
