@@ -29,5 +29,6 @@ mod slice;
 mod static_scales;
 mod stock;
 mod text;
+mod tasks;
 mod tidy;
 mod util;

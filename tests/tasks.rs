@@ -1,0 +1,149 @@
+//! Benchmarks as a user runs them: on the data and the model that the program carries.
+use crate::cli::program;
+use predicates::str::contains;
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+fn eval(dir: &Path, args: &[&str]) -> assert_cmd::assert::Assert {
+    program().current_dir(dir).arg("eval").args(args).assert()
+}
+
+fn sample(dir: &Path, more: &[&str]) -> assert_cmd::assert::Assert {
+    eval(dir, &[&["builtin:milm-mini", "--tasks", "sample", "--task-window", "256"], more].concat())
+}
+
+fn json(path: PathBuf) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn the_sample_leaves_a_report_and_a_record_of_each_item() {
+    let dir = tempfile::tempdir().unwrap();
+    sample(dir.path(), &["--json", "a.json"]).success().stdout(contains("hellaswag"));
+    let report = json(dir.path().join("a.json"));
+    assert_eq!((&report["schema"], &report["passed"]), (&1.into(), &true.into()));
+    let records = fs::read_to_string(dir.path().join("a.jsonl")).unwrap();
+    let records: Vec<Value> =
+        records.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let tasks = report["tasks"].as_array().unwrap();
+    assert!(tasks.len() >= 12);
+    for task in tasks {
+        let of: Vec<&Value> = records.iter().filter(|it| it["task"] == task["task"]).collect();
+        assert_eq!(task["groups"][0]["items"].as_u64().unwrap() as usize, of.len());
+        let metric = task["main_metric"].as_str().unwrap();
+        assert!(of.iter().all(|it| it["metrics"][metric].is_f64()), "{task}");
+    }
+    // Existing results are kept.
+    sample(dir.path(), &["--json", "a.json"]).code(2).stderr(contains("exists"));
+    let missing = sample(dir.path(), &["--json", "no/a.json"]);
+    missing.code(2).stderr(contains("folder is not there"));
+}
+
+#[test]
+fn parts_join_to_the_bytes_of_one_run() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("parts")).unwrap();
+    sample(dir.path(), &["--json", "whole.json"]).success();
+    for part in 1..=3 {
+        let (part, file) = (format!("{part}/3"), format!("parts/{part}.json"));
+        sample(dir.path(), &["--shard", &part, "--json", &file, "--threads", "1"]).success();
+    }
+    eval(dir.path(), &["--merge", "parts", "--json", "joined.json"]).success();
+    for form in ["json", "jsonl"] {
+        let read = |name: &str| fs::read(dir.path().join(format!("{name}.{form}"))).unwrap();
+        assert!(read("whole") == read("joined"), "{form}");
+    }
+    // Lacking one, or with one twice, nothing is made up.
+    let lost = ["--merge", "parts/1.json", "parts/3.json"];
+    eval(dir.path(), &lost).code(2).stderr(contains("part 2/3 is missing"));
+    let twice = ["--merge", "parts", "parts/2.json"];
+    eval(dir.path(), &twice).code(2).stderr(contains("part 2/3 is there twice"));
+    eval(dir.path(), &["--merge", "whole.json"]).code(2).stderr(contains("a whole run"));
+}
+
+#[test]
+fn an_interrupted_run_goes_on_from_its_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |name: &str| sample(dir.path(), &["--cache", "cache", "--json", name]).success();
+    run("a.json");
+    let again = run("b.json");
+    let told = String::from_utf8(again.get_output().stderr.clone()).unwrap();
+    assert!(told.contains("arc-easy: 3 items, 3 remembered"), "{told}");
+    // Killed while it wrote: the last line is half there, what followed is not.
+    for file in fs::read_dir(dir.path().join("cache")).unwrap().map(Result::unwrap) {
+        let bytes = fs::read(file.path()).unwrap();
+        fs::write(file.path(), &bytes[..bytes.len() - 20]).unwrap();
+    }
+    let rest = run("c.json");
+    let told = String::from_utf8(rest.get_output().stderr.clone()).unwrap();
+    assert!(told.contains("arc-easy: 3 items, 2 remembered"), "{told}");
+    let read = |name: &str| fs::read(dir.path().join(name)).unwrap();
+    assert!(read("a.json") == read("b.json") && read("a.jsonl") == read("c.jsonl"));
+}
+
+#[test]
+fn gates_on_tasks_decide_the_exit_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = "base.json";
+    sample(dir.path(), &["--limit", "1", "--json", base]).success();
+    let gated =
+        |gate: &str| sample(dir.path(), &["--limit", "1", "--reference", base, "--gate", gate]);
+    gated("piqa >= 0").success().stdout(contains("passed"));
+    gated("piqa >= 1.1").code(1).stdout(contains("FAILED"));
+    // A model loses nothing against itself; that is too little to show much.
+    gated("ceval loss <= 0").success().stdout(contains("0 lost, 0 won"));
+    gated("ceval recovery >= 101%").code(1);
+    gated("ceval/law:acc >= 0").success();
+    for (gate, hint) in [
+        ("nonsense >= 1", "not measured"),
+        ("ceval loss >= 1", "is no gate"),
+        ("kl <= 1", "not measured"),
+        ("ceval/nothing >= 0", "not measured"),
+    ] {
+        gated(gate).code(2).stderr(contains(hint));
+    }
+    fs::write(dir.path().join("gates.txt"), "# nightly\npiqa >= 1.1  # never\n").unwrap();
+    sample(dir.path(), &["--gates", "gates.txt", "--annotate"])
+        .code(1)
+        .stdout(contains("::error title=gate min-piqa failed::"));
+    eval(dir.path(), &["--compare", base, base]).success().stdout(contains("hellaswag acc_norm"));
+}
+
+#[test]
+fn judged_tasks_and_unknown_ones_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let ask =
+        |tasks: &str| eval(dir.path(), &["builtin:milm-mini", "--tasks", tasks, "--data", "."]);
+    ask("followbench-judge").code(2).stderr(contains("--judge"));
+    ask("hellaswog").code(2).stderr(contains("hellaswag"));
+    ask("hellaswag").code(2).stderr(contains("hellaswag_val.jsonl"));
+    let none = program().args(["eval", "builtin:milm-mini", "--tasks", "piqa"]).assert();
+    none.code(2).stderr(contains("MILM_DATA"));
+}
+
+/// What pipelines run ends with the three exit codes.
+#[test]
+fn pipelines_pass_fail_and_err() {
+    if Command::new("bash").arg("--version").output().is_err() {
+        println!("skipped: no bash");
+        return;
+    }
+    let folder =
+        Path::new(assert_cmd::cargo::cargo_bin!("milm-compress")).parent().unwrap().to_owned();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let all = std::iter::once(folder).chain(std::env::split_paths(&path));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ci/try.sh");
+    let done = assert_cmd::Command::new("bash")
+        .arg(script)
+        .env("PATH", std::env::join_paths(all).unwrap())
+        .assert()
+        .success();
+    let told = String::from_utf8(done.get_output().stdout.clone()).unwrap();
+    for code in 0..3 {
+        assert!(told.contains(&format!("exit code {code}")), "{told}");
+    }
+}
