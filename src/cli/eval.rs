@@ -248,7 +248,7 @@ impl Run<'_> {
             }
             Some(Reference::Stored(stored)) => {
                 other_file = stored;
-                Some(&mut other_file)
+                Some(&mut *other_file)
             }
             None => None,
         };

@@ -8,6 +8,7 @@ mod error;
 pub mod followbench;
 mod gate;
 pub mod ifeval;
+mod kld;
 pub mod metric;
 pub mod needle;
 mod protocol;
@@ -21,6 +22,7 @@ mod wikitext;
 
 pub use error::EvalError;
 pub use gate::{Against, Fraction, Gate, GateOf, GateResult, Measured, TEXT_FIGURES, read_gates};
+pub use kld::KldReference;
 pub use metric::{
     Compared, Divergence, Estimate, Figures, Perplexity, Ratio, Reduction, Spread, TokenScore,
     row_divergences,

@@ -3,7 +3,10 @@ use super::Settings;
 use crate::cli::calibration::bundled;
 use crate::{
     checkpoint::sha256,
-    eval::{Encoder, Plan, PlanSettings, Protocol, StoredKey, StoredReference},
+    eval::{
+        Encoder, KldReference, LogitSource, Plan, PlanSettings, Protocol, StoredKey,
+        StoredReference,
+    },
     package::{self, Opened},
     report::Method,
     scheme::KvPrecision,
@@ -114,7 +117,7 @@ pub(super) fn tokenizer_hash(opened: &Opened) -> anyhow::Result<String> {
 /// What a model is compared with.
 pub(super) enum Reference {
     Model(Box<Opened>),
-    Stored(StoredReference),
+    Stored(Box<dyn LogitSource>),
 }
 
 impl Reference {
@@ -122,9 +125,15 @@ impl Reference {
     pub(super) fn open(name: &str, task: &Task, plan: &Plan) -> anyhow::Result<Self> {
         let path = Path::new(name);
         if path.is_file() {
-            let mut stored = StoredReference::open(name, &Bytes::map(path)?)?;
+            let bytes = Bytes::map(path)?;
+            if KldReference::is(&bytes) {
+                let stored = KldReference::open(name, bytes)?;
+                stored.check(task.key.vocab, &plan.windows)?;
+                return Ok(Self::Stored(Box::new(stored)));
+            }
+            let mut stored = StoredReference::open(name, &bytes)?;
             stored.check(&task.key, &plan.windows)?;
-            return Ok(Self::Stored(stored));
+            return Ok(Self::Stored(Box::new(stored)));
         }
         let opened = package::open(name)?;
         if tokenizer_hash(&opened)? != task.key.tokenizer_sha256 {
