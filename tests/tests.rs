@@ -11,6 +11,7 @@ mod allocate;
 mod calibrate;
 mod checkpoint;
 mod cli;
+mod compressed_tensors;
 mod engine;
 mod eval;
 mod generate;
