@@ -12,6 +12,7 @@ mod calibrate;
 mod checkpoint;
 mod cli;
 mod compressed_tensors;
+mod deep;
 mod engine;
 mod eval;
 mod generate;

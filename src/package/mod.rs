@@ -5,6 +5,7 @@
 
 mod card;
 mod checkpoint;
+mod deep;
 pub mod compressed_tensors;
 pub mod gguf;
 mod engines;
@@ -16,10 +17,12 @@ mod sign;
 mod source;
 mod stream;
 mod tokenizer;
+mod values;
 mod verify;
 mod write;
 
 pub use checkpoint::Rewritten;
+pub use deep::verify_deep;
 pub use engines::{EngineFit, engines};
 pub use error::PackageError;
 pub use inspect::{
