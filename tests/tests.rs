@@ -34,3 +34,4 @@ mod text;
 mod tasks;
 mod tidy;
 mod util;
+mod vllm;
