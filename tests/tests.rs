@@ -26,6 +26,7 @@ mod quantize;
 mod recipes;
 mod report;
 mod rotate;
+mod sbom;
 mod sign;
 mod slice;
 mod static_scales;

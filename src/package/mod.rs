@@ -13,6 +13,7 @@ mod error;
 mod inspect;
 mod manifest;
 mod open;
+mod sbom;
 mod sign;
 mod source;
 mod stream;
@@ -30,6 +31,7 @@ pub use inspect::{
 };
 pub use manifest::{MANIFEST_FILE, Manifest, QuantizedTensor, SCHEMA, Source, Tool};
 pub use open::{Kind, Opened, open};
+pub use sbom::sbom;
 pub use sign::{SIGNATURE_FILE, check_signature, new_keys, sign};
 pub use source::source_sha256;
 pub use tokenizer::StoredText;
