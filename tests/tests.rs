@@ -13,6 +13,7 @@ mod checkpoint;
 mod cli;
 mod compressed_tensors;
 mod deep;
+mod device;
 mod engine;
 mod eval;
 mod generate;

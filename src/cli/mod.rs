@@ -6,6 +6,7 @@ mod calibrate;
 mod calibration;
 mod compress;
 mod context;
+mod device;
 mod eval;
 mod export;
 mod inspect;

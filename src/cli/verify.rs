@@ -1,5 +1,5 @@
 //! `milm-compress verify`: is a package what it was when it was made.
-use super::{Context, Outcome, output, sign::read};
+use super::{Context, Outcome, device::Device, output, sign::read};
 use crate::package::{
     self, PackageError, Verification,
     compressed_tensors::{Refusal, vllm},
@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "Examples:\n  milm-compress verify ./package\n  \
     milm-compress verify ./package --deep\n  \
     milm-compress verify ./package --engine vllm\n  \
+    milm-compress verify ./package --device hexagon-npu --memory 100MB\n  \
     milm-compress verify ./package --key release.pub")]
 pub(super) struct Args {
     /// The package, or a GGUF file that `export` wrote
@@ -29,6 +30,8 @@ pub(super) struct Args {
     /// Tell what an engine would refuse to load, by the rules of its sources
     #[arg(long, value_enum)]
     engine: Option<Engine>,
+    #[command(flatten)]
+    device: Device,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -74,6 +77,9 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
         context.note(format_args!("vLLM may refuse this, by GPU and version: {refusal}"));
     }
     refuse(&args.package, &refusals)?;
+    if args.device != Device::default() {
+        args.device.check(&package::open(&args.package)?.model, context)?;
+    }
     if args.engine.is_some() && !args.json {
         output::text(&format!("{}: vLLM has no rule against it\n", args.package))?;
     }
