@@ -16,6 +16,7 @@ pub mod calibrate;
 pub mod prune;
 pub mod transform;
 pub mod quantize;
+pub mod device;
 pub mod package;
 pub mod runtime;
 pub mod eval;

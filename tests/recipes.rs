@@ -8,7 +8,8 @@ use std::{fs, path::Path};
 fn every_recipe_loads_and_begins_with_a_comment() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
     let mut count = 0;
-    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+    let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
+    for entry in entries.filter(|it| it.path().is_file()) {
         let text = fs::read_to_string(entry.path()).unwrap();
         assert!(text.starts_with("# "), "{:?} begins with its purpose", entry.path());
         let recipe = Recipe::parse("recipe", &text).unwrap();

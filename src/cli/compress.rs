@@ -1,6 +1,8 @@
 //! `milm-compress compress`: a recipe from checkpoint to measured package.
 use super::{
-    Context, Outcome, eval, export, output,
+    Context, Outcome,
+    device::Device,
+    eval, export, output,
     prune::{self, Prepared},
     quantize,
     run::{Settings as RunSettings, continue_prompt},
@@ -34,10 +36,14 @@ use std::{
     milm-compress compress recipes/quickstart.toml -o ./package\n  \
     milm-compress compress recipes/w4a8.toml --model ./smollm2 -o ./package \\\n      \
     --set quantize.group-size=128 --set eval.max-kl=0.5\n  \
+    milm-compress compress --device hexagon-npu --memory 100MB --model ./smollm2 -o ./package\n  \
     milm-compress compress recipes/prune-w4a16.toml --model ./smollm2 -o ./package --resume")]
 pub(super) struct Args {
-    /// The recipe
-    recipe: PathBuf,
+    /// The recipe; without one, --device chooses among those that the program carries
+    #[arg(required_unless_present = "device")]
+    recipe: Option<PathBuf>,
+    #[command(flatten)]
+    device: Device,
     /// Checkpoint to work on, instead of the recipe's
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
@@ -114,7 +120,7 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
 
 impl<'a> Work<'a> {
     fn read(args: &'a Args, context: &'a Context) -> anyhow::Result<Self> {
-        let (file, recipe) = read(args)?;
+        let (file, recipe) = read(args, context)?;
         let model = args.model.clone().or(recipe.model);
         let model = model.context("the recipe names no model\nhint: name one with --model")?;
         let mut resolved = Vec::new();
@@ -161,6 +167,7 @@ impl<'a> Work<'a> {
                     let planned = settings.plan(model);
                     let pruned = if outline.is_some() { ", of the pruned model" } else { "" };
                     planned.with_context(|| format!("step `quantize`{pruned}"))?;
+                    self.args.device.check_plan(model, settings, context)?;
                 }
                 Planned::Eval(settings) => {
                     settings.check_with(&self.opened, context)?;
@@ -335,12 +342,15 @@ fn remove(folder: &Path) -> anyhow::Result<()> {
     std::fs::remove_dir_all(folder).with_context(|| format!("cannot remove `{}`", folder.display()))
 }
 
-fn read(args: &Args) -> anyhow::Result<(String, Recipe)> {
-    let file = args.recipe.display().to_string();
-    #[expect(clippy::disallowed_methods, reason = "a recipe is an argument of the command line")]
-    let text = std::fs::read_to_string(&args.recipe);
-    let text = text.with_context(|| format!("cannot read the recipe `{file}`"))?;
-    let mut recipe = Recipe::parse(&file, &text)?;
+fn read(args: &Args, context: &Context) -> anyhow::Result<(String, Recipe)> {
+    let (file, mut recipe) = match &args.recipe {
+        None => args.device.recipe(args.model.as_deref(), context)?,
+        Some(path) => {
+            let file = path.display().to_string();
+            let recipe = Recipe::parse(&file, &super::sign::read(path)?)?;
+            (file, recipe)
+        }
+    };
     for assignment in &args.set {
         recipe.set(assignment)?;
     }

@@ -1,5 +1,5 @@
 //! `milm-compress export`: a model in the form of another engine.
-use super::{Context, Outcome, model::FloatName};
+use super::{Context, Outcome, device::Device, model::FloatName};
 use crate::{
     checkpoint::OutputFile,
     model::ModelSpec,
@@ -25,6 +25,8 @@ pub(super) struct Args {
     model: String,
     #[command(flatten)]
     settings: Settings,
+    #[command(flatten)]
+    device: Device,
 }
 
 /// Settings of `export`. Every field is a flag and a recipe key of the same name.
@@ -56,6 +58,9 @@ enum Form {
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
+    if args.device != Device::default() {
+        args.device.check(&package::open(&args.model)?.model, context)?;
+    }
     write(&args.model, &args.settings, context)?;
     Ok(Outcome::Done)
 }

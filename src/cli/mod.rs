@@ -6,6 +6,7 @@ mod calibrate;
 mod calibration;
 mod compress;
 mod context;
+mod device;
 mod eval;
 mod export;
 mod inspect;
@@ -18,6 +19,7 @@ mod prune;
 mod quantize;
 mod report;
 mod run;
+mod sbom;
 mod sign;
 mod synth;
 mod verify;
@@ -65,6 +67,7 @@ enum Verb {
     Inspect(inspect::Args),
     Prune(prune::Args),
     Quantize(quantize::Args),
+    Sbom(sbom::Args),
     Sign(sign::Args),
     Verify(verify::Args),
     Eval(Box<eval::Args>),
@@ -94,6 +97,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Verb::Inspect(args) => inspect::run(&args, &context),
         Verb::Prune(args) => prune::run(&args, &context),
         Verb::Quantize(args) => quantize::run(&args, &context),
+        Verb::Sbom(args) => sbom::run(&args, &context),
         Verb::Sign(args) => sign::run(&args, &context),
         Verb::Verify(args) => verify::run(&args, &context),
         Verb::Eval(args) => eval::run(&args, &context),

@@ -1,5 +1,5 @@
 //! `milm-compress quantize`: a float checkpoint becomes a package.
-use super::{Context, Outcome, calibrate::fingerprint, calibration, output};
+use super::{Context, Outcome, calibrate::fingerprint, calibration, device::Device, output};
 use crate::{
     calibrate::{self, Request},
     model::{Model, ModelSpec},
@@ -29,6 +29,8 @@ pub(super) struct Args {
     model: String,
     #[command(flatten)]
     settings: Settings,
+    #[command(flatten)]
+    device: Device,
     /// Folder to write
     #[arg(long, short, value_name = "DIR", required_unless_present = "dry_run")]
     output: Option<PathBuf>,
@@ -60,6 +62,7 @@ pub(super) struct Settings {
 
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let opened = package::open(&args.model)?;
+    args.device.check_plan(&opened.model, &args.settings, context)?;
     if args.dry_run {
         args.settings.plan(&opened.model)?;
         if args.settings.quantize.has_budget() {

@@ -4,6 +4,7 @@ use super::{
     card::{CARD_FILE, card},
     compressed_tensors, engines,
     stream::Stream,
+    values::weight_hash,
     write::{copy_side_files, quantized_tensors, refuse_over_input},
 };
 use crate::{
@@ -92,10 +93,22 @@ impl Rewritten<'_> {
             tensors: written.tensors,
             sha256: String::new(),
         };
+        manifest.set_values(self.values()?);
         let card = output.write(CARD_FILE, card(&manifest, &engines).as_bytes())?;
         manifest.files.insert(CARD_FILE.to_owned(), card);
         output.write(MANIFEST_FILE, manifest.sealed().as_bytes())?;
         output.commit()?;
         Ok(manifest)
+    }
+
+    /// What the codes of each quantized weight stand for.
+    fn values(&self) -> Result<BTreeMap<String, String>, PackageError> {
+        let weights = &self.model.weights;
+        let hash = |name: &String| {
+            let hash = weight_hash(&weights.get(name)?, self.team);
+            weights.release(name);
+            Ok((name.clone(), hash))
+        };
+        weights.quantized.keys().map(hash).collect()
     }
 }

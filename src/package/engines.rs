@@ -26,7 +26,7 @@ pub fn engines(spec: &ModelSpec, config: &Value) -> Vec<EngineFit> {
     };
     vec![
         fit("transformers", transformers, "plain AutoModelForCausalLM"),
-        fit("vLLM", stock, "by its documentation; not tried here"),
+        fit("vLLM", stock, "by its sources, see `verify --engine vllm`; not tried here"),
         fit("llama.cpp", llama_cpp(spec, config), "as GGUF"),
         fit("milm-compress", None, ""),
     ]

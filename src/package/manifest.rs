@@ -87,6 +87,10 @@ pub struct QuantizedTensor {
     /// Grid, type of the scales, activations.
     #[serde(flatten)]
     pub scheme: TensorScheme,
+    /// SHA-256 over the SHA-256 of each row of the values that the codes stand for, little-endian
+    /// float32; absent in packages that were made before it was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values_sha256: Option<String>,
 }
 
 impl Source {
@@ -109,6 +113,15 @@ impl Source {
 }
 
 impl Manifest {
+    /// Records what the codes of weights stand for, by their names.
+    pub(super) fn set_values(&mut self, values: BTreeMap<String, String>) {
+        for (name, hash) in values {
+            if let Some(tensor) = self.quantized.get_mut(&name) {
+                tensor.values_sha256 = Some(hash);
+            }
+        }
+    }
+
     /// The manifest of a folder; `None` when it has none.
     pub fn read(folder: &Folder) -> Result<Option<Self>, PackageError> {
         let Some(text) = folder.text(MANIFEST_FILE)? else { return Ok(None) };

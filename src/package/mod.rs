@@ -5,6 +5,7 @@
 
 mod card;
 mod checkpoint;
+mod deep;
 pub mod compressed_tensors;
 pub mod gguf;
 mod engines;
@@ -12,14 +13,17 @@ mod error;
 mod inspect;
 mod manifest;
 mod open;
+mod sbom;
 mod sign;
 mod source;
 mod stream;
 mod tokenizer;
+mod values;
 mod verify;
 mod write;
 
 pub use checkpoint::Rewritten;
+pub use deep::verify_deep;
 pub use engines::{EngineFit, engines};
 pub use error::PackageError;
 pub use inspect::{
@@ -27,6 +31,7 @@ pub use inspect::{
 };
 pub use manifest::{MANIFEST_FILE, Manifest, QuantizedTensor, SCHEMA, Source, Tool};
 pub use open::{Kind, Opened, open};
+pub use sbom::sbom;
 pub use sign::{SIGNATURE_FILE, check_signature, new_keys, sign};
 pub use source::source_sha256;
 pub use tokenizer::StoredText;

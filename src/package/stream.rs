@@ -1,6 +1,9 @@
 //! Streams one tensor at a time: bands of rows are read, quantized on all threads, written in
 //! order, and let go. Bands and pieces depend on the shape alone, so the bytes do too.
-use super::PackageError;
+use super::{
+    PackageError,
+    values::{RowHash, row_hash, values_hash},
+};
 use crate::{
     checkpoint::{NonFinite, ShardWriter, TensorRecord, find_nonfinite, hex},
     linalg::Team,
@@ -32,7 +35,15 @@ struct Piece<'a> {
     scales: &'a mut [f32],
     zero_points: &'a mut [i8],
     codes: &'a mut Vec<u8>,
+    values: &'a mut [RowHash],
     nonfinite: &'a mut Option<NonFinite>,
+}
+
+/// Where the scales, zero points and hashes of a band's rows go.
+struct Grids<'a> {
+    scales: &'a mut [f32],
+    zeros: &'a mut [i8],
+    values: &'a mut [RowHash],
 }
 
 enum Task<'a> {
@@ -65,21 +76,22 @@ impl Stream<'_> {
         Ok(())
     }
 
-    /// Writes the parts of a weight on a grid; returns the hash of what was read.
+    /// Writes the parts of a weight on a grid; returns the hash of what was read, and that of the
+    /// values which the codes stand for.
     pub(super) fn quantize(
         &mut self,
         name: &str,
         raw: &RawTensor,
         scheme: TensorScheme,
         rtn: Rtn,
-    ) -> Result<String, PackageError> {
+    ) -> Result<(String, String), PackageError> {
         let shape = [raw.shape[0], raw.shape[1]];
         let [rows, columns] = shape;
         let groups = scheme.weights.groups(columns).unwrap_or(1);
         let mut scales = vec![0.0_f32; rows * groups];
         let mut zero_points = vec![0_i8; if scheme.weights.symmetric { 0 } else { rows * groups }];
         let target = Target { name, raw, columns, rtn };
-        let mut hash = Sha256::new();
+        let (mut hash, mut values) = (Sha256::new(), vec![RowHash::default(); rows]);
         let (row, _) = row_bytes(raw);
         let band = (BAND_BYTES / row.max(1)).max(1);
         let parts = scheme.parts(shape).unwrap_or_default();
@@ -89,7 +101,8 @@ impl Stream<'_> {
             let Some(bytes) = raw.bytes.slice(first * row..last * row) else { break };
             let here = first * groups..last * groups;
             let zeros = zero_points.get_mut(here.clone()).unwrap_or_default();
-            let pieces = self.band(target, first, &bytes, &mut hash, (&mut scales[here], zeros))?;
+            let grid = Grids { scales: &mut scales[here], zeros, values: &mut values[first..last] };
+            let pieces = self.band(target, first, &bytes, &mut hash, grid)?;
             for codes in pieces {
                 self.writer.write(&codes_name, codes)?;
             }
@@ -114,7 +127,7 @@ impl Stream<'_> {
             };
             self.writer.write(&part_name(name, part.suffix), bytes)?;
         }
-        Ok(hex(&hash.finalize()))
+        Ok((hex(&hash.finalize()), values_hash(&values)))
     }
 
     /// Quantizes the rows of a band; the bytes of their codes, in order.
@@ -124,8 +137,9 @@ impl Stream<'_> {
         first_row: usize,
         bytes: &[u8],
         hash: &mut Sha256,
-        (mut scales, mut zero_points): (&mut [f32], &mut [i8]),
+        grids: Grids<'_>,
     ) -> Result<Vec<Vec<u8>>, PackageError> {
+        let Grids { mut scales, zeros: mut zero_points, mut values } = grids;
         let (row, _) = row_bytes(target.raw);
         let piece_rows = (PIECE / target.columns.max(1)).max(1);
         let groups = scales.len() / (bytes.len() / row.max(1)).max(1);
@@ -143,12 +157,15 @@ impl Stream<'_> {
             let zeros = n.min(zero_points.len());
             let (zeros_here, rest) = std::mem::take(&mut zero_points).split_at_mut(zeros);
             zero_points = rest;
+            let (values_here, rest) = std::mem::take(&mut values).split_at_mut(bytes.len() / row);
+            values = rest;
             tasks.push(Task::Quantize(Piece {
                 bytes,
                 first_row: first_row + i * piece_rows,
                 scales: scales_here,
                 zero_points: zeros_here,
                 codes,
+                values: values_here,
                 nonfinite,
             }));
         }
@@ -187,9 +204,18 @@ impl Target<'_> {
             replace_nonfinite(&mut values, self.columns);
         }
         let mut codes = vec![0_i8; values.len()];
-        let rows = Rows { codes: &mut codes, scales: piece.scales, zero_points: piece.zero_points };
+        let Piece { scales, zero_points, .. } = piece;
+        let rows = Rows { codes: &mut codes, scales, zero_points };
         self.rtn.rows(&values, self.columns, rows);
         self.rtn.scheme.encode_codes(&codes, self.columns, piece.codes);
+        let groups = scales.len() / piece.values.len().max(1);
+        let rows = codes.chunks(self.columns.max(1)).zip(values.chunks_mut(self.columns.max(1)));
+        for (i, ((codes, values), hash)) in rows.zip(piece.values).enumerate() {
+            let here = i * groups..(i + 1) * groups;
+            let zero_points = zero_points.get(here.clone()).unwrap_or_default();
+            self.rtn.scheme.dequantize_row((codes, &scales[here], zero_points), values);
+            *hash = row_hash(values);
+        }
     }
 }
 

@@ -49,6 +49,13 @@ pub enum Problem {
         /// In the files only.
         extra: Vec<String>,
     },
+    /// A weight that does not stand for what it stood for, or cannot be computed with.
+    Weight {
+        /// Its name.
+        tensor: String,
+        /// What is wrong.
+        reason: String,
+    },
 }
 
 impl fmt::Display for Problem {
@@ -65,6 +72,7 @@ impl fmt::Display for Problem {
             Self::Tensors { missing, extra } => {
                 write!(f, "tensors: missing {missing:?}, not in the manifest {extra:?}")
             }
+            Self::Weight { tensor, reason } => write!(f, "tensor `{tensor}`: {reason}"),
         }
     }
 }
@@ -78,6 +86,10 @@ pub struct Verification {
     pub tensors: usize,
     /// Bytes of the files.
     pub bytes: u64,
+    /// Tensors that were decoded, with `--deep`.
+    pub decoded: usize,
+    /// Quantized weights among them whose values have no recorded hash.
+    pub unrecorded: usize,
     /// Everything that is wrong; empty for an intact package.
     pub problems: Vec<Problem>,
 }
@@ -153,7 +165,8 @@ fn verify_gguf(path: &Path, progress: &dyn Progress) -> Result<Verification, Pac
     let what: Vec<String> = all.map(|(_, tensor)| format!("tensor `{}`", tensor.name)).collect();
     progress.finish();
     let problems = if what.is_empty() { vec![] } else { vec![Problem::Changed { file, what }] };
-    Ok(Verification { files: 1, tensors: gguf.tensors.len(), bytes, problems })
+    let tensors = gguf.tensors.len();
+    Ok(Verification { files: 1, tensors, bytes, problems, ..Verification::default() })
 }
 
 fn damaged(reason: &str) -> Problem {

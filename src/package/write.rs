@@ -148,19 +148,25 @@ impl Job<'_> {
         self.progress.start("quantize", plan.source_bytes(), Unit::Bytes);
         let written = self.stream(&plan, &output);
         self.progress.finish();
-        let (written, source) = written?;
+        let (written, source, values) = written?;
         let schemes = plan.schemes();
         let mut model = self.opened.model.clone();
         model.spec.kv_cache = self.settings.kv_cache;
         let description = compressed_tensors::describe(&model, &schemes, self.settings.method());
-        let manifest = self.describe(&plan, description, &output, (written, source))?;
+        let mut manifest = self.describe(&plan, description, &output, (written, source))?;
+        manifest.set_values(values);
         output.write(MANIFEST_FILE, manifest.sealed().as_bytes())?;
         output.commit()?;
         Ok(Summary::new(&manifest, &plan))
     }
 
-    /// Writes every tensor; what was written and the hash of what was read.
-    fn stream(&self, plan: &Plan, output: &OutputDir) -> Result<(Written, String), PackageError> {
+    /// Writes every tensor; what was written, the hash of what was read, and those of the values
+    /// that the codes of each weight stand for.
+    fn stream(
+        &self,
+        plan: &Plan,
+        output: &OutputDir,
+    ) -> Result<(Written, String, BTreeMap<String, String>), PackageError> {
         let raw = &self.opened.model.weights.raw;
         let parts = plan.tensors.iter().flat_map(|(name, it)| parts(name, &raw[name], it.scheme));
         let mut writer = ShardWriter::create(output, parts.collect(), self.settings.shard_size.0);
@@ -170,13 +176,15 @@ impl Job<'_> {
             progress: self.progress,
             allow_nonfinite: self.settings.allow_nonfinite,
         };
-        let mut hashes: BTreeMap<&str, String> = BTreeMap::new();
+        let (mut hashes, mut values) = (BTreeMap::<&str, String>::new(), BTreeMap::new());
         for (name, planned) in &plan.tensors {
             match planned.scheme {
                 None => stream.copy(name, &raw[name])?,
                 Some(scheme) => {
-                    let hash = stream.quantize(name, &raw[name], scheme, self.rtn(scheme))?;
-                    hashes.insert(name, hash);
+                    let (read, made) =
+                        stream.quantize(name, &raw[name], scheme, self.rtn(scheme))?;
+                    hashes.insert(name, read);
+                    values.insert(name.clone(), made);
                 }
             }
         }
@@ -185,7 +193,7 @@ impl Job<'_> {
             hashes.entry(name).or_insert_with(|| copied_hash(written.tensors.get(name)));
         }
         let source = source_hash(raw.iter().map(|(name, it)| (name, it, &*hashes[&**name])));
-        Ok((written, source))
+        Ok((written, source, values))
     }
 
     /// Writes the files beside the weights and describes everything.
@@ -228,7 +236,7 @@ pub(super) fn quantized_tensors(
     schemes
         .iter()
         .map(|(name, (scheme, shape))| {
-            (name.clone(), QuantizedTensor { shape: *shape, scheme: *scheme })
+            (name.clone(), QuantizedTensor { shape: *shape, scheme: *scheme, values_sha256: None })
         })
         .collect()
 }

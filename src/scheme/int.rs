@@ -86,6 +86,19 @@ impl IntScheme {
     pub fn dequantize(self, code: i8, q: Qparams) -> f32 {
         (f32::from(code) - f32::from(q.zero_point)) * q.scale
     }
+
+    /// Values of the codes of one row with their scales and zero points (none if symmetric).
+    pub fn dequantize_row(self, row: (&[i8], &[f32], &[i8]), out: &mut [f32]) {
+        let (codes, scales, zero_points) = row;
+        let size = self.group_size(codes.len()).max(1);
+        for (group, (codes, out)) in codes.chunks(size).zip(out.chunks_mut(size)).enumerate() {
+            let zero_point = zero_points.get(group).copied().unwrap_or(0);
+            let q = Qparams { scale: scales[group], zero_point };
+            for (out, code) in out.iter_mut().zip(codes) {
+                *out = self.dequantize(*code, q);
+            }
+        }
+    }
 }
 
 impl fmt::Display for IntScheme {
@@ -111,15 +124,11 @@ impl QTensor {
 
     /// Writes the values of one row, `[in]`.
     pub fn dequantize_row(&self, row: usize, out: &mut [f32]) {
-        let columns = self.shape[1];
-        let size = self.scheme.group_size(columns).max(1);
+        let (columns, groups) = (self.shape[1], self.scales.len() / self.shape[0].max(1));
+        let here = row * groups..(row + 1) * groups;
         let codes = &self.codes[row * columns..(row + 1) * columns];
-        for (group, (codes, out)) in codes.chunks(size).zip(out.chunks_mut(size)).enumerate() {
-            let q = self.qparams(row, group);
-            for (out, code) in out.iter_mut().zip(codes) {
-                *out = self.scheme.dequantize(*code, q);
-            }
-        }
+        let zero_points = self.zero_points.get(here.clone()).unwrap_or_default();
+        self.scheme.dequantize_row((codes, &self.scales[here], zero_points), out);
     }
 
     /// Some rows in some order.

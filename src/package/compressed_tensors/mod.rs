@@ -5,9 +5,11 @@
 
 mod config;
 mod read;
+mod vllm;
 
 pub(super) use config::{Description, describe};
 pub(super) use read::read_schemes;
+pub use vllm::{Refusal, vllm};
 
 /// `quant_method` of the packages that are read and written.
 pub const METHOD: &str = "compressed-tensors";
