@@ -11,6 +11,7 @@ mod engines;
 mod error;
 mod inspect;
 mod manifest;
+pub mod onnx;
 mod open;
 mod sign;
 mod source;
