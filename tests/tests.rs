@@ -19,6 +19,7 @@ mod eval;
 mod generate;
 mod gguf;
 mod golden;
+mod onnx;
 mod outliers;
 mod package;
 mod kv_cache;

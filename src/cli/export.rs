@@ -1,10 +1,11 @@
 //! `milm-compress export`: a model in the form of another engine.
 use super::{Context, Outcome, device::Device, model::FloatName};
 use crate::{
-    checkpoint::OutputFile,
+    checkpoint::{OutputDir, OutputFile},
     model::ModelSpec,
-    package::{self, gguf},
+    package::{self, gguf, onnx},
     scheme::TensorScheme,
+    tensor::FloatType,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
@@ -15,11 +16,17 @@ use std::{collections::BTreeMap, path::PathBuf};
 /// one file. Quantized weights keep their codes: int4 in groups of 32·k becomes Q4_0, with zero
 /// points Q4_1, int8 Q8_0; scales become float16, and what that changed is told. Llama, Mistral, Qwen2 and Qwen3; blocks that differ in sizes go out under
 /// the architecture `deci`. What llama.cpp cannot compute is refused before anything is written.
+///
+/// ONNX, for ONNX Runtime and converters of devices: a folder with the decoder as a graph of plain
+/// operators, its weights beside it, keys and values as inputs and outputs. Quantized weights keep
+/// their codes (`--graph qdq`), or become floats with encodings for AIMET and QNN (`--graph float`).
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  \
     milm-compress export builtin:milm-mini --to gguf -o milm-mini.gguf\n  \
     milm-compress export ./smollm2 --to gguf -o smollm2-f16.gguf --dtype f16\n  \
-    milm-compress export ./package --to gguf -o smollm2-q4_0.gguf")]
+    milm-compress export ./package --to gguf -o smollm2-q4_0.gguf\n  \
+    milm-compress export ./package --to onnx -o smollm2-onnx\n  \
+    milm-compress export ./package --to onnx --graph float -o smollm2-qnn")]
 pub(super) struct Args {
     /// Checkpoint, package, or builtin:milm-mini
     model: String,
@@ -36,10 +43,10 @@ pub(super) struct Settings {
     /// The form
     #[arg(long, value_enum)]
     to: Form,
-    /// File to write
-    #[arg(short, long, value_name = "FILE.gguf")]
+    /// File to write; of ONNX a folder
+    #[arg(short, long, value_name = "FILE.gguf|DIR")]
     output: PathBuf,
-    /// Float format of matrices that are not quantized [default: the model's own]
+    /// Float format of matrices that are not quantized [default: the model's own; f32 in ONNX]
     #[arg(long, value_enum)]
     #[serde(skip_serializing_if = "Option::is_none")]
     dtype: Option<FloatName>,
@@ -47,6 +54,26 @@ pub(super) struct Settings {
     #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pre: Option<String>,
+    /// The form of an ONNX graph [default: qdq of quantized models, else float]
+    #[arg(long, value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    graph: Option<GraphName>,
+    /// Version of the encodings beside a float graph of a quantized model [default: 1.0.0]
+    #[arg(long, value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encodings: Option<EncodingsName>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+enum EncodingsName {
+    /// Lists of scales and offsets
+    #[value(name = "1.0.0")]
+    #[serde(rename = "1.0.0")]
+    V1,
+    /// As QuantizeLinear says them
+    #[value(name = "2.0.0")]
+    #[serde(rename = "2.0.0")]
+    V2,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -55,6 +82,18 @@ enum Form {
     /// One file for llama.cpp
     #[default]
     Gguf,
+    /// A folder for ONNX Runtime and converters of devices
+    Onnx,
+}
+
+/// How an ONNX graph says what is quantized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum GraphName {
+    /// Codes with DequantizeLinear, activations through QuantizeLinear
+    Qdq,
+    /// Float weights; what they are rounded to in encodings beside the graph
+    Float,
 }
 
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
@@ -66,6 +105,29 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
 }
 
 impl Settings {
+    /// Refuses settings of another form: they would do nothing.
+    fn coherent(&self) -> anyhow::Result<()> {
+        let (form, other) = match self.to {
+            Form::Gguf => {
+                ("gguf", [("graph", self.graph.is_some()), ("encodings", self.encodings.is_some())])
+            }
+            Form::Onnx => (
+                "onnx",
+                [
+                    ("pre", self.pre.is_some()),
+                    ("encodings", self.encodings.is_some() && self.graph == Some(GraphName::Qdq)),
+                ],
+            ),
+        };
+        match other.iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some((flag, _)) => anyhow::bail!(
+                "`{flag}` means nothing in this form of `{form}`\nhint: leave it out; encodings stand \
+                 beside float graphs (--graph float)"
+            ),
+        }
+    }
+
     /// Refuses what the form cannot say of a model that may end with one of these architectures and
     /// with these schemes, and an output that is there.
     pub(super) fn check(
@@ -74,7 +136,7 @@ impl Settings {
         schemes: &BTreeMap<String, (TensorScheme, [usize; 2])>,
         context: &Context,
     ) -> anyhow::Result<()> {
-        let Form::Gguf = self.to;
+        self.coherent()?;
         anyhow::ensure!(
             !self.output.as_os_str().is_empty(),
             "`output` is missing\nhint: name the file to write"
@@ -85,15 +147,71 @@ impl Settings {
             self.output.display()
         );
         for spec in specs {
-            gguf::accepts(spec)?;
+            match self.to {
+                Form::Gguf => gguf::accepts(spec).map(drop)?,
+                Form::Onnx => onnx::accepts(spec)?,
+            }
         }
-        Ok(gguf::accepts_schemes(schemes)?)
+        match self.to {
+            Form::Gguf => Ok(gguf::accepts_schemes(schemes)?),
+            Form::Onnx => Ok(()),
+        }
     }
 }
 
 /// Writes a model in the form of another engine.
 pub(super) fn write(model: &str, args: &Settings, context: &Context) -> anyhow::Result<()> {
-    let Form::Gguf = args.to;
+    args.coherent()?;
+    match args.to {
+        Form::Gguf => write_gguf(model, args, context),
+        Form::Onnx => write_onnx(model, args, context),
+    }
+}
+
+fn write_onnx(model: &str, args: &Settings, context: &Context) -> anyhow::Result<()> {
+    let opened = package::open(model)?;
+    let chain = opened.manifest.as_ref().map(|it| (it.sha256.as_str(), it.source.sha256.as_str()));
+    let float = args.dtype.map_or(FloatType::F32, FloatName::float);
+    let quantized = !opened.model.weights.quantized.is_empty();
+    let form = match args.graph {
+        Some(GraphName::Float) => onnx::GraphForm::Float,
+        None if !quantized => onnx::GraphForm::Float,
+        _ => onnx::GraphForm::Qdq,
+    };
+    let options = onnx::ExportOptions { form, float, chain };
+    let export = onnx::Export::plan(&opened.model, options)?;
+    let output = OutputDir::create(&args.output, context.force)?;
+    export.write(&output, &opened.folder, context.progress())?;
+    if form == onnx::GraphForm::Float && quantized {
+        let version = match args.encodings {
+            Some(EncodingsName::V2) => onnx::EncodingsVersion::V2,
+            _ => onnx::EncodingsVersion::V1,
+        };
+        let covered = export.write_encodings_file(&output, version)?;
+        context.note(format_args!(
+            "{}: {} weights and {} activations; {} listed in {} have none",
+            onnx::ENCODINGS_FILE,
+            covered.weights,
+            covered.activations,
+            covered.open_weights.len() + covered.open_activations.len(),
+            onnx::UNCOVERED_FILE
+        ));
+    }
+    output.commit()?;
+    for note in export.notes() {
+        context.note(note);
+    }
+    context.note(format_args!(
+        "{}: {} nodes, {} tensors, {:.1} MB",
+        args.output.display(),
+        export.nodes(),
+        export.tensors(),
+        export.bytes() as f64 / 1e6
+    ));
+    Ok(())
+}
+
+fn write_gguf(model: &str, args: &Settings, context: &Context) -> anyhow::Result<()> {
     let opened = package::open(model)?;
     gguf::accepts(&opened.model.spec)?;
     gguf::accepts_schemes(&opened.model.weights.quantized)?;

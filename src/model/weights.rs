@@ -105,7 +105,7 @@ impl WeightStore {
     /// A weight by name. A quantized one is decoded: one byte a code.
     pub fn get(&self, name: &str) -> Result<Weight, WeightError> {
         if let Some((scheme, shape)) = self.quantized.get(name) {
-            let activations = self.input(name, *scheme)?;
+            let activations = self.input(name)?;
             let rounded = scheme
                 .decode(*shape, |kind| self.part(name, *scheme, *shape, kind))
                 .map_err(|source| WeightError::Decode { name: name.to_owned(), source })?;
@@ -122,12 +122,12 @@ impl WeightStore {
         }
     }
 
-    /// How the product of a quantized weight sees its input.
-    fn input(&self, name: &str, scheme: TensorScheme) -> Result<Input, WeightError> {
-        match scheme.activations {
-            Activations::Float => return Ok(Input::Float),
-            Activations::Int8PerToken => return Ok(Input::Int8PerToken),
-            Activations::Int8Static => {}
+    /// How the product of a weight sees its input.
+    pub fn input(&self, name: &str) -> Result<Input, WeightError> {
+        match self.quantized.get(name).map(|(scheme, _)| scheme.activations) {
+            None | Some(Activations::Float) => return Ok(Input::Float),
+            Some(Activations::Int8PerToken) => return Ok(Input::Int8PerToken),
+            Some(Activations::Int8Static) => {}
         }
         let part = part_name(name, INPUT_SCALE);
         let missing = || WeightError::Missing { name: part.clone() };

@@ -18,6 +18,9 @@ pub enum PackageError {
     /// A GGUF file cannot be read.
     #[error(transparent)]
     Gguf(#[from] super::gguf::GgufError),
+    /// An ONNX folder cannot be read.
+    #[error(transparent)]
+    Onnx(#[from] super::onnx::OnnxError),
     /// The folder has no tokenizer.
     #[error(
         "`{folder}` has no tokenizer.json\nhint: copy it from the original checkpoint, or give token ids instead of text"

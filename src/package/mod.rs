@@ -12,6 +12,7 @@ mod engines;
 mod error;
 mod inspect;
 mod manifest;
+pub mod onnx;
 mod open;
 mod sbom;
 mod sign;

@@ -1,5 +1,5 @@
 //! Opens a model by its name: a checkpoint, a package, a carried one.
-use super::{Manifest, PackageError, compressed_tensors, gguf};
+use super::{Manifest, PackageError, compressed_tensors, gguf, onnx};
 use crate::{
     checkpoint::Folder,
     model::{Model, WeightStore, part_name},
@@ -41,7 +41,14 @@ pub fn open(name: &str) -> Result<Opened, PackageError> {
     if path.extension().is_some_and(|it| it == "gguf") && path.is_file() {
         return open_gguf(path);
     }
-    let folder = Folder::open(name)?;
+    let graph = path.file_name().is_some_and(|it| it == onnx::GRAPH_FILE) && path.is_file();
+    let folder = match path.parent() {
+        Some(parent) if graph => Folder::open(&parent.join(".").to_string_lossy())?,
+        _ => Folder::open(name)?,
+    };
+    if onnx::is_onnx(&folder)? {
+        return open_onnx(folder);
+    }
     let config = folder.config()?;
     let mut tensors = folder.tensors()?;
     let manifest = Manifest::read(&folder)?;
@@ -65,6 +72,21 @@ pub fn open(name: &str) -> Result<Opened, PackageError> {
     let failed = |source| PackageError::Model { name: name.to_owned(), source: Box::new(source) };
     let model = Model::new(config, weights).map_err(failed)?;
     Ok(Opened { model, folder, kind, manifest, files: tensors.files, unlisted: tensors.unlisted })
+}
+
+/// Opens an ONNX folder that this program wrote; all of it is in memory.
+fn open_onnx(folder: Folder) -> Result<Opened, PackageError> {
+    let (config, weights) = onnx::model(&folder)?;
+    let file = |tensor: &String| (tensor.clone(), onnx::GRAPH_FILE.to_owned());
+    let files = weights.raw.keys().map(file).collect();
+    let kind = if weights.quantized.is_empty() { Kind::Checkpoint } else { Kind::Package };
+    if let Some((point, _)) = weights.activations.iter().find(|(_, grid)| !grid.is_sound()) {
+        return Err(PackageError::Unsupported { key: "activations", found: point.clone() });
+    }
+    let name = folder.name().to_owned();
+    let failed = |source| PackageError::Model { name, source: Box::new(source) };
+    let model = Model::new(config, weights).map_err(failed)?;
+    Ok(Opened { model, folder, kind, manifest: None, files, unlisted: Vec::new() })
 }
 
 /// Opens a GGUF file with its codes; all of it is in memory.

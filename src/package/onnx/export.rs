@@ -1,0 +1,302 @@
+//! A model as an ONNX folder.
+use super::{
+    OnnxError,
+    decoder::{self, Ends},
+    encodings::unique,
+    graph::{Builder, GraphForm},
+    proto::{
+        DataType, EXTERNAL, GraphProto, ModelProto, NodeProto, OperatorSet, Pair, TensorProto,
+    },
+    read::is_turned,
+    stored::Stored,
+};
+use crate::{
+    checkpoint::{CheckpointError, Folder, OutputDir, hex},
+    model::{Input, Model, ModelSpec, RopeScaling},
+    progress::{Progress, Unit},
+    scheme::{ActivationGrid, KvPrecision, TensorScheme},
+    tensor::FloatType,
+};
+use prost::Message;
+use sha2::{Digest, Sha256};
+use std::{
+    collections::BTreeMap,
+    io::{BufWriter, Write},
+};
+
+/// The graph.
+pub const GRAPH_FILE: &str = "model.onnx";
+/// The weights.
+pub(super) const DATA_FILE: &str = "model.onnx.data";
+/// Tensors of fewer bytes stay in the graph.
+const SMALL: usize = 1024;
+/// Offsets that systems can map: pages, and larger ones for large tensors.
+const PAGE: u64 = 4096;
+const LARGE_PAGE: u64 = 65536;
+const LARGE: usize = 1 << 20;
+
+/// Keys of what a reader of our own needs.
+pub(super) const FORM_KEY: &str = "milm.form";
+pub(super) const CONFIG_KEY: &str = "milm.config";
+pub(super) const SCHEMES_KEY: &str = "milm.schemes";
+pub(super) const GRIDS_KEY: &str = "milm.activations";
+pub(super) const INPUT_SCALES_KEY: &str = "milm.input_scales";
+const DATA_KEY: &str = "milm.data_sha256";
+const PACKAGE_KEY: &str = "milm.package_sha256";
+const SOURCE_KEY: &str = "milm.source_sha256";
+/// What `FORM_KEY` says.
+pub(super) const FORM: &str = "1";
+
+/// What is to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct ExportOptions<'a> {
+    /// How quantized weights and activations are said.
+    pub form: GraphForm,
+    /// Type of the matrices that are not quantized; everything is computed in float32.
+    pub float: FloatType,
+    /// SHA-256 of the manifest of the package, and of its source's tensors.
+    pub chain: Option<(&'a str, &'a str)>,
+}
+
+/// What an export needs to know before it writes.
+pub struct Export<'a> {
+    model: &'a Model,
+    options: ExportOptions<'a>,
+    nodes: Vec<NodeProto>,
+    stored: Vec<Stored<'a>>,
+    grids: BTreeMap<String, ActivationGrid>,
+    ends: Ends,
+}
+
+/// Whether there is a graph of this architecture; asked before there are weights.
+pub fn accepts(spec: &ModelSpec) -> Result<(), OnnxError> {
+    if spec.blocks.is_empty() { Err(OnnxError::NoBlocks) } else { Ok(()) }
+}
+
+impl<'a> Export<'a> {
+    /// Builds the graph. Nothing is written.
+    pub fn plan(model: &'a Model, options: ExportOptions<'a>) -> Result<Self, OnnxError> {
+        accepts(&model.spec)?;
+        let mut builder = Builder::new(model, options.form, options.float);
+        let ends = decoder::build(&mut builder)?;
+        let Builder { nodes, stored, grids, .. } = builder;
+        Ok(Self { model, options, nodes, stored, grids, ends })
+    }
+
+    /// Number of nodes.
+    pub fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Number of stored tensors.
+    pub fn tensors(&self) -> usize {
+        self.stored.len()
+    }
+
+    /// Bytes of all stored tensors.
+    pub fn bytes(&self) -> u64 {
+        self.stored.iter().map(|it| it.bytes() as u64).sum()
+    }
+
+    /// What the graph does otherwise than the model's own runtime.
+    pub fn notes(&self) -> Vec<String> {
+        let spec = &self.model.spec;
+        let mut notes = Vec::new();
+        let positions = spec.max_positions.max(1);
+        match &spec.rope.scaling {
+            RopeScaling::Dynamic { .. } => notes.push(format!(
+                "rotary frequencies grow beyond {positions} positions; the graph ends there"
+            )),
+            RopeScaling::LongRope { original, short, long, .. }
+                if short != long && *original < positions =>
+            {
+                notes.push(format!(
+                    "rotary frequencies change beyond {original} positions: keys in the cache keep \
+                     the old ones unless the text is computed anew"
+                ));
+            }
+            _ => {}
+        }
+        if spec.kv_cache != KvPrecision::Float {
+            notes.push("keys and values are inputs and outputs in float32: how they are held is the engine's choice".into());
+        }
+        if spec.blocks.iter().any(|it| matches!(it.mlp, crate::model::Mlp::Experts { .. })) {
+            notes.push(
+                "every expert is computed for every token: plain operators cannot skip".into(),
+            );
+        }
+        let extras = self.model.extras().into_iter();
+        notes.extend(extras.map(|name| format!("tensor `{name}`: unknown, left out")));
+        notes
+    }
+
+    /// Writes graph, weights and the files beside them, a tensor at a time.
+    pub fn write(
+        &self,
+        output: &OutputDir,
+        folder: &Folder,
+        progress: &dyn Progress,
+    ) -> Result<(), OnnxError> {
+        let (tensors, data) = self.write_data(output, progress)?;
+        let graph = GraphProto {
+            node: self.nodes.clone(),
+            name: Some("decoder".into()),
+            initializer: tensors,
+            input: self.ends.inputs.clone(),
+            output: self.ends.outputs.clone(),
+        };
+        let version = self.options.form.opset();
+        let file = ModelProto {
+            ir_version: Some(self.options.form.ir_version()),
+            producer_name: Some("milm-compress".into()),
+            producer_version: Some(env!("CARGO_PKG_VERSION").into()),
+            graph: Some(graph),
+            opset_import: vec![OperatorSet { domain: Some(String::new()), version: Some(version) }],
+            metadata_props: self.metadata(&data),
+        };
+        output.write(GRAPH_FILE, &file.encode_to_vec())?;
+        let config = serde_json::to_vec_pretty(&self.config()).unwrap_or_default();
+        output.write("config.json", &config)?;
+        for name in folder.side_files()? {
+            if let Some(bytes) = folder.read(&name)? {
+                output.write(&name, &bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `config.json` without what says how a package's own files hold the weights.
+    fn config(&self) -> serde_json::Value {
+        let mut config = self.model.config.clone();
+        if let Some(config) = config.as_object_mut() {
+            config.remove("quantization_config");
+        }
+        config
+    }
+
+    fn metadata(&self, data: &str) -> Vec<Pair> {
+        let pair = |key: &str, value: String| Pair { key: Some(key.into()), value: Some(value) };
+        let mut pairs = vec![
+            pair(FORM_KEY, FORM.into()),
+            pair(CONFIG_KEY, self.config().to_string()),
+            pair(DATA_KEY, data.into()),
+        ];
+        if self.options.form == GraphForm::Qdq {
+            let weights = &self.model.weights;
+            let quantized: BTreeMap<&str, (TensorScheme, [usize; 2])> =
+                weights.quantized.iter().map(|(name, it)| (name.as_str(), *it)).collect();
+            let text = |it| serde_json::to_string(it).unwrap_or_default();
+            pairs.push(pair(SCHEMES_KEY, text(&quantized)));
+            let grids = serde_json::to_string(&weights.activations).unwrap_or_default();
+            pairs.push(pair(GRIDS_KEY, grids));
+            let scale = |name: &str| match weights.input(name) {
+                Ok(Input::Int8Static(scale)) => Some(scale),
+                _ => None,
+            };
+            let names = weights.quantized.keys();
+            let scales: BTreeMap<_, _> =
+                names.filter_map(|name| Some((name.as_str(), scale(name)?))).collect();
+            let scales = serde_json::to_string(&scales).unwrap_or_default();
+            pairs.push(pair(INPUT_SCALES_KEY, scales));
+        }
+        if let Some((package, source)) = self.options.chain {
+            pairs.push(pair(PACKAGE_KEY, package.into()));
+            pairs.push(pair(SOURCE_KEY, source.into()));
+        }
+        pairs
+    }
+
+    /// Writes the weights; gives the entries of all tensors and the hash of the file.
+    fn write_data(
+        &self,
+        output: &OutputDir,
+        progress: &dyn Progress,
+    ) -> Result<(Vec<TensorProto>, String), OnnxError> {
+        let shown = output.shown(DATA_FILE);
+        let failed = |source| CheckpointError::Write { path: shown.clone(), source };
+        let mut file = BufWriter::with_capacity(1 << 20, output.file(DATA_FILE)?);
+        let (mut hash, mut length, mut entries) = (Sha256::new(), 0_u64, Vec::new());
+        progress.start("export", self.bytes(), Unit::Bytes);
+        for stored in &self.stored {
+            let mut entry = TensorProto {
+                dims: stored.shape.iter().map(|dim| *dim as i64).collect(),
+                data_type: Some(stored.kind.id()),
+                name: Some(stored.name.clone()),
+                ..TensorProto::default()
+            };
+            if stored.bytes() < SMALL {
+                let mut bytes = Vec::new();
+                stored.write(self.model, &mut |piece| {
+                    bytes.extend_from_slice(piece);
+                    Ok(())
+                })?;
+                entry.raw_data = Some(bytes);
+            } else {
+                let page = if stored.bytes() < LARGE { PAGE } else { LARGE_PAGE };
+                let offset = length.next_multiple_of(page);
+                let gap = offset - length;
+                let mut put = |bytes: &[u8]| {
+                    hash.update(bytes);
+                    length += bytes.len() as u64;
+                    file.write_all(bytes).map_err(failed)
+                };
+                put(&vec![0; gap as usize])?;
+                stored.write(self.model, &mut |piece| {
+                    progress.advance(piece.len() as u64);
+                    Ok(put(piece)?)
+                })?;
+                if length != offset + stored.bytes() as u64 {
+                    return Err(OnnxError::Form { what: format!("tensor `{}`", stored.name) });
+                }
+                entry.external_data = place(offset, stored.bytes());
+                entry.data_location = Some(EXTERNAL);
+            }
+            entries.push(entry);
+        }
+        let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
+        file.sync_all().map_err(failed)?;
+        progress.finish();
+        Ok((entries, hex(&hash.finalize())))
+    }
+
+    /// The model that is written.
+    pub(super) fn model(&self) -> &'a Model {
+        self.model
+    }
+
+    /// The nodes in the order of computing.
+    pub(super) fn node_list(&self) -> &[NodeProto] {
+        &self.nodes
+    }
+
+    /// Inputs that are no weights.
+    pub(super) fn input_names(&self) -> impl Iterator<Item = &str> {
+        self.ends.inputs.iter().filter_map(|it| it.name.as_deref())
+    }
+
+    /// Names of stored tensors that hold floats, in the order of the file.
+    pub(super) fn stored_names(&self) -> Vec<&str> {
+        let floats = self.stored.iter().filter(|it| !matches!(it.kind, DataType::Int64));
+        unique(floats.map(|it| it.name.as_str()))
+    }
+
+    /// Whether a weight is stored as `[in, out]`.
+    pub(super) fn is_turned(&self, name: &str) -> bool {
+        self.model.spec.tensors.iter().find(|it| it.name == name).is_some_and(is_turned)
+    }
+
+    /// Static grids by value of the graph.
+    pub(super) fn grids(&self) -> &BTreeMap<String, ActivationGrid> {
+        &self.grids
+    }
+}
+
+/// Where the bytes of a tensor are.
+fn place(offset: u64, length: usize) -> Vec<Pair> {
+    let pair = |key: &str, value: String| Pair { key: Some(key.into()), value: Some(value) };
+    vec![
+        pair("location", DATA_FILE.into()),
+        pair("offset", offset.to_string()),
+        pair("length", length.to_string()),
+    ]
+}

@@ -1,0 +1,20 @@
+//! ONNX folders: [`Export`] writes a decoder as a graph with its weights in a file beside it;
+//! [`super::open`] reads such folders back.
+//!
+//! Add an operation of the forward pass: `decoder.rs`; a stored tensor: `stored.rs`.
+mod decoder;
+mod encodings;
+mod error;
+mod export;
+mod graph;
+mod positions;
+mod proto;
+mod read;
+mod stored;
+mod weights;
+
+pub use encodings::{Coverage, ENCODINGS_FILE, EncodingsVersion, UNCOVERED_FILE};
+pub use error::OnnxError;
+pub use export::{Export, ExportOptions, GRAPH_FILE, accepts};
+pub use graph::GraphForm;
+pub(super) use read::{is_onnx, model};

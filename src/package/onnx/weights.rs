@@ -1,0 +1,252 @@
+//! Products with weights, norms, and how inputs are rounded.
+use super::{
+    graph::{Builder, GraphForm},
+    proto::{AttributeProto, DataType},
+    stored::{Piece, Source},
+};
+use crate::{
+    model::{Expert, Input, Part, Role, TensorSpec, Weight, WeightError},
+    scheme::{ActivationGrid, Granularity, IntScheme, SplitTensor},
+    tensor::FloatType,
+};
+
+/// Which weight: block and expert.
+pub(super) type Place = (Option<usize>, Option<Expert>);
+
+/// One grid of a weight.
+#[derive(Clone, Copy)]
+struct Grid<'n> {
+    /// Put before `codes`, `scale` and `zero_point`.
+    prefix: &'n str,
+    scheme: IntScheme,
+    /// `[out, in]`.
+    shape: [usize; 2],
+    piece: Piece,
+}
+
+impl<'a> Builder<'a> {
+    pub(super) fn find(&self, place: Place, role: Role, part: Part) -> Option<&'a TensorSpec> {
+        self.model.spec.find(place.0, role, place.1, part)
+    }
+
+    /// `x·Wᵀ + b`.
+    pub(super) fn linear(
+        &mut self,
+        x: &str,
+        (place, role): (Place, Role),
+        label: &str,
+    ) -> Result<String, WeightError> {
+        let missing = || WeightError::Missing { name: format!("{role:?}").to_lowercase() };
+        let weight = self.find(place, role, Part::Weight).ok_or_else(missing)?;
+        let y = self.product(x, weight, label)?;
+        let Some(bias) = self.find(place, role, Part::Bias) else { return Ok(y) };
+        let bias = self.vector(bias);
+        Ok(self.node("Add", &[&y, &bias], &format!("{label}.biased")))
+    }
+
+    /// `x·Wᵀ`. Matrices are stored as `[in, out]`, except the embedding.
+    fn product(
+        &mut self,
+        x: &str,
+        weight: &'a TensorSpec,
+        label: &str,
+    ) -> Result<String, WeightError> {
+        let product = format!("{label}.product");
+        if weight.role == Role::Embed {
+            let rows = self.matrix(weight, false);
+            let turned = self.transpose(&rows, &[1, 0], &format!("{label}.weight"));
+            return Ok(self.node("MatMul", &[x, &turned], &product));
+        }
+        let weights = &self.model.weights;
+        let activations = weights.input(&weight.name)?;
+        if self.form == GraphForm::Float {
+            if let Input::Int8Static(scale) = activations {
+                self.input_grid(x, scale);
+            }
+            let matrix = self.matrix(weight, true);
+            return Ok(self.node("MatMul", &[x, &matrix], &product));
+        }
+        let split = weights.quantized.get(&weight.name).is_some_and(|(it, _)| it.outliers > 0);
+        if split && let Weight::Split { tensor, .. } = weights.get(&weight.name)? {
+            return Ok(self.split_product(x, weight, (&tensor, activations), label));
+        }
+        let x = self.rounded(x, activations);
+        let matrix = self.matrix(weight, true);
+        Ok(self.node("MatMul", &[&x, &matrix], &product))
+    }
+
+    /// Notes the static grid of a product's input; the widest of those that see the same.
+    fn input_grid(&mut self, x: &str, scale: f32) {
+        let grid = ActivationGrid { bits: 8, scale, zero_point: 128 };
+        let known = self.grids.entry(x.to_owned()).or_insert(grid);
+        known.scale = known.scale.max(scale);
+    }
+
+    /// The sum of the products of both grids with their columns of `x`.
+    fn split_product(
+        &mut self,
+        x: &str,
+        weight: &'a TensorSpec,
+        (tensor, activations): (&SplitTensor, Input),
+        label: &str,
+    ) -> String {
+        let order = tensor.columns.order();
+        let (base, outliers) = order.split_at(tensor.columns.base());
+        let mut sum = Vec::new();
+        for (piece, places, part) in
+            [(Piece::Base, base, &tensor.base), (Piece::Outliers, outliers, &tensor.outliers)]
+        {
+            let end = if piece == Piece::Base { "base" } else { "outliers" };
+            let prefix = format!("{}.{end}", weight.name);
+            let bytes = places.iter().flat_map(|at| (*at as i64).to_le_bytes()).collect();
+            let columns = self.store(
+                format!("{prefix}.columns"),
+                DataType::Int64,
+                vec![places.len()],
+                Source::Bytes(bytes),
+            );
+            let seen = self.gather((x, -1), &columns, &format!("{label}.{end}.input"));
+            let seen = self.rounded(&seen, activations);
+            let grid = Grid { prefix: &prefix, scheme: part.scheme, shape: part.shape, piece };
+            let matrix = self.dequantized(weight, grid, true);
+            sum.push(self.node("MatMul", &[&seen, &matrix], &format!("{label}.{end}")));
+        }
+        self.node("Add", &[&sum[0], &sum[1]], &format!("{label}.product"))
+    }
+
+    /// A matrix in float32: stored so, converted, or made of its codes.
+    pub(super) fn matrix(&mut self, weight: &'a TensorSpec, turned: bool) -> String {
+        let mut shape = self.model.spec.shape(weight);
+        let quantized = self.model.weights.quantized.get(&weight.name);
+        if let (Some((scheme, shape)), GraphForm::Qdq) = (quantized, self.form)
+            && scheme.outliers == 0
+        {
+            let grid = Grid {
+                prefix: &weight.name,
+                scheme: scheme.weights,
+                shape: *shape,
+                piece: Piece::Base,
+            };
+            return self.dequantized(weight, grid, turned);
+        }
+        if turned {
+            shape.reverse();
+        }
+        let (kind, float) = match (self.float, quantized) {
+            (FloatType::F16, None) => (DataType::Float16, FloatType::F16),
+            (FloatType::Bf16, None) => (DataType::Bfloat16, FloatType::Bf16),
+            _ => (DataType::Float, FloatType::F32),
+        };
+        let source = Source::Values { name: &weight.name, turned, float };
+        let stored = self.store(weight.name.clone(), kind, shape, source);
+        let name = format!("{}.float", weight.name);
+        if kind == DataType::Float {
+            return stored;
+        }
+        if self.first(&name) {
+            let to = vec![AttributeProto::int("to", i64::from(DataType::Float.id()))];
+            self.push("Cast", &[&stored], &[&name], to);
+        }
+        name
+    }
+
+    /// Codes, scales and zero points, and the node that makes numbers of them.
+    fn dequantized(&mut self, weight: &'a TensorSpec, grid: Grid<'_>, turned: bool) -> String {
+        let Grid { prefix, scheme, shape: [out, columns], piece } = grid;
+        let kind = if scheme.bits == 4 { DataType::Int4 } else { DataType::Int8 };
+        let groups = scheme.groups(columns).unwrap_or(1);
+        let oriented = |a, b| if turned { vec![b, a] } else { vec![a, b] };
+        let blocks = matches!(scheme.granularity, Granularity::Group(_));
+        let parameters = if blocks { oriented(out, groups) } else { vec![out] };
+        let name = weight.name.as_str();
+        let codes = Source::Codes { name, piece, turned };
+        let codes = self.store(format!("{prefix}.codes"), kind, oriented(out, columns), codes);
+        let scales = Source::Scales { name, piece, turned };
+        let scale = format!("{prefix}.scale");
+        let scale = self.store(scale, DataType::Float, parameters.clone(), scales);
+        let mut inputs = vec![codes, scale];
+        if !scheme.symmetric {
+            let zeros = Source::ZeroPoints { name, piece, turned };
+            inputs.push(self.store(format!("{prefix}.zero_point"), kind, parameters, zeros));
+        }
+        // Blocks lie along the inputs, channels along the outputs.
+        let axis = i64::from(turned != blocks);
+        let mut settings = vec![AttributeProto::int("axis", axis)];
+        if blocks {
+            settings.push(AttributeProto::int("block_size", scheme.group_size(columns) as i64));
+        }
+        let made = prefix.to_owned();
+        if self.first(&made) {
+            let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+            self.push("DequantizeLinear", &inputs, &[&made], settings);
+        }
+        made
+    }
+
+    /// A gain or bias in float32.
+    pub(super) fn vector(&mut self, tensor: &'a TensorSpec) -> String {
+        let shape = self.model.spec.shape(tensor);
+        let source = Source::Values { name: &tensor.name, turned: false, float: FloatType::F32 };
+        self.store(tensor.name.clone(), DataType::Float, shape, source)
+    }
+
+    /// How a product sees its input; only in a graph of codes.
+    fn rounded(&mut self, x: &str, activations: Input) -> String {
+        match activations {
+            Input::Float => x.to_owned(),
+            Input::Int8PerToken => self.per_token(x),
+            Input::Int8Static(scale) => {
+                let scale_name = self.number(scale);
+                let name = format!("{x}.clipped.{scale:e}");
+                if self.first(&name) {
+                    let (low, high) = (self.number(-127.0 * scale), self.number(127.0 * scale));
+                    self.push("Clip", &[x, &low, &high], &[&name], Vec::new());
+                    let zero = Source::Bytes(vec![0]);
+                    let zero = self.store("zero.i8".into(), DataType::Int8, vec![], zero);
+                    self.round_trip(&name, &scale_name, &zero);
+                }
+                format!("{name}.rounded")
+            }
+        }
+    }
+
+    /// Rounded to int8 with the scale `max|x| / 127` of each token.
+    fn per_token(&mut self, x: &str) -> String {
+        let rounded = format!("{x}.per-token");
+        if !self.first(&rounded) {
+            return rounded;
+        }
+        let scope = std::mem::take(&mut self.scope);
+        let size = self.node("Abs", &[x], &format!("{x}.size"));
+        let largest = self.reduce("ReduceMax", &size, &format!("{x}.largest"));
+        let (last, least) = (self.number(127.0), self.number(f32::MIN_POSITIVE));
+        let scale = self.node("Div", &[&largest, &last], &format!("{x}.step"));
+        // A token of zeros would be divided by 0.
+        let scale = self.node("Max", &[&scale, &least], &format!("{x}.scale"));
+        let codes = self.node("Div", &[x, &scale], &format!("{x}.steps"));
+        let codes = self.node("Round", &[&codes], &format!("{x}.codes"));
+        self.push("Mul", &[&codes, &scale], &[&rounded], Vec::new());
+        self.scope = scope;
+        rounded
+    }
+
+    /// `x / √(mean(x²) + ε) · gain` over the last axis.
+    pub(super) fn norm(&mut self, x: &str, gain: &'a TensorSpec, label: &str) -> String {
+        let named = |end: &str| format!("{label}.{end}");
+        let square = self.node("Mul", &[x, x], &named("square"));
+        let mean = self.reduce("ReduceMean", &square, &named("mean"));
+        let eps = self.number(self.model.spec.norm_eps);
+        let sum = self.node("Add", &[&mean, &eps], &named("sum"));
+        let root = self.node("Sqrt", &[&sum], &named("root"));
+        let unit = self.node("Div", &[x, &root], &named("unit"));
+        let gain = self.vector(gain);
+        self.node("Mul", &[&unit, &gain], label)
+    }
+
+    /// Rows multiplied by the Hadamard matrix of their width.
+    pub(super) fn hadamard(&mut self, x: &str, width: usize, label: &str) -> String {
+        let name = format!("hadamard.{width}");
+        let matrix = self.store(name, DataType::Float, vec![width, width], Source::Hadamard(width));
+        self.node("MatMul", &[x, &matrix], label)
+    }
+}
