@@ -91,23 +91,29 @@ fn joined_projections_have_one_scheme_that_can_be_found() {
     let whole = top.path().join("float");
     quantized(&whole, &flags("--rule=re:.*self_attn.*=float"));
     assert_eq!(refused(&whole), NOTHING, "all of them in `ignore`");
-    // MLPs at groups of 64 by name, the rest by the class.
+    // MLPs in groups of 64, the rest of 32.
     let mixed = top.path().join("mixed");
     quantized(&mixed, &flags("--rule=re:.*mlp.*=w4a16-g64"));
-    let found = refused(&mixed);
-    says(&found, &["gate_up_proj` and 7 more", "`weight_scale`", "without the target `Linear`"]);
-    assert!(!found.iter().any(|it| it.contains("down_proj")), "found by its own name: {found:?}");
-    // With patterns instead of the class it is found.
+    assert_eq!(refused(&mixed), NOTHING, "every group by name");
+    // As others write it: the class in one group, names in the other.
     fs::remove_file(mixed.join("milm.json")).unwrap();
     let file = mixed.join("config.json");
     let mut config: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-    let groups = &mut config["quantization_config"]["config_groups"];
-    for group in groups.as_object_mut().unwrap().values_mut() {
-        let mlp = group["weights"]["group_size"] == 64;
-        group["targets"] = json!([if mlp { r"re:.*\.mlp\..*" } else { r"re:.*\.self_attn\..*" }]);
-    }
-    fs::write(&file, config.to_string()).unwrap();
-    assert_eq!(refused(&mixed), NOTHING);
+    let mut ask = |targets: &dyn Fn(bool, &Value) -> Value| {
+        let groups = &mut config["quantization_config"]["config_groups"];
+        for group in groups.as_object_mut().unwrap().values_mut() {
+            let mlp = group["weights"]["group_size"] == 64;
+            group["targets"] = targets(mlp, &group["targets"]);
+        }
+        fs::write(&file, config.to_string()).unwrap();
+        refused(&mixed)
+    };
+    let found = ask(&|mlp, names| if mlp { names.clone() } else { json!(["Linear"]) });
+    says(&found, &["gate_up_proj` and 7 more", "`weight_scale`", "without the target `Linear`"]);
+    assert!(!found.iter().any(|it| it.contains("down_proj")), "found by its own name: {found:?}");
+    let patterns =
+        |mlp, _: &Value| json!([if mlp { r"re:.*\.mlp\..*" } else { r"re:.*\.self_attn\..*" }]);
+    assert_eq!(ask(&patterns), NOTHING);
 }
 
 #[test]

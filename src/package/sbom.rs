@@ -85,7 +85,7 @@ fn model(opened: &Opened, manifest: &Manifest, data: &[Value]) -> Value {
         "type": "machine-learning-model",
         "bom-ref": MODEL,
         "name": format!("{}, {made}", manifest.source.name),
-        "version": &manifest.sha256[..manifest.sha256.len().min(12)],
+        "version": manifest.sha256.chars().take(12).collect::<String>(),
         "description": format!("{} weights, {made} from the base model", opened.model.spec.parameters()),
         // That of the manifest, which holds the hash of every file and tensor.
         "hashes": [{ "alg": "SHA-256", "content": manifest.sha256 }],

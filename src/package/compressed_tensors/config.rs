@@ -35,8 +35,8 @@ struct Group<'a> {
 /// Grid, and activations where the standard can say them beside it.
 type Key = (IntScheme, Activations);
 
-/// The `config.json` of a package. One group has the target `Linear`; weights of other schemes
-/// stand in groups of their own, by name.
+/// The `config.json` of a package. One scheme in all blocks has the target `Linear`. Several stand in
+/// groups of their own, all by name: vLLM joins projections and then finds a class before their names.
 pub(crate) fn describe(model: &Model, schemes: &Schemes, method: Method) -> Description {
     let mut config = model.config.clone();
     let mut groups: Vec<(Key, Group<'_>)> = Vec::new();
@@ -123,17 +123,18 @@ fn run_time_steps(model: &Model) -> Vec<String> {
 }
 
 fn quantization(mut groups: Vec<(Key, Group<'_>)>, ignore: &[&str], method: Method) -> Value {
-    // The group of most linear layers first: it is the one that `Linear` stands for.
+    // The group of most linear layers first: it is the one that `Linear` may stand for.
     groups.sort_by_key(|(_, group)| std::cmp::Reverse(group.in_blocks));
     let formats: Vec<&str> = groups.iter().map(|((weights, _), _)| format(*weights)).collect();
     let first = formats.first().copied().unwrap_or("dense");
     let uniform = formats.iter().all(|it| *it == first);
+    let by_class = groups.iter().filter(|(_, group)| group.in_blocks > 0).count() == 1;
     let entries: serde_json::Map<String, Value> = groups
         .iter()
         .enumerate()
         .map(|(i, (key, group))| {
-            let linear =
-                if i == 0 && group.in_blocks > 0 { vec!["Linear"] } else { group.linear.clone() };
+            let first = i == 0 && group.in_blocks > 0;
+            let linear = if first && by_class { vec!["Linear"] } else { group.linear.clone() };
             let targets = [linear, group.embeddings.clone()].concat();
             (format!("group_{i}"), entry(*key, json!(targets), method))
         })
