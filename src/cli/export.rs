@@ -115,7 +115,7 @@ impl Settings {
                 "onnx",
                 [
                     ("pre", self.pre.is_some()),
-                    ("encodings", self.encodings.is_some() && self.graph == Some(GraphName::Qdq)),
+                    ("encodings", self.encodings.is_some() && self.graph != Some(GraphName::Float)),
                 ],
             ),
         };
@@ -182,7 +182,8 @@ fn write_onnx(model: &str, args: &Settings, context: &Context) -> anyhow::Result
     let export = onnx::Export::plan(&opened.model, options)?;
     let output = OutputDir::create(&args.output, context.force)?;
     export.write(&output, &opened.folder, context.progress())?;
-    if form == onnx::GraphForm::Float && quantized {
+    let grids = quantized || !opened.model.weights.activations.is_empty();
+    if form == onnx::GraphForm::Float && grids {
         let version = match args.encodings {
             Some(EncodingsName::V2) => onnx::EncodingsVersion::V2,
             _ => onnx::EncodingsVersion::V1,

@@ -150,7 +150,9 @@ fn attention(
 }
 
 fn softmax(b: &mut Builder<'_>, x: &str, label: &str) -> String {
-    b.node_with("Softmax", &[x], label, vec![AttributeProto::int("axis", -1)])
+    let shares = b.node_with("Softmax", &[x], label, vec![AttributeProto::int("axis", -1)]);
+    b.ranged(&shares, (0.0, 1.0));
+    shares
 }
 
 /// Pairs `(x[i], x[i + width / 2])` turned by their angles, and the rotation behind that, if the
@@ -214,6 +216,7 @@ fn gated(b: &mut Builder<'_>, x: &str, place: Place, width: usize) -> Result<Str
     let up = b.linear(x, (place, Role::Up), &named("up"))?;
     let up = b.point(up, &key(Point::Up));
     let open = b.node("Sigmoid", &[&gate], &named("sigmoid"));
+    b.ranged(&open, (0.0, 1.0));
     let silu = b.node("Mul", &[&gate, &open], &named("silu"));
     let silu = b.point(silu, &key(Point::Silu));
     let mut hidden = b.node("Mul", &[&silu, &up], &named("hidden"));

@@ -79,7 +79,8 @@ impl<'a> Export<'a> {
         accepts(&model.spec)?;
         let mut builder = Builder::new(model, options.form, options.float);
         let ends = decoder::build(&mut builder)?;
-        let Builder { nodes, stored, grids, .. } = builder;
+        let grids = builder.all_grids();
+        let Builder { nodes, stored, .. } = builder;
         Ok(Self { model, options, nodes, stored, grids, ends })
     }
 

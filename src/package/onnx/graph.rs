@@ -46,6 +46,8 @@ pub(super) struct Builder<'a> {
     pub(super) stored: Vec<Stored<'a>>,
     /// Static grids by value.
     pub(super) grids: BTreeMap<String, ActivationGrid>,
+    /// Scales of static int8 inputs by value, of a float graph.
+    pub(super) input_scales: BTreeMap<String, f32>,
     /// Put before labels, e.g. `layers.0.`.
     pub(super) scope: String,
     names: BTreeSet<String>,
@@ -61,6 +63,7 @@ impl<'a> Builder<'a> {
             nodes: Vec::new(),
             stored: Vec::new(),
             grids: BTreeMap::new(),
+            input_scales: BTreeMap::new(),
             scope: String::new(),
             names: BTreeSet::new(),
             made: BTreeSet::new(),
@@ -167,11 +170,27 @@ impl<'a> Builder<'a> {
         self.node(op, &[x, &axes], label)
     }
 
+    /// Static grids by value; what a point of the model says goes before what a product says.
+    pub(super) fn all_grids(&self) -> BTreeMap<String, ActivationGrid> {
+        let of = |scale| ActivationGrid { bits: 8, scale, zero_point: 128 };
+        let inputs = self.input_scales.iter().map(|(x, scale)| (x.clone(), of(*scale)));
+        inputs.chain(self.grids.clone()).collect()
+    }
+
     /// A value on its static grid, if the model has one under this key.
     pub(super) fn point(&mut self, x: String, key: &str) -> String {
         match self.model.weights.activations.get(key) {
             Some(grid) => self.on_grid(x, *grid),
             None => x,
+        }
+    }
+
+    /// Notes the grid of a value whose range is known without a text, in a float graph of a model
+    /// with static grids.
+    pub(super) fn ranged(&mut self, x: &str, (min, max): (f32, f32)) {
+        let bits = self.model.weights.activations.values().map(|grid| grid.bits).max();
+        if let (GraphForm::Float, Some(bits)) = (self.form, bits) {
+            self.grids.insert(x.to_owned(), ActivationGrid::covering(min, max, bits));
         }
     }
 

@@ -127,11 +127,14 @@ impl Positions {
         let end = if sine { "sin" } else { "cos" };
         let model = b.model;
         let positions = model.spec.max_positions.max(1);
+        let factor = model.spec.rope.attention_factor() as f32;
         let mut of = |tokens: usize, label: String| {
             let source = Source::Rotary { sine, head_dim, tokens };
             let shape = vec![positions, head_dim / 2];
             let table = b.store(format!("{label}.table"), DataType::Float, shape, source);
-            b.gather((&table, 0), "position_ids", &label)
+            let rows = b.gather((&table, 0), "position_ids", &label);
+            b.ranged(&rows, (-factor, factor));
+            rows
         };
         let plain = of(1, format!("rope.{head_dim}.{end}"));
         let RopeScaling::LongRope { short, long, original, .. } = &model.spec.rope.scaling else {

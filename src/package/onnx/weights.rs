@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     model::{Expert, Input, Part, Role, TensorSpec, Weight, WeightError},
-    scheme::{ActivationGrid, Granularity, IntScheme, SplitTensor},
+    scheme::{Granularity, IntScheme, SplitTensor},
     tensor::FloatType,
 };
 
@@ -75,11 +75,10 @@ impl<'a> Builder<'a> {
         Ok(self.node("MatMul", &[&x, &matrix], &product))
     }
 
-    /// Notes the static grid of a product's input; the widest of those that see the same.
+    /// Notes the static scale of a product's input; the largest of those that see the same.
     fn input_grid(&mut self, x: &str, scale: f32) {
-        let grid = ActivationGrid { bits: 8, scale, zero_point: 128 };
-        let known = self.grids.entry(x.to_owned()).or_insert(grid);
-        known.scale = known.scale.max(scale);
+        let known = self.input_scales.entry(x.to_owned()).or_insert(scale);
+        *known = known.max(scale);
     }
 
     /// The sum of the products of both grids with their columns of `x`.
