@@ -166,6 +166,7 @@ impl Quantize<'_> {
             block: &|block| basis.block(block),
             candidates,
             method: self.settings.method(),
+            adaptive: self.settings.rounding() == CodeChoice::Adaptive,
             windows: &self.calibration.windows,
             team: self.team,
             progress: self.progress,
