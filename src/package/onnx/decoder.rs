@@ -106,11 +106,12 @@ fn attention(
     let (heads, kv_heads, width) = (heads as i64, kv_heads as i64, head_dim as i64);
     let key = |point: Point| point.key(Some(index), None);
     let mut sides = Vec::new();
-    for (role, point, count) in
-        [(Role::Q, Point::Q, heads), (Role::K, Point::K, kv_heads), (Role::V, Point::V, kv_heads)]
-    {
-        let label = format!("attn.{}", &key(point)[key(point).len() - 1..]);
-        let y = b.linear(x, ((Some(index), None), role), &label)?;
+    for (role, point, count, label) in [
+        (Role::Q, Point::Q, heads, "attn.q"),
+        (Role::K, Point::K, kv_heads, "attn.k"),
+        (Role::V, Point::V, kv_heads, "attn.v"),
+    ] {
+        let y = b.linear(x, ((Some(index), None), role), label)?;
         let y = b.point(y, &key(point));
         let mut y = b.reshape(&y, &[0, 0, count, width], &format!("{label}.heads"));
         let norm = match role {
@@ -124,8 +125,8 @@ fn attention(
         }
         let y = b.transpose(&y, &[0, 2, 1, 3], &format!("{label}.tokens"));
         sides.push(match role {
-            Role::Q => turned(b, &y, (&turns.queries, head_dim), &label),
-            Role::K => turned(b, &y, (&turns.keys, head_dim), &label),
+            Role::Q => turned(b, &y, (&turns.queries, head_dim), label),
+            Role::K => turned(b, &y, (&turns.keys, head_dim), label),
             _ => y,
         });
     }

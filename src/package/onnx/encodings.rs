@@ -297,10 +297,9 @@ mod tests {
                 let told = weight("w", &tensor, (EncodingsVersion::V1, true));
                 let size = tensor.scheme.group_size(4);
                 for (at, x) in tensor.dequantize().into_iter().enumerate() {
-                    let same = |code| {
-                        (number(&told, at / size, code) - f64::from(x)).abs() < f64::MIN_POSITIVE
-                    };
-                    let found = (0..16).any(same);
+                    let found = (0..16).any(|code| {
+                        (number(&told, at / size, code) - f64::from(x)).abs() < f64::EPSILON
+                    });
                     assert!(found, "{granularity:?} {symmetric} {at}: {x} of {told}");
                 }
             }
