@@ -80,6 +80,7 @@ fn allocated(model: &Model, candidates: &Candidates, threads: usize) -> Allocati
         block: &|at| block(model, at),
         candidates,
         method: Method::Mse,
+        adaptive: false,
         windows: &windows(),
         team: &Team::new(threads),
         progress: &Silent,
