@@ -6,7 +6,7 @@
 //! the error of its layers' outputs, `tr(E·H·Eᵀ)` with H = Σ x·xᵀ of the inputs (by the squared
 //! error of the weights where the inputs are not seen: embedding and head). Losses are taken to
 //! add up. A changed block costs a walk over the blocks behind it.
-use super::PipelineError;
+use super::{Allocation, ChoiceLoss, PipelineError, UnitLoss};
 use crate::{
     eval::row_divergences,
     forward::{
@@ -15,12 +15,11 @@ use crate::{
     linalg::{Team, accumulate_gram, matmul, mirror},
     model::{Expert, Model, Role, TensorSpec, Tensors, Weight, WeightStore},
     progress::{Progress, Unit as Counted},
-    quantize::{Candidates, Choice, Method, QuantizeError, Rule, Unit, rtn::Rtn},
+    quantize::{Candidates, Choice, Method, QuantizeError, Unit, rtn::Rtn},
     scheme::TensorScheme,
     tensor::RawTensor,
 };
 use ndarray::{Array2, ArrayView2, s};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -37,60 +36,6 @@ const ROWS: usize = 256;
 const STREAM_BYTES: usize = 1 << 30;
 /// Weights whose error one task computes.
 const PIECE: usize = 1 << 20;
-
-/// How schemes were chosen within a budget.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Allocation {
-    /// Bytes that might be used.
-    pub budget: u64,
-    /// Bytes of all tensors of the package.
-    pub bytes: u64,
-    /// The same in bits per weight.
-    pub bits_per_weight: f64,
-    /// Tokens that losses were measured on.
-    pub tokens: usize,
-    /// Sum of the losses, nats: an estimate.
-    pub loss: f64,
-    /// Every unit.
-    pub units: Vec<UnitLoss>,
-}
-
-impl Allocation {
-    /// What [`plan`](crate::quantize::plan()) is told; `candidates` are those that it was made of.
-    pub fn rules(&self, candidates: &Candidates) -> Vec<Rule> {
-        let place = |(unit, told): (&Unit, &UnitLoss)| {
-            unit.choices.iter().position(|it| it.scheme == told.scheme).unwrap_or(0)
-        };
-        let chosen: Vec<usize> = candidates.units.iter().zip(&self.units).map(place).collect();
-        candidates.rules(&chosen)
-    }
-}
-
-/// What a unit loses and gets.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct UnitLoss {
-    /// The unit.
-    pub unit: String,
-    /// Number of its weights.
-    pub weights: u64,
-    /// The scheme that it gets.
-    pub scheme: String,
-    /// The scheme that its loss was measured with.
-    pub measured: String,
-    /// What it might get, with the loss, nats per token.
-    pub choices: Vec<ChoiceLoss>,
-}
-
-/// A scheme that a unit might get.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ChoiceLoss {
-    /// The scheme.
-    pub scheme: String,
-    /// Bytes of the unit.
-    pub bytes: u64,
-    /// Estimated loss, nats per token.
-    pub loss: f64,
-}
 
 /// A float model, in any basis, whose schemes are to be chosen.
 #[derive(Clone, Copy)]
