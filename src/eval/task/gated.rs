@@ -55,7 +55,8 @@ fn interval(metric: Metric) -> Ratio {
 fn against(it: &Paired) -> Against {
     let ratio = |value, low, high| Ratio { value, low: Some(low), high: Some(high) };
     Against {
-        loss: ratio(-it.difference, -it.high, -it.low),
+        // From 0, so that no loss is 0, not -0.
+        loss: ratio(0.0 - it.difference, 0.0 - it.high, 0.0 - it.low),
         recovery: ratio(it.recovery, it.recovery_low, it.recovery_high),
         base: it.base,
         detectable: it.detectable,
