@@ -1,7 +1,7 @@
 //! FollowBench: answers under one to five constraints (Jiang et al. 2023, arXiv 2310.20410).
 //!
 //! [`Set::add`] reads the published files, one kind of constraint each. What a program can check
-//! is checked after the reference's rules ([`Set::judge`]); what takes a model as a judge is
+//! is checked after the reference's rules ([`Item::judge`]); what takes a model as a judge is
 //! written out as [`JudgeLine`]s for one outside: asked for a verdict here, it is an error.
 //! Add a group of checkable items: one row in rules.rs.
 mod levels;

@@ -1,5 +1,6 @@
 //! What is known of one candidate.
 use super::PageError;
+use crate::eval::GateResult;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ pub struct Run {
     pub(super) evaluation: Option<Evaluation>,
     pub(super) layers: Vec<Layer>,
     pub(super) tasks: Vec<Task>,
+    task_gates: Vec<GateResult>,
     pub(super) records: Vec<Record>,
     pub(super) recipe: Option<Value>,
     pub(super) made_by: Option<String>,
@@ -32,7 +34,7 @@ pub(super) struct Evaluation {
     pub(super) tokens: u64,
     pub(super) reference: Option<String>,
     #[serde(default)]
-    pub(super) gates: Vec<crate::eval::GateResult>,
+    gates: Vec<GateResult>,
     #[serde(default)]
     pub(super) method: BTreeMap<String, Value>,
     #[serde(default)]
@@ -139,6 +141,10 @@ impl Run {
                 self.bytes = value["bytes"].as_u64().or(self.bytes);
             }
             Some("tasks") => {
+                if let Some(gates) = value.get("gates") {
+                    let gates = Vec::<GateResult>::deserialize(gates).map_err(broken)?;
+                    self.task_gates.extend(gates);
+                }
                 let list = match (value.get("tasks"), value.is_array()) {
                     (Some(tasks), _) => tasks.clone(),
                     (None, true) => value,
@@ -159,6 +165,11 @@ impl Run {
             self.records.push(record.map_err(|error| format!("line {}: {error}", index + 1))?);
         }
         Ok(())
+    }
+
+    /// The gates of texts, then of tasks.
+    pub(super) fn gates(&self) -> impl Iterator<Item = &GateResult> {
+        self.evaluation.iter().flat_map(|it| &it.gates).chain(&self.task_gates)
     }
 
     /// The metric that stands for a task: as its summary says, or the first of its items'.

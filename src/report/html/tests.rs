@@ -147,3 +147,19 @@ fn colours_can_be_told_apart() {
     }
     assert!(contrast("#d8d8d8", "#ffffff") < 3.0, "grids need not be seen");
 }
+
+#[test]
+fn gates_of_tasks_stand_beside_those_of_texts() {
+    let mut run = Run::new("a");
+    let gate =
+        |name: &str, passed| json!({"gate": name, "limit": 0.5, "value": 0.4, "passed": passed});
+    let tasks = json!({"schema": 1, "tasks": [], "gates": [gate("min-ceval", false)]});
+    run.add("t.json", &tasks.to_string()).unwrap();
+    let text = json!({"figures": {}, "method": {}, "gates": [gate("max-kl", true)]});
+    run.add("a.json", &text.to_string()).unwrap();
+    // A later measurement of the text replaces the one before, as that of a package's manifest.
+    run.add("b.json", &text.to_string()).unwrap();
+    let shown = views::gates(&[run]);
+    let names: Vec<&str> = shown.iter().map(|it| it["gate"].as_str().unwrap()).collect();
+    assert_eq!(names, ["max-kl", "min-ceval"]);
+}

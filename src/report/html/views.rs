@@ -27,8 +27,8 @@ pub(super) fn overview(runs: &[Run]) -> Value {
         .map(|run| {
             let it = run.evaluation.as_ref();
             let share = run.bytes.zip(base).map(|(own, base)| own as f64 / base as f64);
-            let gates = it.map_or(&[][..], |it| &it.gates);
-            let kept = gates.iter().filter(|it| it.passed).count();
+            let all = run.gates().count();
+            let kept = run.gates().filter(|it| it.passed).count();
             let cells = [
                 run.bytes.map_or_else(|| "–".into(), |it| format!("{:.1}", it as f64 / 1e6)),
                 percent(share),
@@ -43,11 +43,11 @@ pub(super) fn overview(runs: &[Run]) -> Value {
                 None => "–".into(),
             });
             let cells: Vec<String> = cells.into_iter().chain(scores).collect();
-            let verdict = match gates.len() {
+            let verdict = match all {
                 0 => "–".into(),
                 all => format!("{kept} of {all}"),
             };
-            json!({ "name": run.name, "cells": cells, "gates": verdict, "failed": kept < gates.len() })
+            json!({ "name": run.name, "cells": cells, "gates": verdict, "failed": kept < all })
         })
         .collect();
     json!({ "tasks": tasks, "rows": rows })
@@ -82,9 +82,8 @@ pub(super) fn main_score(run: &Run, task: &str) -> Option<(f64, Option<f64>)> {
 /// Every gate of every run.
 pub(super) fn gates(runs: &[Run]) -> Vec<Value> {
     let of = |run: &Run| {
-        let gates = run.evaluation.iter().flat_map(|it| it.gates.clone());
         let name = run.name.clone();
-        gates
+        run.gates()
             .map(move |gate| {
                 let sign = if gate.gate.starts_with("min") { "≥" } else { "≤" };
                 json!({
