@@ -85,6 +85,31 @@ fn an_interrupted_run_goes_on_from_its_cache() {
     assert!(read("a.json") == read("b.json") && read("a.jsonl") == read("c.jsonl"));
 }
 
+/// Folders that differ in their weights alone are different models, where weights are no safetensors
+/// too.
+#[test]
+fn a_cache_tells_models_apart_by_their_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| program().current_dir(dir.path()).args(args).assert().success();
+    for scheme in ["w4a16", "w8a16"] {
+        let folder = format!("{scheme}-onnx");
+        let made =
+            ["quantize", "builtin:milm-mini", "--preset=fast", "--rotate=none", "-o", scheme];
+        run(&[&made[..], &["--scheme", scheme]].concat());
+        run(&["export", scheme, "--to=onnx", "--graph=float", "-o", &folder]);
+    }
+    let config = |name: &str| fs::read(dir.path().join(name).join("config.json")).unwrap();
+    assert!(config("w4a16-onnx") == config("w8a16-onnx"));
+    let told = |model: &str| {
+        let args = [model, "--tasks", "sample", "--task-window", "256", "--cache", "cache"];
+        let done = eval(dir.path(), &args).success();
+        String::from_utf8(done.get_output().stderr.clone()).unwrap()
+    };
+    assert!(told("w4a16-onnx").contains("arc-easy: 3 items, 0 remembered"));
+    assert!(told("w8a16-onnx").contains("arc-easy: 3 items, 0 remembered"));
+    assert!(told("w4a16-onnx").contains("arc-easy: 3 items, 3 remembered"));
+}
+
 #[test]
 fn gates_on_tasks_decide_the_exit_code() {
     let dir = tempfile::tempdir().unwrap();
@@ -111,6 +136,16 @@ fn gates_on_tasks_decide_the_exit_code() {
         .code(1)
         .stdout(contains("::error title=gate min-piqa failed::"));
     eval(dir.path(), &["--compare", base, base]).success().stdout(contains("hellaswag acc_norm"));
+}
+
+/// Stored logits hold no answers: that is said before the text is measured.
+#[test]
+fn tasks_are_not_compared_with_stored_logits() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = ["builtin:milm-mini", "--text", "builtin:en", "--ctx", "32", "--windows", "1"];
+    eval(dir.path(), &[&text[..], &["--save-reference", "a.ref"]].concat()).success();
+    let both = [&text[..], &["--reference", "a.ref", "--tasks", "sample"]].concat();
+    eval(dir.path(), &both).code(2).stdout("").stderr(contains("the JSON of an earlier run"));
 }
 
 #[test]

@@ -208,15 +208,14 @@ impl<'a> Work<'a> {
                     self.resolved["step"][at] = step;
                 }
                 Planned::Quantize(settings) => self.quantize((at, settings), between.as_deref())?,
-                Planned::Eval(settings) if settings.has_text() => {
-                    let report = self.evaluate(&package, settings, between.as_deref())?;
-                    package::set_evaluation(&package, serde_json::to_value(&report)?)?;
-                    output::text("\n")?;
-                    outcome = outcome.or(eval::show(&report, settings, self.context)?);
-                    outcome = outcome.or(eval::run_tasks(&package, settings, self.context)?);
-                }
                 Planned::Eval(settings) => {
+                    let measured = || self.evaluate(&package, settings, between.as_deref());
+                    let report = settings.has_text().then(measured).transpose()?;
                     output::text("\n")?;
+                    if let Some(report) = report {
+                        package::set_evaluation(&package, serde_json::to_value(&report)?)?;
+                        outcome = outcome.or(eval::show(&report, settings, self.context)?);
+                    }
                     outcome = outcome.or(eval::run_tasks(&package, settings, self.context)?);
                 }
                 Planned::Export(settings) => export::write(&package, settings, self.context)?,
@@ -347,7 +346,10 @@ fn read(args: &Args, context: &Context) -> anyhow::Result<(String, Recipe)> {
         None => args.device.recipe(args.model.as_deref(), context)?,
         Some(path) => {
             let file = path.display().to_string();
-            let recipe = Recipe::parse(&file, &super::sign::read(path)?)?;
+            let recipe = Recipe::parse(
+                &file,
+                &super::input::text(path, "name a recipe, see docs/recipes.md")?,
+            )?;
             (file, recipe)
         }
     };

@@ -1,6 +1,6 @@
 //! Device profiles on the command line: packages and plans are compared with them, and a recipe is
 //! chosen for a budget of memory.
-use super::{Context, quantize, sign::read};
+use super::{Context, input, quantize};
 use crate::{
     device::{Candidate, PROFILES, Profile},
     model::Model,
@@ -153,5 +153,5 @@ fn profile(name: &str) -> anyhow::Result<Profile> {
         "no device profile `{name}`\nhint: one of {}, or a TOML file",
         known.join(", ")
     );
-    Ok(Profile::parse(name, &read(path)?)?)
+    Ok(Profile::parse(name, &input::text(path, "name a profile, see docs/devices.md")?)?)
 }

@@ -1,6 +1,7 @@
 //! `milm-compress eval`: what compression cost, and whether that is within bounds.
 mod gates;
 mod outputs;
+mod recall;
 mod runs;
 mod task;
 mod tasks;
@@ -303,6 +304,9 @@ impl Settings {
             !(self.has_text() && self.tasks.is_wanted() && self.outputs.any()),
             "texts and tasks have results of their own\nhint: to write files, measure one after the other"
         );
+        if let Some(name) = self.reference.as_deref().filter(|_| self.tasks.is_wanted()) {
+            tasks::check_base(name)?;
+        }
         for path in self.text.iter().filter(|it| bundled(&it.to_string_lossy()).is_none()) {
             Bytes::map(path)?;
         }

@@ -11,6 +11,7 @@ mod eval;
 mod export;
 mod inspect;
 mod import;
+mod input;
 mod logits;
 mod model;
 mod output;

@@ -1,6 +1,9 @@
 //! `milm-compress report`: one HTML page about several runs.
-use super::{Context, Outcome, output};
-use crate::report::{Run, html};
+use super::{Context, Outcome, input, output};
+use crate::{
+    package::MANIFEST_FILE,
+    report::{Run, html},
+};
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +35,8 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+const HINT: &str = "name results, packages or checkpoints";
+
 fn read(text: &str) -> anyhow::Result<Run> {
     // A path with `=` in it is meant when it exists.
     let named = text.split_once('=').filter(|_| !Path::new(text).exists());
@@ -47,21 +52,19 @@ fn read(text: &str) -> anyhow::Result<Run> {
     Ok(run)
 }
 
-#[expect(clippy::disallowed_methods, reason = "results are arguments of the command line")]
 fn add(run: &mut Run, path: &Path) -> anyhow::Result<()> {
-    let unreadable =
-        || format!("cannot read `{}`\nhint: name results, packages or checkpoints", path.display());
+    let unreadable = || format!("cannot read `{}`\nhint: {HINT}", path.display());
     if path.is_dir() {
         let bytes = weights(path).with_context(unreadable)?;
         run.bytes = run.bytes.or(Some(bytes).filter(|it| *it > 0));
-        let manifest = path.join("milm.json");
+        let manifest = path.join(MANIFEST_FILE);
         return if manifest.is_file() { add(run, &manifest) } else { Ok(()) };
     }
     if path.extension().is_some_and(|it| it == "gguf" || it == "safetensors") {
         run.bytes = Some(std::fs::metadata(path).with_context(unreadable)?.len());
         return Ok(());
     }
-    let text = std::fs::read_to_string(path).with_context(unreadable)?;
+    let text = input::text(path, HINT)?;
     Ok(run.add(&path.display().to_string(), &text)?)
 }
 

@@ -1,5 +1,5 @@
 //! `milm-compress sign`: says who made a package.
-use super::{Context, Outcome, output};
+use super::{Context, Outcome, input, output};
 use crate::{checkpoint::write_file, package};
 use anyhow::Context as _;
 use std::{
@@ -38,8 +38,10 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     }
     let package = args.package.as_deref().context("the package is missing")?;
     let key = args.key.as_deref().context("--key is missing")?;
-    let secret = read(key)?;
-    let password = args.password_file.as_deref().map(read).transpose()?;
+    let secret = input::text(key, "name a key that `sign --new-key` or minisign made")?;
+    let password = args.password_file.as_deref();
+    let password = password.map(|it| input::text(it, "name a file that holds the password"));
+    let password = password.transpose()?;
     let password = password.map(|it| it.trim_end_matches(['\r', '\n']).to_owned());
     let verified = package::verify(package, &context.team, context.progress())?;
     let problem = verified.problems.first().map(ToString::to_string);
@@ -87,11 +89,4 @@ fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
         std::fs::remove_file(path).with_context(cannot)?;
     }
     options.open(path).and_then(|mut file| file.write_all(text.as_bytes())).with_context(cannot)
-}
-
-/// The text of a file that the command line names.
-pub(super) fn read(path: &Path) -> anyhow::Result<String> {
-    #[expect(clippy::disallowed_methods, reason = "a key is an argument of the command line")]
-    let text = std::fs::read_to_string(path);
-    text.with_context(|| format!("cannot read `{}`", path.display()))
 }

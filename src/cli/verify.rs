@@ -1,5 +1,5 @@
 //! `milm-compress verify`: is a package what it was when it was made.
-use super::{Context, Outcome, device::Device, output, sign::read};
+use super::{Context, Outcome, device::Device, input, output};
 use crate::package::{
     self, PackageError, Verification,
     compressed_tensors::{Refusal, vllm},
@@ -46,7 +46,10 @@ enum Engine {
 
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     if let Some(key) = &args.key {
-        package::check_signature(&args.package, &read(key)?)?;
+        package::check_signature(
+            &args.package,
+            &input::text(key, "name a key that `sign --new-key` or minisign made")?,
+        )?;
         context.note("the signature of milm.json is that of the key");
     }
     let result = verified(args, context)?;

@@ -1,7 +1,7 @@
 //! Which gates are asked for.
 use crate::{
+    cli::input,
     eval::{Fraction, Gate, read_gates},
-    tensor::Bytes,
 };
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,7 @@ impl GateSettings {
         let top1 = self.min_top1.map(|it| Gate::least("top1", it.0));
         let file = match &self.gates {
             Some(path) => {
-                let text = String::from_utf8_lossy(&Bytes::map(path)?).into_owned();
+                let text = input::text(path, "name a file with a gate in each line")?;
                 read_gates(&text).with_context(|| format!("in `{}`", path.display()))?
             }
             None => vec![],

@@ -1,6 +1,6 @@
 //! Runs of tasks put beside each other, or together.
 use crate::{
-    cli::{Context, output},
+    cli::{Context, input, output},
     eval::task::{Options, Paired, Record, Task, find, summarize},
     report::{self, Compared, Shard, TaskReport},
 };
@@ -46,18 +46,12 @@ struct Run {
     records: Vec<Record>,
 }
 
-#[expect(clippy::disallowed_methods, reason = "results are arguments of the command line")]
-fn read(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).with_context(|| {
-        format!("cannot read `{}`\nhint: name what --json and --records wrote", path.display())
-    })
-}
-
 /// Reads a run by its report or by its records; the other one lies beside it.
 fn open(path: &Path) -> anyhow::Result<Run> {
     let is_report = path.extension().is_some_and(|it| it == "json");
     let records = path.with_extension("jsonl");
-    let text = read(&records)?;
+    let hint = "name what --json and --records wrote";
+    let text = input::text(&records, hint)?;
     let mut all = Vec::new();
     for (at, line) in text.lines().enumerate() {
         let record = serde_json::from_str(line);
@@ -66,7 +60,7 @@ fn open(path: &Path) -> anyhow::Result<Run> {
     }
     let report = if is_report {
         let wrong = || format!("`{}` is no report of tasks", path.display());
-        Some(serde_json::from_str(&read(path)?).with_context(wrong)?)
+        Some(serde_json::from_str(&input::text(path, hint)?).with_context(wrong)?)
     } else {
         None
     };

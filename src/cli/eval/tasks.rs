@@ -1,23 +1,21 @@
 //! `eval --tasks`: benchmarks from a folder of data files.
-use super::Settings;
+use super::{Settings, recall};
 use crate::{
     checkpoint::sha256,
-    cli::{Context, Outcome, model::with_kv_cache, output},
+    cli::{Context, Outcome, input, model::with_kv_cache, output},
     eval::task::{
         Data, Gated, Items, ModelAnswerer, Options, Paired, Record, RecordKey, SAMPLE, Summary,
         TASKS, Task, TaskError, Template, Warnings, find, judge_lines, suite_task, summarize,
     },
+    linalg::Team,
+    model::WeightStore,
     package::{self, MANIFEST_FILE, Opened},
     report::{self, Shard, TaskReport},
     runtime::Engine,
-    tensor::Bytes,
 };
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-
-#[path = "recall.rs"]
-mod recall;
 
 /// What of `eval` concerns tasks. Every field is a flag and a recipe key of the same name.
 #[derive(clap::Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -89,7 +87,7 @@ pub(super) fn run(model: &str, settings: &Settings, context: &Context) -> anyhow
     let base = bench.base()?;
     let mut opened = package::open(model)?;
     opened.model = with_kv_cache(&opened.model, settings.kv_cache).into_owned();
-    let key = fingerprint(model, &opened)?;
+    let key = fingerprint(&opened, &context.team)?;
     let (summaries, records) = bench.run((&opened, key), settings.tasks.judge.as_deref())?;
     let report = TaskReport { shard, ..TaskReport::new(model, summaries) };
     bench.finish(report, &records, base.as_deref())
@@ -121,13 +119,11 @@ impl Bench<'_> {
     /// The base's records: of an earlier run, or of the reference that is run now.
     fn base(&self) -> anyhow::Result<Option<Vec<Record>>> {
         let Some(name) = &self.settings.reference else { return Ok(None) };
-        let path = Path::new(name);
-        let extension = path.extension().and_then(|it| it.to_str());
-        if path.is_file() && matches!(extension, Some("json" | "jsonl")) {
-            return Ok(Some(super::runs::records(path)?));
+        if is_run(name) {
+            return Ok(Some(super::runs::records(Path::new(name))?));
         }
         let opened = package::open(name)?;
-        let key = fingerprint(name, &opened)?;
+        let key = fingerprint(&opened, &self.context.team)?;
         Ok(Some(self.run((&opened, key), None)?.1))
     }
 
@@ -310,7 +306,7 @@ impl TaskSettings {
             if Path::new(name).extension().is_none_or(|it| it != "toml") {
                 return Ok(find(name)?);
             }
-            let text = String::from_utf8_lossy(&Bytes::map(Path::new(name))?).into_owned();
+            let text = input::text(Path::new(name), "name a suite, see docs/evaluation.md")?;
             Ok(suite_task(name, &text)?)
         };
         self.tasks.iter().map(named).collect()
@@ -338,6 +334,22 @@ impl TaskSettings {
     }
 }
 
+/// Whether a base is an earlier run's results, not a model.
+fn is_run(name: &str) -> bool {
+    let path = Path::new(name);
+    let extension = path.extension().and_then(|it| it.to_str());
+    path.is_file() && matches!(extension, Some("json" | "jsonl"))
+}
+
+/// Before any work: a base that tasks can be compared with.
+pub(super) fn check_base(name: &str) -> anyhow::Result<()> {
+    if !is_run(name) {
+        let wrong = "tasks need a model or the JSON of an earlier run as their reference";
+        package::open(name).context(wrong)?;
+    }
+    Ok(())
+}
+
 /// A folder of data files on the disk.
 struct Folder(PathBuf);
 
@@ -358,19 +370,25 @@ impl Data for Folder {
     }
 }
 
-/// Identifies a model: a file by its content, a folder by that of its weights and JSON files. What
-/// evaluations write into a package does not change it.
-fn fingerprint(model: &str, opened: &Opened) -> anyhow::Result<String> {
-    if Path::new(model).is_file() {
-        return Ok(sha256(&Bytes::map(Path::new(model))?));
-    }
-    let mut parts = Vec::new();
-    for name in opened.folder.list()? {
+/// Identifies a model by what it computes with: configuration, stored tensors, schemes, and the files
+/// of its tokenizer, whatever form it lies in. What evaluations write into a package does not change
+/// it.
+fn fingerprint(opened: &Opened, team: &Team) -> anyhow::Result<String> {
+    let Opened { model, folder, .. } = opened;
+    let tensors: Vec<_> = model.weights.raw.iter().collect();
+    let mut hashes = vec![String::new(); tensors.len()];
+    team.each(hashes.iter_mut().zip(tensors).collect(), |_, (hash, (name, raw))| {
+        *hash = format!("{name} {:?} {:?} {}", raw.dtype, raw.shape, sha256(&raw.bytes));
+        raw.bytes.release();
+    });
+    for name in folder.list()? {
         let extension = Path::new(&name).extension().and_then(|it| it.to_str());
-        let known = matches!(extension, Some("safetensors" | "json")) && name != MANIFEST_FILE;
-        if let Some(bytes) = known.then(|| opened.folder.read(&name)).transpose()?.flatten() {
-            parts.push(format!("{name} {}", sha256(&bytes)));
+        let known = matches!(extension, Some("json" | "jinja" | "model")) && name != MANIFEST_FILE;
+        if let Some(bytes) = known.then(|| folder.read(&name)).transpose()?.flatten() {
+            hashes.push(format!("{name} {}", sha256(&bytes)));
         }
     }
-    Ok(sha256(parts.join("\n").as_bytes()))
+    let WeightStore { quantized, activations, .. } = &model.weights;
+    hashes.push(serde_json::to_string(&(&model.config, quantized, activations))?);
+    Ok(sha256(hashes.join("\n").as_bytes()))
 }
