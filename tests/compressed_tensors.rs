@@ -45,14 +45,8 @@ const GRIDS: [(&str, &[&str], bool); 10] = [
 
 /// The Python, if there is one.
 fn python() -> Option<PathBuf> {
-    let python = std::env::var_os("MILM_COMPRESSED_TENSORS_PYTHON").map(PathBuf::from);
-    if python.is_none() {
-        println!(
-            "skipped: MILM_COMPRESSED_TENSORS_PYTHON names no Python with torch, transformers and \
-             compressed-tensors"
-        );
-    }
-    python
+    let packages = ["torch", "transformers", "compressed-tensors", "safetensors"];
+    crate::util::python("MILM_COMPRESSED_TENSORS_PYTHON", "compressed-tensors-venv", &packages)
 }
 
 fn quantized(model: &Path, target: &Path, flags: &[&str]) {

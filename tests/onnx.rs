@@ -31,27 +31,7 @@ use std::{
 
 /// The Python with onnxruntime, if there is one.
 fn onnxruntime() -> Option<PathBuf> {
-    if let Some(python) = std::env::var_os("MILM_ONNX_PYTHON") {
-        return Some(python.into());
-    }
-    if std::env::var_os("MILM_MAKE_VENV").is_none_or(|wish| wish != "1") {
-        println!(
-            "skipped: MILM_ONNX_PYTHON names no Python with onnx and onnxruntime, and \
-             MILM_MAKE_VENV=1 does not ask for one"
-        );
-        return None;
-    }
-    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/onnx-venv");
-    let python = place.join("bin/python");
-    let works = |it: &mut Command| it.status().is_ok_and(|status| status.success());
-    let packages = ["-m", "pip", "install", "-q", "onnx", "onnxruntime", "numpy"];
-    let made = python.exists()
-        || works(Command::new("python3").args(["-m", "venv"]).arg(&place))
-            && works(Command::new(&python).args(packages));
-    if !made {
-        println!("skipped: no environment with onnx and onnxruntime could be made");
-    }
-    made.then_some(python)
+    util::python("MILM_ONNX_PYTHON", "onnx-venv", &["onnx", "onnxruntime", "numpy"])
 }
 
 /// Logits in onnxruntime: `prefill` tokens at once, then one by one with the cache.

@@ -31,33 +31,8 @@ const GREEDY: usize = 24;
 
 /// The Python with transformers, if there is one.
 fn transformers() -> Option<PathBuf> {
-    if let Some(python) = std::env::var_os("MILM_TRANSFORMERS_PYTHON") {
-        return Some(python.into());
-    }
-    if std::env::var_os("MILM_MAKE_VENV").is_none_or(|wish| wish != "1") {
-        println!(
-            "skipped: MILM_TRANSFORMERS_PYTHON names no Python with torch and transformers, and \
-             MILM_MAKE_VENV=1 does not ask for one"
-        );
-        return None;
-    }
-    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/transformers-venv");
-    let python = place.join("bin/python");
-    let works = |it: &mut Command| it.status().is_ok_and(|status| status.success());
-    let index = "https://download.pytorch.org/whl/cpu";
-    let made = python.exists()
-        || works(Command::new("python3").args(["-m", "venv"]).arg(&place))
-            && works(Command::new(&python).args(["-m", "pip", "install", "-q"]).args([
-                "--extra-index-url",
-                index,
-                "torch",
-                "transformers",
-                "numpy",
-            ]));
-    if !made {
-        println!("skipped: no environment with torch and transformers could be made");
-    }
-    made.then_some(python)
+    let packages = ["torch", "transformers", "numpy"];
+    crate::util::python("MILM_TRANSFORMERS_PYTHON", "transformers-venv", &packages)
 }
 
 /// Ids and logits of each folder in transformers.

@@ -9,6 +9,7 @@ use std::{
     fs,
     panic::resume_unwind,
     path::{Path, PathBuf},
+    process::Command,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
@@ -81,4 +82,32 @@ impl Progress for Fuse {
     fn finish(&self) {
         self.report();
     }
+}
+
+/// The Python that a variable names, or, where `MILM_MAKE_VENV=1` asks for it, one made under target/
+/// with these packages. Says why there is none.
+pub(crate) fn python(variable: &str, place: &str, packages: &[&str]) -> Option<PathBuf> {
+    if let Some(python) = std::env::var_os(variable) {
+        return Some(python.into());
+    }
+    let wanted = packages.join(", ");
+    if std::env::var_os("MILM_MAKE_VENV").is_none_or(|wish| wish != "1") {
+        println!(
+            "skipped: {variable} names no Python with {wanted}, and MILM_MAKE_VENV=1 does not ask for one"
+        );
+        return None;
+    }
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join(place);
+    let python = place.join("bin/python");
+    let works = |it: &mut Command| it.status().is_ok_and(|status| status.success());
+    // The processor's builds of torch are a tenth of the size.
+    let pip =
+        ["-m", "pip", "install", "-q", "--extra-index-url", "https://download.pytorch.org/whl/cpu"];
+    let made = python.exists()
+        || works(Command::new("python3").args(["-m", "venv"]).arg(&place))
+            && works(Command::new(&python).args(pip).args(packages));
+    if !made {
+        println!("skipped: no environment with {wanted} could be made");
+    }
+    made.then_some(python)
 }

@@ -154,10 +154,5 @@ impl Rule {
 }
 
 fn described(scheme: TensorScheme) -> String {
-    let inputs = match Inputs::from(scheme.activations) {
-        Inputs::Float => "float",
-        Inputs::Int8Token => "int8 per token",
-        Inputs::Int8Static => "static int8",
-    };
-    format!("{} with {inputs} activations", scheme.weights)
+    format!("{} with {} activations", scheme.weights, Inputs::from(scheme.activations))
 }

@@ -106,6 +106,16 @@ impl From<Activations> for Inputs {
     }
 }
 
+impl std::fmt::Display for Inputs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Float => "float",
+            Self::Int8Token => "int8 per token",
+            Self::Int8Static => "static int8",
+        })
+    }
+}
+
 fn one() -> usize {
     1
 }
@@ -183,11 +193,7 @@ impl std::fmt::Display for Rule {
             (Some(n), false) => write!(f, " in groups of {n}·k")?,
             (None, _) => write!(f, " in rows")?,
         }
-        let names = self.activations.iter().map(|it| match it {
-            Inputs::Float => "float",
-            Inputs::Int8Token => "int8 per token",
-            Inputs::Int8Static => "static int8",
-        });
+        let names = self.activations.iter().map(ToString::to_string);
         write!(f, " with {} activations", names.collect::<Vec<_>>().join(" or "))
     }
 }

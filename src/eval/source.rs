@@ -30,11 +30,17 @@ pub trait LogitSource {
     /// Size of the vocabulary.
     fn vocab(&self) -> usize;
 
-    /// Bytes that a token of a prepared window takes until the next ones are prepared.
-    fn bytes_per_token(&self) -> usize;
+    /// Bytes that a token of a prepared window takes until the next ones are prepared: none of
+    /// stored logits.
+    fn bytes_per_token(&self) -> usize {
+        0
+    }
 
     /// Gets ready to give the logits of these windows; `first` is the index of the first of them.
-    fn prepare(&mut self, first: usize, windows: &[Window]) -> Result<(), EvalError>;
+    /// Stored logits are ready.
+    fn prepare(&mut self, _first: usize, _windows: &[Window]) -> Result<(), EvalError> {
+        Ok(())
+    }
 
     /// The logits after the given positions of a prepared window: row i predicts the token at
     /// `positions.start + i + 1`.

@@ -292,14 +292,6 @@ impl LogitSource for StoredReference {
         self.key.vocab
     }
 
-    fn bytes_per_token(&self) -> usize {
-        0
-    }
-
-    fn prepare(&mut self, _: usize, _: &[Window]) -> Result<(), EvalError> {
-        Ok(())
-    }
-
     fn rows(&mut self, window: usize, positions: Range<usize>) -> Result<Rows, EvalError> {
         self.read(window, positions).ok_or_else(|| EvalError::StoredForm {
             file: self.file.clone(),

@@ -1,5 +1,6 @@
 //! What the page shows, as data of the template.
 use super::{Run, run::Record};
+use crate::report::rows;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -85,12 +86,11 @@ pub(super) fn gates(runs: &[Run]) -> Vec<Value> {
         let name = run.name.clone();
         run.gates()
             .map(move |gate| {
-                let sign = if gate.gate.starts_with("min") { "≥" } else { "≤" };
                 json!({
                     "run": name,
                     "gate": gate.gate,
-                    "bound": format!("{sign} {}", gate.limit),
-                    "value": gate.value.map_or_else(|| "not a number".into(), |it| it.to_string()),
+                    "bound": rows::bound(gate),
+                    "value": rows::value(gate),
                     "passed": gate.passed,
                 })
             })

@@ -52,20 +52,27 @@ fn text(row: &Value, names: &[&str], file: &str, at: usize) -> Result<String, Ta
 fn rows(
     file: &str,
     bytes: &[u8],
-    plain: impl Fn(Plain) -> Question,
+    context: impl Fn(String) -> String,
     other: impl Fn(&Value, usize) -> Result<Question, TaskError>,
     warnings: &mut Warnings,
 ) -> Result<Vec<Question>, TaskError> {
     let mut questions = Vec::new();
     for (at, row) in read_jsonl::<Value>(file, bytes)?.into_iter().enumerate() {
         questions.push(if row.get("query").is_some() {
-            let row = serde_json::from_value(row);
-            plain(row.map_err(|error| wrong(file, at + 1, &error.to_string()))?)
+            let row: Plain = serde_json::from_value(row)
+                .map_err(|error| wrong(file, at + 1, &error.to_string()))?;
+            let contexts = vec![context(row.query)];
+            Question { contexts, options: row.choices, right: row.gold }
         } else {
             other(&row, at)?
         });
     }
     keep(questions.into_iter(), file, warnings)
+}
+
+/// A question of knowledge, as it is put.
+fn asked(question: &str) -> String {
+    format!("Question: {question}\nAnswer:")
 }
 
 /// Original JSON lines (`activity_label`, `ctx_a`, `ctx_b`, `endings`, `label`), prepared as the
@@ -89,12 +96,7 @@ pub(super) fn hellaswag(
                 right: label.map_or(usize::MAX, |it| it as usize),
             })
         };
-        let plain = |row: Plain| Question {
-            contexts: vec![row.query],
-            options: row.choices,
-            right: row.gold,
-        };
-        return rows(file, bytes, plain, other, warnings);
+        return rows(file, bytes, |query| query, other, warnings);
     }
     let all = std::str::from_utf8(bytes).map_err(|error| wrong(file, 0, &error.to_string()))?;
     let lines: Vec<&str> = all.lines().collect();
@@ -141,7 +143,6 @@ pub(super) fn arc(
     bytes: &[u8],
     warnings: &mut Warnings,
 ) -> Result<Vec<Question>, TaskError> {
-    let ask = |question: &str| vec![format!("Question: {question}\nAnswer:")];
     let other = |row: &Value, at: usize| {
         let inner = &row["question"];
         let stem = match inner.as_str() {
@@ -163,13 +164,9 @@ pub(super) fn arc(
             }
         };
         let right = labels.iter().position(|it| *it == key).unwrap_or(usize::MAX);
-        Ok(Question { contexts: ask(&stem), options, right })
+        Ok(Question { contexts: vec![asked(&stem)], options, right })
     };
-    let plain = |row: Plain| Question {
-        contexts: ask(row.query.strip_prefix("Question: ").unwrap_or(&row.query)),
-        options: row.choices,
-        right: row.gold,
-    };
+    let plain = |query: String| asked(query.strip_prefix("Question: ").unwrap_or(&query));
     rows(file, bytes, plain, other, warnings)
 }
 
@@ -179,18 +176,13 @@ pub(super) fn piqa(
     bytes: &[u8],
     warnings: &mut Warnings,
 ) -> Result<Vec<Question>, TaskError> {
-    let ask = |goal: &str| vec![format!("Question: {goal}\nAnswer:")];
     let other = |row: &Value, at: usize| {
         let part = |name| text(row, &[name], file, at);
         let label = row["label"].as_u64().ok_or_else(|| wrong(file, at + 1, "no `label`"))?;
         let options = vec![part("sol1")?, part("sol2")?];
-        Ok(Question { contexts: ask(&part("goal")?), options, right: label as usize })
+        Ok(Question { contexts: vec![asked(&part("goal")?)], options, right: label as usize })
     };
-    let plain = |row: Plain| Question {
-        contexts: ask(row.query.strip_prefix("Question: ").unwrap_or(&row.query)),
-        options: row.choices,
-        right: row.gold,
-    };
+    let plain = |query: String| asked(query.strip_prefix("Question: ").unwrap_or(&query));
     rows(file, bytes, plain, other, warnings)
 }
 
