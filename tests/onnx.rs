@@ -16,8 +16,8 @@ use milm_compress::{
     quantize::{Method, rtn::Rtn},
     runtime::Kernels,
     scheme::{
-        ActivationGrid, Activations, Granularity, IntScheme, OUTLIER_GRID, OutlierColumns, QTensor,
-        Rounded, SplitTensor, TensorScheme,
+        ActivationGrid, Activations, Format, Granularity, IntScheme, OUTLIER_GRID, OutlierColumns,
+        QTensor, Rounded, SplitTensor, TensorScheme,
     },
     tensor::FloatType,
 };
@@ -98,7 +98,13 @@ fn quantized(
         let round = |scheme, values: &[f32], columns| -> QTensor {
             Rtn { scheme, scale_type, method: Method::Minmax }.tensor(values, [rows, columns])
         };
-        let scheme = TensorScheme { weights, scale_type, activations, outliers };
+        let scheme = TensorScheme {
+            weights,
+            scale_type,
+            activations,
+            format: Format::of(weights.bits, activations),
+            outliers,
+        };
         let rounded: Rounded = if outliers == 0 {
             round(weights, &values, columns).into()
         } else {

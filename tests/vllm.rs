@@ -52,12 +52,14 @@ fn says(found: &[String], words: &[&str]) {
 fn what_vllm_has_schemes_for() {
     let top = tempfile::tempdir().unwrap();
     let float = "--embeddings=float";
-    let cases: [(&str, &[&str], &[&str]); 9] = [
+    let cases: [(&str, &[&str], &[&str]); 11] = [
         ("int4 groups", &["--group-size=32", float], &[]),
         ("int4 rows", &["--group-size=channel", float], &[]),
         ("int4 zero points", &["--group-size=64", "--asymmetric", float], &[]),
         ("w8a8", &["--scheme=w8a8", float], &[]),
-        ("w8a16", &["--scheme=w8a16", float], &["`int-quantized`", "taken is `pack-quantized`"]),
+        ("w8a16", &["--scheme=w8a16", float], &[]),
+        ("w8a16 groups", &["--scheme=w8a16", "--group-size=64", float], &[]),
+        ("w8a16 zero points", &["--scheme=w8a16", "--asymmetric", float], &["float activations"]),
         ("w8a8 groups", &["--scheme=w8a8", "--group-size=32", float], &["symmetric rows"]),
         ("zero points", &["--scheme=w8a8", "--asymmetric", float], &["with zero points"]),
         ("embedding", &["--group-size=32"], &["embed_tokens", "--embeddings float"]),
@@ -146,6 +148,8 @@ fn each_rule_of_a_config_by_hand() {
     fs::remove_file(int8.join("milm.json")).unwrap();
     let found = with_config(&int8, |q| group(q, "format", json!("pack-quantized")));
     says(&found, &["taken is `int-quantized`"]);
+    let found = with_config(&int8, |q| group(q, "input_activations", Value::Null));
+    says(&found, &["8 bits with float activations", "taken is `pack-quantized`"]);
     // What depends on the GPU is told apart.
     let mut config: Value =
         serde_json::from_slice(&fs::read(target.join("config.json")).unwrap()).unwrap();
@@ -169,14 +173,15 @@ fn the_verb_tells_and_fails() {
     let top = tempfile::tempdir().unwrap();
     let (good, bad) = (top.path().join("good"), top.path().join("bad"));
     quantized(&good, &["--group-size=32", "--embeddings=float"]);
-    quantized(&bad, &["--scheme=w8a16"]);
+    quantized(&bad, &["--scheme=w8a16", "--asymmetric"]);
     let verify = |package: &Path, more: &[&str]| {
         let mut command = program();
         command.arg("verify").arg(package).args(["--engine", "vllm"]).args(more).assert()
     };
     verify(&good, &["--deep"]).success().stdout(predicate::str::contains("no rule against it"));
     verify(&bad, &[]).code(2).stderr(
-        predicate::str::contains("would refuse").and(predicate::str::contains("pack-quantized")),
+        predicate::str::contains("would refuse")
+            .and(predicate::str::contains("int8 weights with zero points")),
     );
     let out = verify(&bad, &["--json"]).code(2).get_output().stdout.clone();
     let value: Value = serde_json::from_slice(&out).unwrap();

@@ -50,15 +50,18 @@ pub fn open(name: &str) -> Result<Opened, PackageError> {
         return open_onnx(folder);
     }
     let config = folder.config()?;
-    let mut tensors = folder.tensors()?;
+    let tensors = folder.tensors()?;
     let manifest = Manifest::read(&folder)?;
     let quantized = match &manifest {
         Some(manifest) => manifest
             .quantized
             .iter()
-            .map(|(name, it)| (name.clone(), (it.scheme, it.shape)))
+            .map(|(name, it)| {
+                let format = compressed_tensors::stored_format(name, &tensors.raw);
+                (name.clone(), (TensorScheme { format, ..it.scheme }, it.shape))
+            })
             .collect(),
-        None => compressed_tensors::read_schemes(&config, &mut tensors.raw)?,
+        None => compressed_tensors::read_schemes(&config, &tensors.raw)?,
     };
     for (name, (scheme, shape)) in &quantized {
         check_parts(name, *scheme, *shape, &tensors.raw)?;

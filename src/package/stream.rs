@@ -10,7 +10,7 @@ use crate::{
     model::part_name,
     progress::Progress,
     quantize::rtn::{Rows, Rtn, replace_nonfinite},
-    scheme::{PartKind, TensorScheme},
+    scheme::{Layout, PartKind, TensorScheme},
     tensor::RawTensor,
 };
 use sha2::{Digest, Sha256};
@@ -58,6 +58,7 @@ struct Target<'a> {
     raw: &'a RawTensor,
     columns: usize,
     rtn: Rtn,
+    layout: Layout,
 }
 
 impl Stream<'_> {
@@ -90,7 +91,8 @@ impl Stream<'_> {
         let groups = scheme.weights.groups(columns).unwrap_or(1);
         let mut scales = vec![0.0_f32; rows * groups];
         let mut zero_points = vec![0_i8; if scheme.weights.symmetric { 0 } else { rows * groups }];
-        let target = Target { name, raw, columns, rtn };
+        let layout = scheme.layout();
+        let target = Target { name, raw, columns, rtn, layout };
         let (mut hash, mut values) = (Sha256::new(), vec![RowHash::default(); rows]);
         let (row, _) = row_bytes(raw);
         let band = (BAND_BYTES / row.max(1)).max(1);
@@ -122,7 +124,7 @@ impl Stream<'_> {
                     scheme.scale_type.encode(&scales, &mut bytes);
                     bytes
                 }
-                PartKind::ZeroPoint => scheme.weights.encode_zero_points(&zero_points, groups),
+                PartKind::ZeroPoint => layout.encode_zero_points(&zero_points, groups),
                 PartKind::Shape => shape.iter().flat_map(|n| (*n as i64).to_le_bytes()).collect(),
             };
             self.writer.write(&part_name(name, part.suffix), bytes)?;
@@ -207,7 +209,7 @@ impl Target<'_> {
         let Piece { scales, zero_points, .. } = piece;
         let rows = Rows { codes: &mut codes, scales, zero_points };
         self.rtn.rows(&values, self.columns, rows);
-        self.rtn.scheme.encode_codes(&codes, self.columns, piece.codes);
+        self.layout.encode_codes(&codes, self.columns, piece.codes);
         let groups = scales.len() / piece.values.len().max(1);
         let rows = codes.chunks(self.columns.max(1)).zip(values.chunks_mut(self.columns.max(1)));
         for (i, ((codes, values), hash)) in rows.zip(piece.values).enumerate() {

@@ -2,7 +2,7 @@
 use super::{Effort, Embeddings, GroupFallback, GroupSize, QuantizeError, Rule, Settings};
 use crate::{
     model::{Model, Part, Role, TensorSpec, part_name},
-    scheme::{Activations, Granularity, IntScheme, Preset, TensorScheme},
+    scheme::{Activations, Format, Granularity, IntScheme, Preset, TensorScheme},
     tensor::RawTensor,
 };
 use std::collections::BTreeMap;
@@ -217,7 +217,12 @@ impl Chooser<'_> {
         // Zero points gain next to nothing at int8, and GGUF's blocks have none.
         let symmetric = !self.settings.asymmetric || (ends && bits == 8);
         let weights = IntScheme { bits, symmetric, granularity };
-        Ok(Some(TensorScheme { weights, scale_type, activations, outliers: 0 }))
+        // The standard knows integer products of linear layers only.
+        let format = match spec.role {
+            Role::Embed => Format::PackQuantized,
+            _ => Format::of(bits, activations),
+        };
+        Ok(Some(TensorScheme { weights, scale_type, activations, format, outliers: 0 }))
     }
 
     /// Embeddings and head unless a rule says otherwise.

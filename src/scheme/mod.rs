@@ -14,7 +14,7 @@ mod split;
 pub use activations::ActivationGrid;
 pub use int::{Granularity, IntScheme, QTensor, Qparams};
 pub use kv::KvPrecision;
-pub use pack::{DecodeError, Part, PartKind};
+pub use pack::{DecodeError, Format, Layout, Part, PartKind};
 pub use preset::{Activations, PRESETS, Preset, TensorScheme, find_preset};
 pub use split::{
     ColumnsError, INPUT_SCALE, OUTLIER_GRID, OutlierColumns, Rounded, SplitTensor,

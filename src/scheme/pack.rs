@@ -1,9 +1,10 @@
 //! Bytes of integer weights as compressed-tensors stores them.
 //!
-//! int4 codes are offset to unsigned, eight to a little-endian 32-bit word along the inputs,
-//! element `8k + j` in bits `4j`; int8 codes are bytes. Zero points are packed the same way down
-//! the rows. Source: compressed-tensors 0.19, `compressors/pack_quantized`, `quantized_compressors`.
-use super::{IntScheme, QTensor};
+//! Packed codes are offset to unsigned and lie in little-endian 32-bit words along the inputs: of
+//! int4 element `8k + j` in bits `4j`, of int8 element `4k + j` in bits `8j`. Zero points are packed
+//! the same way down the rows. Otherwise both are signed bytes. Source: compressed-tensors 0.19,
+//! `compressors/pack_quantized`, `quantized_compressors`.
+use super::{Activations, IntScheme, QTensor};
 use crate::tensor::FloatType;
 use safetensors::Dtype;
 
@@ -55,76 +56,121 @@ pub struct DecodeError {
     pub got: usize,
 }
 
-const PER_WORD: usize = 8;
+/// How codes lie in a file, by the name of the `format` of compressed-tensors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// Words of 32 bits, `weight_packed`.
+    #[default]
+    PackQuantized,
+    /// Signed bytes, `weight`; of int8 only.
+    IntQuantized,
+}
 
-impl IntScheme {
-    /// The tensors that a weight of `shape` (`[out, in]`) becomes. `scale_type` is the type of the
-    /// scales. `None` when the group size does not divide the columns.
-    pub fn parts(self, shape: [usize; 2], scale_type: FloatType) -> Option<Vec<Part>> {
-        let ([out, columns], groups) = (shape, self.groups(shape[1])?);
+impl Format {
+    /// The standard's choice: packed, unless the product takes integers on both sides.
+    pub fn of(bits: u32, activations: Activations) -> Self {
+        match activations {
+            Activations::Int8PerToken | Activations::Int8Static if bits == 8 => Self::IntQuantized,
+            _ => Self::PackQuantized,
+        }
+    }
+
+    /// `format` in `config.json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PackQuantized => "pack-quantized",
+            Self::IntQuantized => "int-quantized",
+        }
+    }
+}
+
+/// Everything that decides about the bytes of a weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// The grid.
+    pub scheme: IntScheme,
+    /// How codes and zero points lie.
+    pub format: Format,
+    /// Type of the stored scales.
+    pub scale_type: FloatType,
+}
+
+impl Layout {
+    fn packed(self) -> bool {
+        self.format == Format::PackQuantized
+    }
+
+    /// Codes to a word.
+    fn per_word(self) -> usize {
+        (32 / self.scheme.bits.max(1)) as usize
+    }
+
+    /// The tensors that a weight of `shape` (`[out, in]`) becomes. `None` when the group size does
+    /// not divide the columns.
+    pub fn parts(self, shape: [usize; 2]) -> Option<Vec<Part>> {
+        let ([out, columns], groups) = (shape, self.scheme.groups(shape[1])?);
         let part = |kind, suffix, dtype: Dtype, shape: Vec<usize>| {
             let bytes = shape.iter().product::<usize>() * dtype.bitsize() / 8;
             Part { kind, suffix, dtype, shape, bytes }
         };
+        let (packed, per_word) = (self.packed(), self.per_word());
         let mut parts = vec![
-            match self.bits {
-                4 => part(
-                    PartKind::Codes,
-                    "weight_packed",
-                    Dtype::I32,
-                    vec![out, columns.div_ceil(PER_WORD)],
-                ),
-                _ => part(PartKind::Codes, "weight", Dtype::I8, vec![out, columns]),
+            if packed {
+                let shape = vec![out, columns.div_ceil(per_word)];
+                part(PartKind::Codes, "weight_packed", Dtype::I32, shape)
+            } else {
+                part(PartKind::Codes, "weight", Dtype::I8, vec![out, columns])
             },
-            part(PartKind::Scale, "weight_scale", scale_type.dtype(), vec![out, groups]),
+            part(PartKind::Scale, "weight_scale", self.scale_type.dtype(), vec![out, groups]),
         ];
-        if self.bits == 4 {
+        if packed {
             parts.push(part(PartKind::Shape, "weight_shape", Dtype::I64, vec![2]));
         }
-        if !self.symmetric {
-            parts.push(match self.bits {
-                4 => part(
-                    PartKind::ZeroPoint,
-                    "weight_zero_point",
-                    Dtype::I32,
-                    vec![out.div_ceil(PER_WORD), groups],
-                ),
-                _ => part(PartKind::ZeroPoint, "weight_zero_point", Dtype::I8, vec![out, groups]),
-            });
+        if !self.scheme.symmetric {
+            let (dtype, rows) =
+                if packed { (Dtype::I32, out.div_ceil(per_word)) } else { (Dtype::I8, out) };
+            parts.push(part(PartKind::ZeroPoint, "weight_zero_point", dtype, vec![rows, groups]));
         }
         Some(parts)
     }
 
     /// Appends the bytes of whole rows of codes, `columns` to a row.
     pub fn encode_codes(self, codes: &[i8], columns: usize, out: &mut Vec<u8>) {
-        if self.bits == 8 {
+        if !self.packed() {
             out.extend(codes.iter().map(|c| *c as u8));
             return;
         }
         for row in codes.chunks(columns.max(1)) {
-            let (pairs, tail) = row.as_chunks::<2>();
-            out.extend(pairs.iter().map(|[low, high]| nibble(*low) | nibble(*high) << 4));
-            out.extend(tail.iter().map(|last| nibble(*last)));
+            let start = out.len();
+            if self.scheme.bits == 4 {
+                let (pairs, tail) = row.as_chunks::<2>();
+                out.extend(pairs.iter().map(|[low, high]| nibble(*low) | nibble(*high) << 4));
+                out.extend(tail.iter().map(|last| nibble(*last)));
+            } else {
+                out.extend(row.iter().map(|code| offset_byte(*code)));
+            }
             // A word that the row does not fill is completed with zero bits.
-            let written = row.len().div_ceil(2);
-            out.resize(out.len() + (written.next_multiple_of(4) - written), 0);
+            let written = out.len() - start;
+            out.resize(start + written.next_multiple_of(4), 0);
         }
     }
 
     /// The bytes of all zero points, `[out, groups]` row-major.
     pub fn encode_zero_points(self, zero_points: &[i8], groups: usize) -> Vec<u8> {
-        if self.bits == 8 {
+        if !self.packed() {
             return zero_points.iter().map(|z| *z as u8).collect();
         }
+        let bits = self.scheme.bits as usize;
+        let code = |z: i8| if bits == 4 { nibble(z) } else { offset_byte(z) };
         let mut bytes = Vec::new();
-        for rows in zero_points.chunks(groups.max(1) * PER_WORD) {
+        for rows in zero_points.chunks(groups.max(1) * self.per_word()) {
             for group in 0..groups {
                 let word = rows
                     .iter()
                     .skip(group)
                     .step_by(groups)
                     .enumerate()
-                    .fold(0_u32, |word, (j, z)| word | u32::from(nibble(*z)) << (4 * j));
+                    .fold(0_u32, |word, (j, z)| word | u32::from(code(*z)) << (bits * j));
                 bytes.extend(word.to_le_bytes());
             }
         }
@@ -133,15 +179,15 @@ impl IntScheme {
 
     /// The bytes of each part of a weight on this grid, in the order of [`parts`](Self::parts);
     /// none when the group size does not divide the columns.
-    pub fn encode(self, tensor: &QTensor, scale_type: FloatType) -> Vec<(Part, Vec<u8>)> {
+    pub fn encode(self, tensor: &QTensor) -> Vec<(Part, Vec<u8>)> {
         let [_, columns] = tensor.shape;
-        let groups = self.groups(columns).unwrap_or(1);
-        let parts = self.parts(tensor.shape, scale_type).unwrap_or_default();
+        let groups = self.scheme.groups(columns).unwrap_or(1);
+        let parts = self.parts(tensor.shape).unwrap_or_default();
         let bytes = |part: &Part| {
             let mut bytes = Vec::with_capacity(part.bytes);
             match part.kind {
                 PartKind::Codes => self.encode_codes(&tensor.codes, columns, &mut bytes),
-                PartKind::Scale => scale_type.encode(&tensor.scales, &mut bytes),
+                PartKind::Scale => self.scale_type.encode(&tensor.scales, &mut bytes),
                 PartKind::ZeroPoint => {
                     bytes = self.encode_zero_points(&tensor.zero_points, groups);
                 }
@@ -162,12 +208,12 @@ impl IntScheme {
     pub fn decode<'a>(
         self,
         shape: [usize; 2],
-        scale_type: FloatType,
         part: impl Fn(PartKind) -> &'a [u8],
     ) -> Result<QTensor, DecodeError> {
+        let scheme = self.scheme;
         let uneven = DecodeError { part: "weight_scale", expected: 0, got: shape[1] };
-        let groups = self.groups(shape[1]).ok_or(uneven)?;
-        for expected in self.parts(shape, scale_type).unwrap_or_default() {
+        let groups = scheme.groups(shape[1]).ok_or(uneven)?;
+        for expected in self.parts(shape).unwrap_or_default() {
             let got = part(expected.kind).len();
             if got != expected.bytes {
                 return Err(DecodeError { part: expected.suffix, expected: expected.bytes, got });
@@ -175,35 +221,49 @@ impl IntScheme {
         }
         let [out, columns] = shape;
         let mut scales = vec![0.0; out * groups];
-        scale_type.decode(part(PartKind::Scale), &mut scales);
-        let zero_points = match (self.symmetric, self.bits) {
+        self.scale_type.decode(part(PartKind::Scale), &mut scales);
+        let zero_points = match (scheme.symmetric, self.packed()) {
             (true, _) => Vec::new(),
-            (false, 4) => (0..out * groups)
-                .map(|i| code_at(part(PartKind::ZeroPoint), i % groups, i / groups, groups))
+            (false, true) => (0..out * groups)
+                .map(|i| self.code_at(part(PartKind::ZeroPoint), i % groups, i / groups, groups))
                 .collect(),
-            (false, _) => part(PartKind::ZeroPoint).iter().map(|z| *z as i8).collect(),
+            (false, false) => part(PartKind::ZeroPoint).iter().map(|z| *z as i8).collect(),
         };
         let mut codes = vec![0; out * columns];
         for (row, codes) in codes.chunks_mut(columns.max(1)).enumerate() {
             self.decode_row(part(PartKind::Codes), row, codes);
         }
-        Ok(QTensor { scheme: self, shape, codes, scales, zero_points })
+        Ok(QTensor { scheme, shape, codes, scales, zero_points })
     }
 
     /// The codes of one row from the bytes of all codes.
     fn decode_row(self, bytes: &[u8], row: usize, codes: &mut [i8]) {
-        if self.bits == 8 {
-            let start = row * codes.len();
-            for (code, byte) in codes.iter_mut().zip(&bytes[start..]) {
-                *code = *byte as i8;
+        let stride = match self.format {
+            Format::IntQuantized => codes.len(),
+            Format::PackQuantized => codes.len().div_ceil(self.per_word()) * 4,
+        };
+        let bytes = &bytes[row * stride..];
+        if self.packed() && self.scheme.bits == 4 {
+            for (pair, byte) in codes.chunks_mut(2).zip(bytes) {
+                for (code, nibble) in pair.iter_mut().zip([byte & 15, byte >> 4]) {
+                    *code = nibble as i8 - 8;
+                }
             }
             return;
         }
-        let stride = codes.len().div_ceil(PER_WORD) * 4;
-        for (pair, byte) in codes.chunks_mut(2).zip(&bytes[row * stride..]) {
-            for (code, nibble) in pair.iter_mut().zip([byte & 15, byte >> 4]) {
-                *code = nibble as i8 - 8;
-            }
+        let offset = if self.packed() { 0x80 } else { 0 };
+        for (code, byte) in codes.iter_mut().zip(bytes) {
+            *code = (byte ^ offset) as i8;
+        }
+    }
+
+    /// The code of `row` in word column `column`, words stored `[rows / per word, columns]`.
+    fn code_at(self, words: &[u8], column: usize, row: usize, columns: usize) -> i8 {
+        let per_word = self.per_word();
+        let (word, place) = ((row / per_word * columns + column) * 4, row % per_word);
+        match self.scheme.bits {
+            4 => ((words[word + place / 2] >> (4 * (place % 2))) & 15) as i8 - 8,
+            _ => (words[word + place] ^ 0x80) as i8,
         }
     }
 }
@@ -213,10 +273,9 @@ fn nibble(code: i8) -> u8 {
     (code + 8) as u8 & 15
 }
 
-/// The int4 code of `row` in word column `column`, words stored `[rows / 8, columns]`.
-fn code_at(words: &[u8], column: usize, row: usize, columns: usize) -> i8 {
-    let byte = words[(row / PER_WORD * columns + column) * 4 + row % PER_WORD / 2];
-    ((byte >> (4 * (row % 2))) & 15) as i8 - 8
+/// A code in -128..=127 in its offset form.
+fn offset_byte(code: i8) -> u8 {
+    code as u8 ^ 0x80
 }
 
 #[cfg(test)]
@@ -225,8 +284,11 @@ mod tests {
     use crate::scheme::Granularity;
     use proptest::prelude::*;
 
-    const INT4: IntScheme =
-        IntScheme { bits: 4, symmetric: true, granularity: Granularity::Channel };
+    const INT4: Layout = Layout {
+        scheme: IntScheme { bits: 4, symmetric: true, granularity: Granularity::Channel },
+        format: Format::PackQuantized,
+        scale_type: FloatType::F32,
+    };
 
     #[test]
     fn int4_words_equal_the_published_check_vectors() {
@@ -241,7 +303,8 @@ mod tests {
 
     #[test]
     fn zero_points_are_packed_down_the_rows() {
-        let asym = IntScheme { symmetric: false, ..INT4 };
+        let scheme = IntScheme { symmetric: false, ..INT4.scheme };
+        let asym = Layout { scheme, ..INT4 };
         // Two groups; column 0 holds 1..=8 down the rows, column 1 holds -8.
         let zero_points: Vec<i8> = [1, 2, 3, 4, 5, 6, 7, 0].iter().flat_map(|z| [*z, -8]).collect();
         let bytes = asym.encode_zero_points(&zero_points, 2);
@@ -249,13 +312,38 @@ mod tests {
         assert_eq!(bytes[4..], [0; 4]);
     }
 
+    #[test]
+    fn int8_words_hold_four_codes_offset_by_128() {
+        let scheme = IntScheme { bits: 8, symmetric: false, ..INT4.scheme };
+        let int8 = Layout { scheme, ..INT4 };
+        let mut bytes = Vec::new();
+        int8.encode_codes(&[-128, -1, 0, 127, 1], 5, &mut bytes);
+        assert_eq!(bytes, [0, 127, 128, 255, 129, 0, 0, 0], "two words, the second filled up");
+        // Three rows of two groups: one word of rows for each group.
+        let bytes = int8.encode_zero_points(&[1, -128, 2, -127, 3, -126], 2);
+        assert_eq!(bytes, [129, 130, 131, 0, 0, 1, 2, 0]);
+        let shapes: Vec<_> = int8.parts([3, 5]).unwrap().into_iter().map(|it| it.shape).collect();
+        assert_eq!(shapes, [vec![3, 2], vec![3, 1], vec![2], vec![1, 1]]);
+    }
+
+    #[test]
+    fn bytes_are_for_products_of_two_integers() {
+        let [float, token] = [Activations::Float, Activations::Int8PerToken];
+        let formats = [(4, float), (4, token), (8, float), (8, token)];
+        let names = formats.map(|(bits, activations)| Format::of(bits, activations).name());
+        assert_eq!(names, ["pack-quantized", "pack-quantized", "pack-quantized", "int-quantized"]);
+    }
+
     proptest! {
         #[test]
         fn decode_inverts_encode(
-            out in 1_usize..20, groups in 1_usize..4, eight in any::<bool>(),
+            out in 1_usize..20, groups in 1_usize..4, form in 0_usize..3,
             symmetric in any::<bool>(), seed in any::<u64>(),
         ) {
-            let (bits, group) = (if eight { 8 } else { 4 }, 8);
+            let group = 8;
+            let (bits, format) = [
+                (4, Format::PackQuantized), (8, Format::PackQuantized), (8, Format::IntQuantized),
+            ][form];
             let scheme = IntScheme { bits, symmetric, granularity: Granularity::Group(group) };
             let shape = [out, groups * group];
             let mut state = seed;
@@ -269,28 +357,22 @@ mod tests {
             let scales = (0..out * groups).map(|_| f32::from(next()) + 0.5).collect();
             let tensor = QTensor { scheme, shape, codes, scales, zero_points };
 
-            let mut bytes = [const { Vec::new() }; 4];
-            scheme.encode_codes(&tensor.codes, shape[1], &mut bytes[0]);
-            FloatType::F32.encode(&tensor.scales, &mut bytes[1]);
-            bytes[2] = scheme.encode_zero_points(&tensor.zero_points, groups);
-            bytes[3] = vec![0; 16];
-            let part = |kind| match kind {
-                PartKind::Codes => &*bytes[0],
-                PartKind::Scale => &*bytes[1],
-                PartKind::ZeroPoint => &*bytes[2],
-                _ => &*bytes[3],
+            let layout = Layout { scheme, format, scale_type: FloatType::F32 };
+            let encoded = layout.encode(&tensor);
+            for (part, bytes) in &encoded {
+                prop_assert_eq!(part.bytes, bytes.len());
+            }
+            let part = |kind| {
+                let found = encoded.iter().find(|(part, _)| part.kind == kind);
+                found.map_or(&[][..], |(_, bytes)| bytes)
             };
-            prop_assert_eq!(scheme.decode(shape, FloatType::F32, part).unwrap(), tensor);
-            let declared: usize =
-                scheme.parts(shape, FloatType::F32).unwrap().iter().map(|p| p.bytes).sum();
-            let real: usize = bytes[..3].iter().map(Vec::len).sum();
-            prop_assert_eq!(declared, real + if eight { 0 } else { 16 });
+            prop_assert_eq!(layout.decode(shape, part).unwrap(), tensor);
         }
     }
 
     #[test]
     fn short_input_is_an_error_that_names_the_part() {
-        let error = INT4.decode([4, 64], FloatType::F32, |_| &[]).unwrap_err();
+        let error = INT4.decode([4, 64], |_| &[]).unwrap_err();
         assert_eq!(error, DecodeError { part: "weight_packed", expected: 128, got: 0 });
     }
 }

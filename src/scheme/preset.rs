@@ -1,5 +1,5 @@
 //! Named schemes: what `--scheme` takes.
-use super::IntScheme;
+use super::{Format, IntScheme};
 use crate::tensor::FloatType;
 
 /// How a linear layer sees its input.
@@ -24,6 +24,9 @@ pub struct TensorScheme {
     pub scale_type: FloatType,
     /// The input of its product.
     pub activations: Activations,
+    /// How its codes lie in a file; the names of the stored tensors tell.
+    #[serde(skip)]
+    pub format: Format,
     /// Columns that are kept at int8 on their own grid; 0 for none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub outliers: usize,

@@ -4,7 +4,8 @@
 //! outlier part `[out, k]` on [`OUTLIER_GRID`], both with their columns in ascending order. Its
 //! product is the sum of two products (`QUIK`, arXiv 2310.09259; `ResQ`, arXiv 2412.14363).
 use super::{
-    Activations, DecodeError, Granularity, IntScheme, Part, PartKind, QTensor, TensorScheme,
+    Activations, DecodeError, Format, Granularity, IntScheme, Layout, Part, PartKind, QTensor,
+    TensorScheme,
 };
 use safetensors::Dtype;
 
@@ -210,6 +211,15 @@ impl From<SplitTensor> for Rounded {
 }
 
 impl TensorScheme {
+    /// How the weight, or its base, is stored.
+    pub fn layout(self) -> Layout {
+        Layout { scheme: self.weights, format: self.format, scale_type: self.scale_type }
+    }
+
+    fn outlier_layout(self) -> Layout {
+        Layout { scheme: OUTLIER_GRID, format: Format::IntQuantized, ..self.layout() }
+    }
+
     /// Columns of the base of a weight with so many columns; `None` when nothing is left.
     fn base_columns(self, columns: usize) -> Option<usize> {
         columns.checked_sub(self.outliers).filter(|base| *base > 0 || self.outliers == 0)
@@ -219,7 +229,7 @@ impl TensorScheme {
     /// not divide the columns of its base, or the outliers leave none.
     pub fn parts(self, shape: [usize; 2]) -> Option<Vec<Part>> {
         let [out, columns] = shape;
-        let mut parts = self.weights.parts([out, self.base_columns(columns)?], self.scale_type)?;
+        let mut parts = self.layout().parts([out, self.base_columns(columns)?])?;
         if self.outliers > 0 {
             parts.extend(self.outlier_parts(out)?);
         }
@@ -235,7 +245,7 @@ impl TensorScheme {
     /// The tensors that the outliers of `out` rows become.
     fn outlier_parts(self, out: usize) -> Option<Vec<Part>> {
         let mut parts = Vec::new();
-        for part in OUTLIER_GRID.parts([out, self.outliers], self.scale_type)? {
+        for part in self.outlier_layout().parts([out, self.outliers])? {
             let (kind, suffix) = match part.kind {
                 PartKind::Scale => (PartKind::OutlierScale, "outliers.weight_scale"),
                 _ => (PartKind::OutlierCodes, "outliers.weight"),
@@ -261,16 +271,16 @@ impl TensorScheme {
         let tensor = match weight {
             Rounded::Whole(tensor) => {
                 assert_eq!(self.outliers, 0, "outliers of the scheme");
-                return self.weights.encode(tensor, self.scale_type);
+                return self.layout().encode(tensor);
             }
             Rounded::Split(tensor) => tensor,
         };
         assert_eq!(self.outliers, tensor.columns.places.len(), "outliers of the scheme");
         let bytes = self
-            .weights
-            .encode(&tensor.base, self.scale_type)
+            .layout()
+            .encode(&tensor.base)
             .into_iter()
-            .chain(OUTLIER_GRID.encode(&tensor.outliers, self.scale_type))
+            .chain(self.outlier_layout().encode(&tensor.outliers))
             .map(|(_, bytes)| bytes)
             .chain([tensor.columns.places.iter().flat_map(|at| at.to_le_bytes()).collect()]);
         self.parts(tensor.shape).unwrap_or_default().into_iter().zip(bytes).collect()
@@ -285,7 +295,7 @@ impl TensorScheme {
         let [out, total] = shape;
         let uneven = DecodeError { part: "outliers.columns", expected: 0, got: self.outliers };
         let base = self.base_columns(total).ok_or(uneven)?;
-        let base = self.weights.decode([out, base], self.scale_type, &part)?;
+        let base = self.layout().decode([out, base], &part)?;
         if self.outliers == 0 {
             return Ok(base.into());
         }
@@ -296,7 +306,7 @@ impl TensorScheme {
         }
         let places = places.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
         let columns = OutlierColumns::new(total, places)?;
-        let decoded = OUTLIER_GRID.decode([out, self.outliers], self.scale_type, |kind| {
+        let decoded = self.outlier_layout().decode([out, self.outliers], |kind| {
             part(match kind {
                 PartKind::Scale => PartKind::OutlierScale,
                 _ => PartKind::OutlierCodes,
@@ -339,6 +349,7 @@ mod tests {
             weights: IntScheme { bits: 4, symmetric, granularity },
             scale_type: FloatType::F32,
             activations: Activations::Float,
+            format: Format::PackQuantized,
             outliers,
         }
     }

@@ -12,7 +12,7 @@ use milm_compress::{
     },
     quantize::{Method, rtn::Rtn},
     runtime::Kernels,
-    scheme::{Activations, Granularity, IntScheme, TensorScheme},
+    scheme::{Activations, Format, Granularity, IntScheme, TensorScheme},
     tensor::FloatType,
 };
 
@@ -35,7 +35,13 @@ fn quantized(name: &str, blocks: IntScheme, scale_type: FloatType) -> Model {
         let weights = if ends { row } else { IntScheme { granularity, ..blocks } };
         let rtn = Rtn { scheme: weights, scale_type, method: Method::Minmax };
         let activations = Activations::Float;
-        let scheme = TensorScheme { weights, scale_type, activations, outliers: 0 };
+        let scheme = TensorScheme {
+            weights,
+            scale_type,
+            activations,
+            format: Format::of(weights.bits, activations),
+            outliers: 0,
+        };
         model.weights.quantize(&name, scheme, &rtn.tensor(&weight.to_f32(), shape).into());
     }
     model

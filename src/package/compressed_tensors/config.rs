@@ -3,7 +3,7 @@ use super::{METHOD, read::Schemes};
 use crate::{
     model::{Model, ModelSpec, Part, Role},
     quantize::Method,
-    scheme::{Activations, Granularity, IntScheme},
+    scheme::{Activations, Format, Granularity, IntScheme},
 };
 use serde_json::{Value, json};
 
@@ -33,7 +33,7 @@ struct Group<'a> {
 }
 
 /// Grid, and activations where the standard can say them beside it.
-type Key = (IntScheme, Activations);
+type Key = (IntScheme, Format, Activations);
 
 /// The `config.json` of a package. One scheme in all blocks has the target `Linear`. Several stand in
 /// groups of their own, all by name: vLLM joins projections and then finds a class before their names.
@@ -55,9 +55,12 @@ pub(crate) fn describe(model: &Model, schemes: &Schemes, method: Method) -> Desc
             continue;
         };
         split += usize::from(scheme.outliers > 0);
-        let said = scheme.weights.bits == 8 && !embed;
-        let key = (scheme.weights, if said { scheme.activations } else { Activations::Float });
-        integer_inputs += usize::from(scheme.activations != key.1);
+        let activations = match scheme.format {
+            Format::IntQuantized => scheme.activations,
+            Format::PackQuantized => Activations::Float,
+        };
+        integer_inputs += usize::from(scheme.activations != activations);
+        let key = (scheme.weights, scheme.format, activations);
         if !groups.iter().any(|(it, _)| *it == key) {
             groups.push((key, Group::default()));
         }
@@ -125,7 +128,7 @@ fn run_time_steps(model: &Model) -> Vec<String> {
 fn quantization(mut groups: Vec<(Key, Group<'_>)>, ignore: &[&str], method: Method) -> Value {
     // The group of most linear layers first: it is the one that `Linear` may stand for.
     groups.sort_by_key(|(_, group)| std::cmp::Reverse(group.in_blocks));
-    let formats: Vec<&str> = groups.iter().map(|((weights, _), _)| format(*weights)).collect();
+    let formats: Vec<&str> = groups.iter().map(|((_, format, _), _)| format.name()).collect();
     let first = formats.first().copied().unwrap_or("dense");
     let uniform = formats.iter().all(|it| *it == first);
     let by_class = groups.iter().filter(|(_, group)| group.in_blocks > 0).count() == 1;
@@ -166,11 +169,7 @@ fn kv_cache_scheme(spec: &ModelSpec) -> Value {
     })
 }
 
-fn format(weights: IntScheme) -> &'static str {
-    if weights.bits == 4 { "pack-quantized" } else { "int-quantized" }
-}
-
-fn entry((weights, activations): Key, targets: Value, method: Method) -> Value {
+fn entry((weights, format, activations): Key, targets: Value, method: Method) -> Value {
     let IntScheme { bits, symmetric, granularity } = weights;
     let (strategy, group_size) = match granularity {
         Granularity::Channel => ("channel", Value::Null),
@@ -189,7 +188,7 @@ fn entry((weights, activations): Key, targets: Value, method: Method) -> Value {
     });
     json!({
         "targets": targets,
-        "format": format(weights),
+        "format": format.name(),
         "input_activations": if activations == Activations::Float { Value::Null } else { input },
         "output_activations": null,
         "weights": {

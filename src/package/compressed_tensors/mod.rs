@@ -8,7 +8,7 @@ mod read;
 mod vllm;
 
 pub(super) use config::{Description, describe};
-pub(super) use read::read_schemes;
+pub(super) use read::{read_schemes, stored_format};
 pub use vllm::{Refusal, vllm};
 
 /// `quant_method` of the packages that are read and written.

@@ -2,8 +2,8 @@
 use super::{super::PackageError, METHOD};
 use crate::{
     model::part_name,
-    scheme::{Activations, Granularity, IntScheme, TensorScheme},
-    tensor::{Bytes, Dtype, RawTensor},
+    scheme::{Activations, Format, Granularity, IntScheme, TensorScheme},
+    tensor::{Dtype, RawTensor},
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -18,11 +18,10 @@ struct Group {
     activations: Activations,
 }
 
-/// The quantized weights that `quantization_config` declares; none without one. Eight-bit weights
-/// in 32-bit words are rewritten as bytes in memory.
+/// The quantized weights that `quantization_config` declares; none without one.
 pub(crate) fn read_schemes(
     config: &Value,
-    raw: &mut BTreeMap<String, RawTensor>,
+    raw: &BTreeMap<String, RawTensor>,
 ) -> Result<Schemes, PackageError> {
     let Some(quantization) = config.get("quantization_config").filter(|it| !it.is_null()) else {
         return Ok(Schemes::new());
@@ -45,9 +44,6 @@ pub(crate) fn read_schemes(
         let module = name.trim_end_matches(".weight");
         let no_group = || PackageError::NoGroup { tensor: name.clone() };
         let group = choose(&groups, module)?.ok_or_else(no_group)?;
-        if group.weights.bits == 8 {
-            unpack_bytes(name, raw);
-        }
         let missing = |suffix| PackageError::MissingPart { tensor: part_name(name, suffix) };
         let shape = stored_shape(name, raw).ok_or_else(|| missing("weight_shape"))?;
         let scale = raw.get(&part_name(name, "weight_scale"));
@@ -59,6 +55,7 @@ pub(crate) fn read_schemes(
             weights: group.weights,
             scale_type,
             activations: group.activations,
+            format: stored_format(name, raw),
             outliers: 0,
         };
         schemes.insert(name.clone(), (scheme, shape));
@@ -158,22 +155,8 @@ fn stored_shape(name: &str, raw: &BTreeMap<String, RawTensor>) -> Option<[usize;
     Some([out, columns])
 }
 
-/// Rewrites eight-bit codes that lie four to a word, offset by 128, as signed bytes.
-fn unpack_bytes(name: &str, raw: &mut BTreeMap<String, RawTensor>) {
-    let Some([out, columns]) = stored_shape(name, raw) else { return };
-    let packed = part_name(name, "weight_packed");
-    let stride = columns.checked_next_multiple_of(4);
-    let Some(words) = raw.get(&packed) else { return };
-    if words.dtype != Dtype::I32
-        || stride.and_then(|n| n.checked_mul(out)) != Some(words.bytes.len())
-    {
-        return;
-    }
-    let rows = words.bytes.chunks(stride.unwrap_or(1).max(1));
-    let codes = rows.flat_map(|row| row[..columns].iter().map(|byte| byte ^ 0x80)).collect();
-    let tensor =
-        RawTensor { dtype: Dtype::I8, shape: vec![out, columns], bytes: Bytes::owned(codes) };
-    raw.remove(&packed);
-    raw.remove(&part_name(name, "weight_shape"));
-    raw.insert(name.to_owned(), tensor);
+/// How the codes of a weight lie: the names of its tensors tell, whatever `format` says.
+pub(crate) fn stored_format(name: &str, raw: &BTreeMap<String, RawTensor>) -> Format {
+    let bytes = raw.get(name).is_some_and(|it| it.dtype == Dtype::I8);
+    if bytes { Format::IntQuantized } else { Format::PackQuantized }
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     checkpoint::Folder,
     model::WeightStore,
-    scheme::{Activations, QTensor, TensorScheme, ggml},
+    scheme::{Activations, Format, QTensor, TensorScheme, ggml},
     tensor::{Bytes, FloatType, RawTensor},
 };
 use std::collections::BTreeMap;
@@ -29,6 +29,7 @@ pub(in crate::package) fn model(gguf: &Gguf) -> Result<(Folder, WeightStore), Gg
                 weights: tensor.scheme,
                 scale_type: FloatType::F16,
                 activations: Activations::Float,
+                format: Format::default(),
                 outliers: 0,
             };
             weights.quantize(&source.name, scheme, &tensor.into());
