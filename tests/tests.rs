@@ -16,6 +16,7 @@ mod deep;
 mod device;
 mod engine;
 mod eval;
+mod exported;
 mod generate;
 mod gguf;
 mod golden;

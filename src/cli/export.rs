@@ -181,14 +181,14 @@ fn write_onnx(model: &str, args: &Settings, context: &Context) -> anyhow::Result
     let options = onnx::ExportOptions { form, float, chain };
     let export = onnx::Export::plan(&opened.model, options)?;
     let output = OutputDir::create(&args.output, context.force)?;
-    export.write(&output, &opened.folder, context.progress())?;
+    let mut files = export.write(&output, &opened.folder, context.progress())?;
     let grids = quantized || !opened.model.weights.activations.is_empty();
     if form == onnx::GraphForm::Float && grids {
         let version = match args.encodings {
             Some(EncodingsName::V2) => onnx::EncodingsVersion::V2,
             _ => onnx::EncodingsVersion::V1,
         };
-        let covered = export.write_encodings_file(&output, version)?;
+        let covered = export.write_encodings_file(&output, version, &mut files)?;
         context.note(format_args!(
             "{}: {} weights and {} activations; {} listed in {} have none",
             onnx::ENCODINGS_FILE,
@@ -198,6 +198,7 @@ fn write_onnx(model: &str, args: &Settings, context: &Context) -> anyhow::Result
             onnx::UNCOVERED_FILE
         ));
     }
+    package::seal_onnx(&opened, &export, files, &output, context.progress())?;
     output.commit()?;
     for note in export.notes() {
         context.note(note);

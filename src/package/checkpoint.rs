@@ -86,6 +86,7 @@ impl Rewritten<'_> {
             recipe: self.recipe.clone(),
             quantized: quantized_tensors(schemes),
             activations: self.model.weights.activations.clone(),
+            export: None,
             beyond_standard: beyond,
             carried: self.model.extras().into_iter().map(str::to_owned).collect(),
             evaluation: None,

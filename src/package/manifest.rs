@@ -31,6 +31,9 @@ pub struct Manifest {
     /// Static grids of activations by the names of their points.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub activations: BTreeMap<String, ActivationGrid>,
+    /// How and from what it was exported, where it is a folder that `export` wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<Exported>,
     /// What a reader that knows only the compressed-tensors standard does not learn or cannot do.
     pub beyond_standard: Vec<String>,
     /// Tensors that the architecture does not know, carried through untouched.
@@ -40,7 +43,7 @@ pub struct Manifest {
     pub evaluation: Option<serde_json::Value>,
     /// Every other file of the folder.
     pub files: BTreeMap<String, FileRecord>,
-    /// Every stored tensor.
+    /// Every stored tensor; those of an exported folder stand in its graph.
     pub tensors: BTreeMap<String, TensorRecord>,
     /// SHA-256 of this file, with 64 zeros in this place.
     pub sha256: String,
@@ -59,6 +62,18 @@ impl Default for Tool {
     fn default() -> Self {
         Self { name: env!("CARGO_PKG_NAME").into(), version: env!("CARGO_PKG_VERSION").into() }
     }
+}
+
+/// What an exported folder is.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Exported {
+    /// Its form: `onnx-qdq` or `onnx-float`.
+    pub form: String,
+    /// Number of stored tensors; their hashes stand in the graph.
+    pub tensors: usize,
+    /// SHA-256 in the manifest of the package that was exported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package_sha256: Option<String>,
 }
 
 /// The checkpoint that a package was made from.

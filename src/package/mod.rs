@@ -10,6 +10,7 @@ pub mod compressed_tensors;
 pub mod gguf;
 mod engines;
 mod error;
+mod exported;
 mod inspect;
 mod manifest;
 pub mod onnx;
@@ -27,10 +28,11 @@ pub use checkpoint::Rewritten;
 pub use deep::verify_deep;
 pub use engines::{EngineFit, engines};
 pub use error::PackageError;
+pub use exported::seal_onnx;
 pub use inspect::{
     INSPECTION_SCHEMA, Inspection, RoleFigures, TensorFigures, inspect, inspect_gguf,
 };
-pub use manifest::{MANIFEST_FILE, Manifest, QuantizedTensor, SCHEMA, Source, Tool};
+pub use manifest::{Exported, MANIFEST_FILE, Manifest, QuantizedTensor, SCHEMA, Source, Tool};
 pub use open::{Kind, Opened, open};
 pub use sbom::sbom;
 pub use sign::{SIGNATURE_FILE, check_signature, new_keys, sign};

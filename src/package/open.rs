@@ -79,6 +79,7 @@ pub fn open(name: &str) -> Result<Opened, PackageError> {
 
 /// Opens an ONNX folder that this program wrote; all of it is in memory.
 fn open_onnx(folder: Folder) -> Result<Opened, PackageError> {
+    let manifest = Manifest::read(&folder)?;
     let (config, weights) = onnx::model(&folder)?;
     let file = |tensor: &String| (tensor.clone(), onnx::GRAPH_FILE.to_owned());
     let files = weights.raw.keys().map(file).collect();
@@ -89,7 +90,7 @@ fn open_onnx(folder: Folder) -> Result<Opened, PackageError> {
     let name = folder.name().to_owned();
     let failed = |source| PackageError::Model { name, source: Box::new(source) };
     let model = Model::new(config, weights).map_err(failed)?;
-    Ok(Opened { model, folder, kind, manifest: None, files, unlisted: Vec::new() })
+    Ok(Opened { model, folder, kind, manifest, files, unlisted: Vec::new() })
 }
 
 /// Opens a GGUF file with its codes; all of it is in memory.

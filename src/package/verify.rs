@@ -1,5 +1,5 @@
 //! Compares a package with its manifest: finds any flipped bit, missing or extra file.
-use super::{MANIFEST_FILE, Manifest, PackageError, SIGNATURE_FILE, gguf};
+use super::{MANIFEST_FILE, Manifest, PackageError, SIGNATURE_FILE, gguf, onnx};
 use crate::{
     checkpoint::{Folder, hex, parse_safetensors, sha256},
     linalg::Team,
@@ -101,7 +101,7 @@ impl Verification {
     }
 }
 
-/// Compares every file of a package with its manifest, or every tensor of a GGUF file that this
+/// Compares every file of a package or an exported folder with its manifest, or every tensor of a GGUF file that this
 /// program wrote with its hash.
 pub fn verify(
     name: &str,
@@ -140,12 +140,13 @@ pub fn verify(
     team.each(tasks, |_, (file, slot)| *slot = check_file(&folder, &manifest, file, progress));
     progress.finish();
     result.files = manifest.files.len();
-    result.tensors = manifest.tensors.len();
+    let exported = manifest.export.as_ref();
+    result.tensors = exported.map_or(manifest.tensors.len(), |it| it.tensors);
     for (problem, bytes) in found {
         result.bytes += bytes;
         result.problems.extend(problem);
     }
-    if result.passed() {
+    if result.passed() && exported.is_none() {
         result.problems.extend(check_tensors(&folder, &manifest)?);
     }
     Ok(result)
@@ -203,6 +204,9 @@ fn check_file(
     }
     let what = if file.ends_with(".safetensors") {
         changed_tensors(&bytes, manifest, file)
+    } else if file == onnx::DATA_FILE {
+        let names = onnx::changed_tensors(folder).into_iter();
+        names.map(|name| format!("tensor `{name}`")).collect()
     } else {
         Vec::new()
     };

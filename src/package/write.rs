@@ -214,6 +214,7 @@ impl Job<'_> {
             source: Source::of(self.opened, source)?,
             recipe: self.recipe.clone(),
             activations: BTreeMap::new(),
+            export: None,
             quantized: quantized_tensors(&plan.schemes()),
             beyond_standard: description.beyond,
             carried: plan.carried(),

@@ -37,7 +37,7 @@ impl Magnitudes {
         }
     }
 
-    /// The scale with the least squared error of all numbers, those beyond ±127 clamped: the
+    /// The scale with the least squared error of all numbers, those beyond 127 steps clamped: the
     /// largest magnitude over 127, or a smaller one. 1 where all numbers are zero.
     pub fn scale(&self) -> f32 {
         let (tries, ratio) = TRIES;

@@ -6,12 +6,12 @@
 //! becomes its size with mirrored codes: `code ← −code − 1`, `zero_point ← −zero_point − 1`.
 use super::{
     OnnxError,
-    export::Export,
+    export::{Export, Hashed},
     proto::NodeProto,
     stored::{Piece, quantized, turn},
 };
 use crate::{
-    checkpoint::OutputDir,
+    checkpoint::{FileRecord, OutputDir},
     scheme::{ActivationGrid, Granularity, QTensor},
 };
 use serde_json::{Value, json};
@@ -93,19 +93,23 @@ impl Export<'_> {
 }
 
 impl Export<'_> {
-    /// Writes the encodings and the list of what they do not cover into the folder.
+    /// Writes the encodings and the list of what they do not cover into the folder; adds both to
+    /// `files`.
     pub fn write_encodings_file(
         &self,
         output: &OutputDir,
         version: EncodingsVersion,
+        files: &mut BTreeMap<String, FileRecord>,
     ) -> Result<Coverage, OnnxError> {
-        let mut file = io::BufWriter::new(output.file(ENCODINGS_FILE)?);
+        let mut file = Hashed::new(io::BufWriter::new(output.file(ENCODINGS_FILE)?));
         let coverage = self.write_encodings(version, &mut file)?;
         let failed = |source| OnnxError::Encodings { source };
+        let (file, record) = file.finish();
         let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
         file.sync_all().map_err(failed)?;
+        files.insert(ENCODINGS_FILE.to_owned(), record);
         let list = serde_json::to_vec_pretty(&coverage.to_json()).unwrap_or_default();
-        output.write(UNCOVERED_FILE, &list)?;
+        files.insert(UNCOVERED_FILE.to_owned(), output.write(UNCOVERED_FILE, &list)?);
         Ok(coverage)
     }
 }

@@ -11,7 +11,7 @@ use super::{
     stored::Stored,
 };
 use crate::{
-    checkpoint::{CheckpointError, Folder, OutputDir, hex},
+    checkpoint::{CheckpointError, FileRecord, Folder, OutputDir, hex},
     model::{Input, Model, ModelSpec, RopeScaling},
     progress::{Progress, Unit},
     scheme::{ActivationGrid, KvPrecision, TensorScheme},
@@ -21,13 +21,13 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
-    io::{BufWriter, Write},
+    io::{self, BufWriter, Write},
 };
 
 /// The graph.
 pub const GRAPH_FILE: &str = "model.onnx";
 /// The weights.
-pub(super) const DATA_FILE: &str = "model.onnx.data";
+pub const DATA_FILE: &str = "model.onnx.data";
 /// Tensors of fewer bytes stay in the graph.
 const SMALL: usize = 1024;
 /// Offsets that systems can map: pages, and larger ones for large tensors.
@@ -41,7 +41,8 @@ pub(super) const CONFIG_KEY: &str = "milm.config";
 pub(super) const SCHEMES_KEY: &str = "milm.schemes";
 pub(super) const GRIDS_KEY: &str = "milm.activations";
 pub(super) const INPUT_SCALES_KEY: &str = "milm.input_scales";
-const DATA_KEY: &str = "milm.data_sha256";
+/// SHA-256 of each tensor, in the order of the graph.
+pub(super) const HASHES_KEY: &str = "milm.tensor_sha256";
 const PACKAGE_KEY: &str = "milm.package_sha256";
 const SOURCE_KEY: &str = "milm.source_sha256";
 /// What `FORM_KEY` says.
@@ -82,6 +83,11 @@ impl<'a> Export<'a> {
         let grids = builder.all_grids();
         let Builder { nodes, stored, .. } = builder;
         Ok(Self { model, options, nodes, stored, grids, ends })
+    }
+
+    /// How the graph says what is quantized.
+    pub fn form(&self) -> GraphForm {
+        self.options.form
     }
 
     /// Number of nodes.
@@ -131,14 +137,15 @@ impl<'a> Export<'a> {
         notes
     }
 
-    /// Writes graph, weights and the files beside them, a tensor at a time.
+    /// Writes graph, weights and the files beside them, a tensor at a time; gives what was written.
     pub fn write(
         &self,
         output: &OutputDir,
         folder: &Folder,
         progress: &dyn Progress,
-    ) -> Result<(), OnnxError> {
-        let (tensors, data) = self.write_data(output, progress)?;
+    ) -> Result<BTreeMap<String, FileRecord>, OnnxError> {
+        let (tensors, hashes, data) = self.write_data(output, progress)?;
+        let mut files = BTreeMap::from([(DATA_FILE.to_owned(), data)]);
         let graph = GraphProto {
             node: self.nodes.clone(),
             name: Some("decoder".into()),
@@ -153,17 +160,20 @@ impl<'a> Export<'a> {
             producer_version: Some(env!("CARGO_PKG_VERSION").into()),
             graph: Some(graph),
             opset_import: vec![OperatorSet { domain: Some(String::new()), version: Some(version) }],
-            metadata_props: self.metadata(&data),
+            metadata_props: self.metadata(&hashes),
         };
-        output.write(GRAPH_FILE, &file.encode_to_vec())?;
-        let config = serde_json::to_vec_pretty(&self.config()).unwrap_or_default();
-        output.write("config.json", &config)?;
+        let mut write = |name: &str, bytes: &[u8]| -> Result<(), OnnxError> {
+            files.insert(name.to_owned(), output.write(name, bytes)?);
+            Ok(())
+        };
+        write(GRAPH_FILE, &file.encode_to_vec())?;
+        write("config.json", &serde_json::to_vec_pretty(&self.config()).unwrap_or_default())?;
         for name in folder.side_files()? {
             if let Some(bytes) = folder.read(&name)? {
-                output.write(&name, &bytes)?;
+                write(&name, &bytes)?;
             }
         }
-        Ok(())
+        Ok(files)
     }
 
     /// `config.json` without what says how a package's own files hold the weights.
@@ -175,12 +185,12 @@ impl<'a> Export<'a> {
         config
     }
 
-    fn metadata(&self, data: &str) -> Vec<Pair> {
+    fn metadata(&self, hashes: &[String]) -> Vec<Pair> {
         let pair = |key: &str, value: String| Pair { key: Some(key.into()), value: Some(value) };
         let mut pairs = vec![
             pair(FORM_KEY, FORM.into()),
             pair(CONFIG_KEY, self.config().to_string()),
-            pair(DATA_KEY, data.into()),
+            pair(HASHES_KEY, serde_json::to_string(hashes).unwrap_or_default()),
         ];
         if self.options.form == GraphForm::Qdq {
             let weights = &self.model.weights;
@@ -207,16 +217,16 @@ impl<'a> Export<'a> {
         pairs
     }
 
-    /// Writes the weights; gives the entries of all tensors and the hash of the file.
+    /// Writes the weights; gives the entries of all tensors, their hashes, and what the file is.
     fn write_data(
         &self,
         output: &OutputDir,
         progress: &dyn Progress,
-    ) -> Result<(Vec<TensorProto>, String), OnnxError> {
+    ) -> Result<(Vec<TensorProto>, Vec<String>, FileRecord), OnnxError> {
         let shown = output.shown(DATA_FILE);
         let failed = |source| CheckpointError::Write { path: shown.clone(), source };
-        let mut file = BufWriter::with_capacity(1 << 20, output.file(DATA_FILE)?);
-        let (mut hash, mut length, mut entries) = (Sha256::new(), 0_u64, Vec::new());
+        let file = BufWriter::with_capacity(1 << 20, output.file(DATA_FILE)?);
+        let (mut file, mut entries, mut hashes) = (Hashed::new(file), Vec::new(), Vec::new());
         progress.start("export", self.bytes(), Unit::Bytes);
         for stored in &self.stored {
             let mut entry = TensorProto {
@@ -225,39 +235,39 @@ impl<'a> Export<'a> {
                 name: Some(stored.name.clone()),
                 ..TensorProto::default()
             };
+            let mut hash = Sha256::new();
             if stored.bytes() < SMALL {
                 let mut bytes = Vec::new();
                 stored.write(self.model, &mut |piece| {
                     bytes.extend_from_slice(piece);
                     Ok(())
                 })?;
+                hash.update(&bytes);
                 entry.raw_data = Some(bytes);
             } else {
                 let page = if stored.bytes() < LARGE { PAGE } else { LARGE_PAGE };
-                let offset = length.next_multiple_of(page);
-                let gap = offset - length;
-                let mut put = |bytes: &[u8]| {
-                    hash.update(bytes);
-                    length += bytes.len() as u64;
-                    file.write_all(bytes).map_err(failed)
-                };
-                put(&vec![0; gap as usize])?;
+                let offset = file.bytes.next_multiple_of(page);
+                let gap = offset - file.bytes;
+                file.write_all(&vec![0; gap as usize]).map_err(failed)?;
                 stored.write(self.model, &mut |piece| {
                     progress.advance(piece.len() as u64);
-                    Ok(put(piece)?)
+                    hash.update(piece);
+                    Ok(file.write_all(piece).map_err(failed)?)
                 })?;
-                if length != offset + stored.bytes() as u64 {
+                if file.bytes != offset + stored.bytes() as u64 {
                     return Err(OnnxError::Form { what: format!("tensor `{}`", stored.name) });
                 }
                 entry.external_data = place(offset, stored.bytes());
                 entry.data_location = Some(EXTERNAL);
             }
             entries.push(entry);
+            hashes.push(hex(&hash.finalize()));
         }
+        let (file, record) = file.finish();
         let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
         file.sync_all().map_err(failed)?;
         progress.finish();
-        Ok((entries, hex(&hash.finalize())))
+        Ok((entries, hashes, record))
     }
 
     /// The model that is written.
@@ -289,6 +299,39 @@ impl<'a> Export<'a> {
     /// Static grids by value of the graph.
     pub(super) fn grids(&self) -> &BTreeMap<String, ActivationGrid> {
         &self.grids
+    }
+}
+
+/// Something to write to, whose bytes are counted and hashed.
+pub(super) struct Hashed<W> {
+    inner: W,
+    hash: Sha256,
+    /// Bytes so far.
+    bytes: u64,
+}
+
+impl<W: Write> Hashed<W> {
+    pub(super) fn new(inner: W) -> Self {
+        Self { inner, hash: Sha256::new(), bytes: 0 }
+    }
+
+    /// What was written to, and what was written.
+    pub(super) fn finish(self) -> (W, FileRecord) {
+        let Self { inner, hash, bytes } = self;
+        (inner, FileRecord { bytes, sha256: hex(&hash.finalize()) })
+    }
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.hash.update(&bytes[..count]);
+        self.bytes += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }
 

@@ -16,6 +16,14 @@ pub enum GraphForm {
 }
 
 impl GraphForm {
+    /// Its name in manifests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Qdq => "onnx-qdq",
+            Self::Float => "onnx-float",
+        }
+    }
+
     /// The version of the operators: blocks and int4 codes came with 21; converters of devices take
     /// 17.
     pub(super) fn opset(self) -> i64 {
@@ -207,12 +215,13 @@ impl<'a> Builder<'a> {
         let scale = self.number(grid.scale);
         let name = format!("zero.u{}.{}", grid.bits, grid.zero_point);
         let zero = self.store(name, kind, vec![], Source::Bytes(zero));
-        self.round_trip(&x, &scale, &zero)
+        self.round_trip(&x, &x, (&scale, &zero))
     }
 
-    /// `x` rounded to codes and back.
-    pub(super) fn round_trip(&mut self, x: &str, scale: &str, zero: &str) -> String {
-        let (codes, rounded) = (format!("{x}.codes"), format!("{x}.rounded"));
+    /// `x` rounded to codes on a grid of a scale and a zero point, and back; as `name.rounded`.
+    pub(super) fn round_trip(&mut self, x: &str, name: &str, grid: (&str, &str)) -> String {
+        let (scale, zero) = grid;
+        let (codes, rounded) = (format!("{name}.codes"), format!("{name}.rounded"));
         self.push("QuantizeLinear", &[x, scale, zero], &[&codes], Vec::new());
         self.push("DequantizeLinear", &[&codes, scale, zero], &[&rounded], Vec::new());
         rounded

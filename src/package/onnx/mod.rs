@@ -15,6 +15,6 @@ mod weights;
 
 pub use encodings::{Coverage, ENCODINGS_FILE, EncodingsVersion, UNCOVERED_FILE};
 pub use error::OnnxError;
-pub use export::{Export, ExportOptions, GRAPH_FILE, accepts};
+pub use export::{DATA_FILE, Export, ExportOptions, GRAPH_FILE, accepts};
 pub use graph::GraphForm;
-pub(super) use read::{is_onnx, model};
+pub(super) use read::{changed_tensors, is_onnx, model};

@@ -2,13 +2,14 @@
 use super::{
     OnnxError,
     export::{
-        CONFIG_KEY, DATA_FILE, FORM, FORM_KEY, GRAPH_FILE, GRIDS_KEY, INPUT_SCALES_KEY, SCHEMES_KEY,
+        CONFIG_KEY, DATA_FILE, FORM, FORM_KEY, GRAPH_FILE, GRIDS_KEY, HASHES_KEY, INPUT_SCALES_KEY,
+        SCHEMES_KEY,
     },
     proto::{DataType, EXTERNAL, ModelProto, TensorProto},
     stored::{turn, unpacked},
 };
 use crate::{
-    checkpoint::Folder,
+    checkpoint::{Folder, sha256},
     model::{ModelSpec, Role, TensorSpec, WeightStore},
     scheme::{
         IntScheme, OUTLIER_GRID, OutlierColumns, QTensor, Rounded, SplitTensor, TensorScheme,
@@ -35,6 +36,8 @@ struct Reader {
     file: String,
     metadata: BTreeMap<String, String>,
     tensors: BTreeMap<String, Held>,
+    /// Their names in the order of the file.
+    order: Vec<String>,
 }
 
 /// Whether a folder holds a graph and no other weights.
@@ -79,6 +82,20 @@ pub(in crate::package) fn model(folder: &Folder) -> Result<(Value, WeightStore),
     Ok((config, weights))
 }
 
+/// Names of the tensors whose bytes are not those of the hashes in the graph; empty where the graph
+/// itself cannot be read.
+pub(in crate::package) fn changed_tensors(folder: &Folder) -> Vec<String> {
+    let Ok(reader) = Reader::open(folder) else { return Vec::new() };
+    let hashes: Vec<String> = reader.json(HASHES_KEY).ok().flatten().unwrap_or_default();
+    let differs = |(name, hash): (&String, &String)| {
+        let held = reader.tensors.get(name)?;
+        let same = sha256(&held.bytes) == *hash;
+        held.bytes.release();
+        (!same).then(|| name.clone())
+    };
+    reader.order.iter().zip(&hashes).filter_map(differs).collect()
+}
+
 /// Whether a matrix is stored as `[in, out]`.
 pub(super) fn is_turned(tensor: &TensorSpec) -> bool {
     tensor.input.is_some() && tensor.role != Role::Embed
@@ -87,7 +104,8 @@ pub(super) fn is_turned(tensor: &TensorSpec) -> bool {
 impl Reader {
     fn open(folder: &Folder) -> Result<Self, OnnxError> {
         let file = folder.file_name(GRAPH_FILE);
-        let mut reader = Self { file, metadata: BTreeMap::new(), tensors: BTreeMap::new() };
+        let (metadata, tensors) = (BTreeMap::new(), BTreeMap::new());
+        let mut reader = Self { file, metadata, tensors, order: Vec::new() };
         let bytes = folder.read(GRAPH_FILE)?.ok_or_else(|| reader.foreign())?;
         let graph = ModelProto::decode(&*bytes).map_err(|error| reader.damaged(error))?;
         for pair in graph.metadata_props {
@@ -101,6 +119,7 @@ impl Reader {
             let name = tensor.name.clone().unwrap_or_default();
             let held = held(tensor, data.as_ref());
             let held = held.ok_or_else(|| reader.damaged(format!("tensor `{name}`")))?;
+            reader.order.push(name.clone());
             reader.tensors.insert(name, held);
         }
         Ok(reader)

@@ -133,7 +133,7 @@ vectorized! {
 }
 
 vectorized! {
-    /// Writes `x / scale`, clamped to ±127 and rounded half to even, and returns the scale; NaN for a
+    /// Writes `x / scale`, clamped to -128…127 and rounded half to even, and returns the scale; NaN for a
     /// row with a value that is not finite, so that its products say so.
     fn quantize_row_with<'a>(x: &'a [f32], scale: f32, codes: &'a mut [i8]) -> f32 {
         const ROUND: f32 = 12_582_912.0; // as above
@@ -143,7 +143,7 @@ vectorized! {
             return f32::NAN;
         }
         for (code, x) in codes.iter_mut().zip(x) {
-            *code = ((x / scale).clamp(-127.0, 127.0) + ROUND).to_bits() as i8;
+            *code = ((x / scale).clamp(-128.0, 127.0) + ROUND).to_bits() as i8;
         }
         scale
     }
@@ -181,7 +181,7 @@ mod tests {
     fn static_codes_are_nearest_and_clamped() {
         let mut codes = [9; 6];
         let scale = quantize_row_with(&[254.0, -300.0, 1.0, 3.0, -5.0, 0.1], 2.0, &mut codes);
-        assert_eq!((codes, scale.to_bits()), ([127, -127, 0, 2, -2, 0], 2.0_f32.to_bits()));
+        assert_eq!((codes, scale.to_bits()), ([127, -128, 0, 2, -2, 0], 2.0_f32.to_bits()));
         for wrong in [f32::NAN, f32::INFINITY] {
             assert!(quantize_row_with(&[1.0, wrong], 2.0, &mut codes).is_nan());
         }

@@ -129,7 +129,7 @@ proptest! {
 
 #[test]
 fn the_largest_sums_do_not_overflow() {
-    // Codes 127 with zero point -128 and activations of ±127: |sum| = 255 · 127 · group.
+    // Codes 127 with zero point -128 and activations -128: |sum| = 255 · 128 · group.
     for columns in [MAX_GROUP, 3 * MAX_GROUP + 20] {
         let scheme = IntScheme { bits: 8, symmetric: false, granularity: Granularity::Channel };
         let w = QTensor {
@@ -140,12 +140,12 @@ fn the_largest_sums_do_not_overflow() {
             zero_points: vec![-128],
         };
         let packed = PackedLinear::new(&[w]).unwrap();
-        let x = Array2::from_elem((13, columns), -1.0);
-        let rows = Int8Rows::new(x.view(), (packed.form(), None), &Team::new(1));
+        let x = Array2::from_elem((13, columns), -200.0);
+        let rows = Int8Rows::new(x.view(), (packed.form(), Some(1.0)), &Team::new(1));
         for (name, isa) in Isa::available() {
             let total: i64 =
                 sums(&packed, &rows, isa).iter().map(|lanes| i64::from(lanes[0])).sum();
-            assert_eq!(total, -255 * 127 * 13 * columns as i64, "{name}");
+            assert_eq!(total, -255 * 128 * 13 * columns as i64, "{name}");
         }
     }
 }

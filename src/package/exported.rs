@@ -1,0 +1,54 @@
+//! The manifest of a folder that `export` wrote.
+use super::{
+    Exported, MANIFEST_FILE, Manifest, Opened, PackageError, SCHEMA, Source, Tool, onnx,
+    source_sha256, write::quantized_tensors,
+};
+use crate::{
+    checkpoint::{FileRecord, OutputDir},
+    progress::Progress,
+};
+use std::collections::BTreeMap;
+
+/// Writes the manifest of an ONNX folder: its files, what it was made from, and what its codes stand
+/// for. The chain goes from the source's tensors and the recipe over the package's manifest to here.
+pub fn seal_onnx(
+    opened: &Opened,
+    export: &onnx::Export<'_>,
+    files: BTreeMap<String, FileRecord>,
+    output: &OutputDir,
+    progress: &dyn Progress,
+) -> Result<(), PackageError> {
+    let package = opened.manifest.as_ref();
+    let source = match package {
+        Some(package) => package.source.clone(),
+        None => Source::of(opened, source_sha256(opened, progress))?,
+    };
+    let weights = &opened.model.weights;
+    let coded = export.form() == onnx::GraphForm::Qdq;
+    let mut quantized = if coded { quantized_tensors(&weights.quantized) } else { BTreeMap::new() };
+    for (name, tensor) in &mut quantized {
+        let known = package.and_then(|it| it.quantized.get(name));
+        tensor.values_sha256 = known.and_then(|it| it.values_sha256.clone());
+    }
+    let manifest = Manifest {
+        schema: SCHEMA,
+        tool: Tool::default(),
+        source,
+        recipe: package.map_or(serde_json::Value::Null, |it| it.recipe.clone()),
+        quantized,
+        activations: if coded { weights.activations.clone() } else { BTreeMap::new() },
+        export: Some(Exported {
+            form: export.form().name().to_owned(),
+            tensors: export.tensors(),
+            package_sha256: package.map(|it| it.sha256.clone()),
+        }),
+        beyond_standard: Vec::new(),
+        carried: Vec::new(),
+        evaluation: None,
+        files,
+        tensors: BTreeMap::new(),
+        sha256: String::new(),
+    };
+    output.write(MANIFEST_FILE, manifest.sealed().as_bytes())?;
+    Ok(())
+}
