@@ -95,7 +95,6 @@ fn an_exported_folder_is_verified_and_signed() {
     change("model.onnx.data", 0, "tensor `model.embed_tokens.weight");
     change("tokenizer.json", 100, "");
     change("model.onnx", 40, "");
-    change("milm.json", 200, "milm.json");
     fs::write(folder.join("more.txt"), "").unwrap();
     verify(&[]).code(2).stderr(contains("`more.txt` does not belong"));
     fs::remove_file(folder.join("more.txt")).unwrap();

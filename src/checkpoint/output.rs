@@ -1,5 +1,5 @@
 //! Outputs that appear whole or not at all.
-use super::{CheckpointError, writer::sha256};
+use super::{CheckpointError, HashedFile, writer::sha256};
 use std::{
     ffi::OsStr,
     fs,
@@ -205,6 +205,11 @@ impl OutputDir {
     pub fn file(&self, name: &str) -> Result<fs::File, CheckpointError> {
         let shown = self.shown(name);
         fs::File::create(self.temp.join(name)).map_err(write_error(&shown))
+    }
+
+    /// Creates a file whose bytes are hashed as they are written.
+    pub fn hashed(&self, name: &str) -> Result<HashedFile, CheckpointError> {
+        HashedFile::create(&self.temp.join(name), self.shown(name))
     }
 
     /// Writes a whole file.

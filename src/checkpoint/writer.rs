@@ -1,12 +1,10 @@
 //! Streams tensors into safetensors shards, with the hash of each tensor and file.
-use super::{CheckpointError, FileRecord, INDEX_FILE, OutputDir, WEIGHTS_FILE};
+use super::{CheckpointError, FileRecord, HashedFile, INDEX_FILE, OutputDir, WEIGHTS_FILE};
 use crate::tensor::Dtype;
 pub use crate::tensor::{hex, sha256};
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
-    fs::File,
-    io::Write,
     path::PathBuf,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread::JoinHandle,
@@ -221,35 +219,11 @@ struct Sink {
     written: Written,
 }
 
-/// A file and the hash of what went into it.
-struct Hashed {
-    file: File,
-    shown: PathBuf,
-    hash: Sha256,
-    bytes: u64,
-}
-
-impl Hashed {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), CheckpointError> {
-        self.hash.update(bytes);
-        self.bytes += bytes.len() as u64;
-        let shown = &self.shown;
-        let failed = |source| CheckpointError::Write { path: shown.clone(), source };
-        self.file.write_all(bytes).map_err(failed)
-    }
-
-    fn finish(self) -> Result<FileRecord, CheckpointError> {
-        let failed = |source| CheckpointError::Write { path: self.shown.clone(), source };
-        self.file.sync_all().map_err(failed)?;
-        Ok(FileRecord { bytes: self.bytes, sha256: hex(&self.hash.finalize()) })
-    }
-}
-
 impl Sink {
     fn run(&mut self, shards: &[Shard], chunks: &mut Chunks) -> Result<Written, CheckpointError> {
         for shard in shards {
             let mut file = self.file(&shard.name)?;
-            file.write(&header(&shard.tensors))?;
+            file.append(&header(&shard.tensors))?;
             for tensor in &shard.tensors {
                 let Some(sha256) = copy(tensor, chunks, &mut file)? else {
                     return Ok(Written::default()); // given up by the sender
@@ -267,12 +241,8 @@ impl Sink {
         Ok(std::mem::take(&mut self.written))
     }
 
-    #[expect(clippy::disallowed_methods, reason = "outputs are made here")]
-    fn file(&self, name: &str) -> Result<Hashed, CheckpointError> {
-        let shown = self.target.join(name);
-        let failed = |source| CheckpointError::Write { path: shown.clone(), source };
-        let file = File::create(self.temp.join(name)).map_err(failed)?;
-        Ok(Hashed { file, shown, hash: Sha256::new(), bytes: 0 })
+    fn file(&self, name: &str) -> Result<HashedFile, CheckpointError> {
+        HashedFile::create(&self.temp.join(name), self.target.join(name))
     }
 
     fn index(&mut self, shards: &[Shard]) -> Result<(), CheckpointError> {
@@ -283,7 +253,7 @@ impl Sink {
             .collect();
         let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": map });
         let mut file = self.file(INDEX_FILE)?;
-        file.write(format!("{index:#}\n").as_bytes())?;
+        file.append(format!("{index:#}\n").as_bytes())?;
         self.written.files.insert(INDEX_FILE.into(), file.finish()?);
         Ok(())
     }
@@ -293,7 +263,7 @@ impl Sink {
 fn copy(
     tensor: &TensorPlan,
     chunks: &mut Chunks,
-    file: &mut Hashed,
+    file: &mut HashedFile,
 ) -> Result<Option<String>, CheckpointError> {
     let (mut hash, mut left) = (Sha256::new(), tensor.bytes());
     while left > 0 {
@@ -302,7 +272,7 @@ fn copy(
             return Ok(None);
         }
         hash.update(bytes);
-        file.write(bytes)?;
+        file.append(bytes)?;
         left -= bytes.len() as u64;
     }
     Ok(Some(hex(&hash.finalize())))

@@ -6,7 +6,7 @@
 //! becomes its size with mirrored codes: `code ← −code − 1`, `zero_point ← −zero_point − 1`.
 use super::{
     OnnxError,
-    export::{Export, Hashed},
+    export::Export,
     proto::NodeProto,
     stored::{Piece, quantized, turn},
 };
@@ -101,13 +101,11 @@ impl Export<'_> {
         version: EncodingsVersion,
         files: &mut BTreeMap<String, FileRecord>,
     ) -> Result<Coverage, OnnxError> {
-        let mut file = Hashed::new(io::BufWriter::new(output.file(ENCODINGS_FILE)?));
+        let mut file = io::BufWriter::new(output.hashed(ENCODINGS_FILE)?);
         let coverage = self.write_encodings(version, &mut file)?;
         let failed = |source| OnnxError::Encodings { source };
-        let (file, record) = file.finish();
         let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
-        file.sync_all().map_err(failed)?;
-        files.insert(ENCODINGS_FILE.to_owned(), record);
+        files.insert(ENCODINGS_FILE.to_owned(), file.finish()?);
         let list = serde_json::to_vec_pretty(&coverage.to_json()).unwrap_or_default();
         files.insert(UNCOVERED_FILE.to_owned(), output.write(UNCOVERED_FILE, &list)?);
         Ok(coverage)

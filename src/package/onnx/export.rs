@@ -1,6 +1,7 @@
 //! A model as an ONNX folder.
 use super::{
     OnnxError,
+    data::{self, DataQueue},
     decoder::{self, Ends},
     encodings::unique,
     graph::{Builder, GraphForm},
@@ -11,18 +12,14 @@ use super::{
     stored::Stored,
 };
 use crate::{
-    checkpoint::{CheckpointError, FileRecord, Folder, OutputDir, hex},
+    checkpoint::{FileRecord, Folder, OutputDir, sha256},
     model::{Input, Model, ModelSpec, RopeScaling},
     progress::{Progress, Unit},
     scheme::{ActivationGrid, KvPrecision, TensorScheme},
     tensor::FloatType,
 };
 use prost::Message;
-use sha2::{Digest, Sha256};
-use std::{
-    collections::BTreeMap,
-    io::{self, BufWriter, Write},
-};
+use std::collections::BTreeMap;
 
 /// The graph.
 pub const GRAPH_FILE: &str = "model.onnx";
@@ -223,11 +220,27 @@ impl<'a> Export<'a> {
         output: &OutputDir,
         progress: &dyn Progress,
     ) -> Result<(Vec<TensorProto>, Vec<String>, FileRecord), OnnxError> {
-        let shown = output.shown(DATA_FILE);
-        let failed = |source| CheckpointError::Write { path: shown.clone(), source };
-        let file = BufWriter::with_capacity(1 << 20, output.file(DATA_FILE)?);
-        let (mut file, mut entries, mut hashes) = (Hashed::new(file), Vec::new(), Vec::new());
         progress.start("export", self.bytes(), Unit::Bytes);
+        let written =
+            data::write(output.hashed(DATA_FILE)?, |queue| self.entries(&queue, progress));
+        progress.finish();
+        let (entries, stored, record) = written?;
+        let mut stored = stored.into_iter();
+        let hash = |entry: &TensorProto| match &entry.raw_data {
+            Some(bytes) => sha256(bytes),
+            None => stored.next().unwrap_or_default(),
+        };
+        let hashes = entries.iter().map(hash).collect();
+        Ok((entries, hashes, record))
+    }
+
+    /// The entries of all tensors; the bytes of large ones go into the queue.
+    fn entries(
+        &self,
+        queue: &DataQueue,
+        progress: &dyn Progress,
+    ) -> Result<Vec<TensorProto>, OnnxError> {
+        let (mut end, mut entries) = (0_u64, Vec::new());
         for stored in &self.stored {
             let mut entry = TensorProto {
                 dims: stored.shape.iter().map(|dim| *dim as i64).collect(),
@@ -235,39 +248,37 @@ impl<'a> Export<'a> {
                 name: Some(stored.name.clone()),
                 ..TensorProto::default()
             };
-            let mut hash = Sha256::new();
-            if stored.bytes() < SMALL {
-                let mut bytes = Vec::new();
-                stored.write(self.model, &mut |piece| {
-                    bytes.extend_from_slice(piece);
-                    Ok(())
-                })?;
-                hash.update(&bytes);
-                entry.raw_data = Some(bytes);
-            } else {
-                let page = if stored.bytes() < LARGE { PAGE } else { LARGE_PAGE };
-                let offset = file.bytes.next_multiple_of(page);
-                let gap = offset - file.bytes;
-                file.write_all(&vec![0; gap as usize]).map_err(failed)?;
-                stored.write(self.model, &mut |piece| {
+            let (mut small, mut made) = (Vec::new(), 0);
+            let large = stored.bytes() >= SMALL;
+            let page = if stored.bytes() < LARGE { PAGE } else { LARGE_PAGE };
+            let offset = end.next_multiple_of(page);
+            if large {
+                queue.gap((offset - end) as usize);
+            }
+            stored.write(self.model, &mut |piece| {
+                made += piece.len();
+                if large {
+                    queue.append(piece);
                     progress.advance(piece.len() as u64);
-                    hash.update(piece);
-                    Ok(file.write_all(piece).map_err(failed)?)
-                })?;
-                if file.bytes != offset + stored.bytes() as u64 {
-                    return Err(OnnxError::Form { what: format!("tensor `{}`", stored.name) });
+                } else {
+                    small.extend_from_slice(piece);
                 }
-                entry.external_data = place(offset, stored.bytes());
+                Ok(())
+            })?;
+            if made != stored.bytes() {
+                return Err(OnnxError::Form { what: format!("tensor `{}`", stored.name) });
+            }
+            if large {
+                queue.end();
+                end = offset + made as u64;
+                entry.external_data = place(offset, made);
                 entry.data_location = Some(EXTERNAL);
+            } else {
+                entry.raw_data = Some(small);
             }
             entries.push(entry);
-            hashes.push(hex(&hash.finalize()));
         }
-        let (file, record) = file.finish();
-        let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
-        file.sync_all().map_err(failed)?;
-        progress.finish();
-        Ok((entries, hashes, record))
+        Ok(entries)
     }
 
     /// The model that is written.
@@ -299,39 +310,6 @@ impl<'a> Export<'a> {
     /// Static grids by value of the graph.
     pub(super) fn grids(&self) -> &BTreeMap<String, ActivationGrid> {
         &self.grids
-    }
-}
-
-/// Something to write to, whose bytes are counted and hashed.
-pub(super) struct Hashed<W> {
-    inner: W,
-    hash: Sha256,
-    /// Bytes so far.
-    bytes: u64,
-}
-
-impl<W: Write> Hashed<W> {
-    pub(super) fn new(inner: W) -> Self {
-        Self { inner, hash: Sha256::new(), bytes: 0 }
-    }
-
-    /// What was written to, and what was written.
-    pub(super) fn finish(self) -> (W, FileRecord) {
-        let Self { inner, hash, bytes } = self;
-        (inner, FileRecord { bytes, sha256: hex(&hash.finalize()) })
-    }
-}
-
-impl<W: Write> Write for Hashed<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.inner.write(bytes)?;
-        self.hash.update(&bytes[..count]);
-        self.bytes += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
     }
 }
 

@@ -2,6 +2,7 @@
 //! [`super::open`] reads such folders back.
 //!
 //! Add an operation of the forward pass: `decoder.rs`; a stored tensor: `stored.rs`.
+mod data;
 mod decoder;
 mod encodings;
 mod error;
