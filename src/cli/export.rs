@@ -148,14 +148,14 @@ impl Settings {
         );
         for spec in specs {
             match self.to {
-                Form::Gguf => gguf::accepts(spec).map(drop)?,
+                Form::Gguf => {
+                    gguf::accepts(spec)?;
+                    gguf::accepts_schemes(spec, schemes)?;
+                }
                 Form::Onnx => onnx::accepts(spec)?,
             }
         }
-        match self.to {
-            Form::Gguf => Ok(gguf::accepts_schemes(schemes)?),
-            Form::Onnx => Ok(()),
-        }
+        Ok(())
     }
 }
 
@@ -215,8 +215,6 @@ fn write_onnx(model: &str, args: &Settings, context: &Context) -> anyhow::Result
 
 fn write_gguf(model: &str, args: &Settings, context: &Context) -> anyhow::Result<()> {
     let opened = package::open(model)?;
-    gguf::accepts(&opened.model.spec)?;
-    gguf::accepts_schemes(&opened.model.weights.quantized)?;
     let text = opened.text()?;
     let chain = opened.manifest.as_ref().map(|it| (it.sha256.as_str(), it.source.sha256.as_str()));
     let (float, pre) = (args.dtype.map(FloatName::float), args.pre.as_deref());

@@ -97,7 +97,7 @@ fn write(name: &str, arch: &str, interleaved: bool) -> Vec<u8> {
         if interleaved && matches!(tensor.role, Role::Q | Role::K) {
             values = interleave(&values, shape[0], head);
         }
-        let name = gguf_name(tensor.block, tensor.role, tensor.part).unwrap();
+        let name = gguf_name((tensor.block, tensor.role, tensor.expert, tensor.part)).unwrap();
         build = build.floats(&name, &shape, &values);
     }
     build.bytes()

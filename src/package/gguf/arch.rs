@@ -1,13 +1,13 @@
 //! Architectures of llama.cpp, and which of them can say a model.
 //!
 //! Add one: a variant of [`Arch`], its name and rotation, and a case in [`accepts`].
-use super::error::Unsupported;
+use super::{error::Unsupported, experts};
 use crate::model::{Block, Mlp, ModelSpec, Part, Role, Rope, RopeScaling};
 
-/// `general.architecture` of a dense decoder.
+/// `general.architecture` of a decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arch {
-    /// Llama, Mistral; with biases whatever Qwen2 is.
+    /// Llama, Mistral, Mixtral; with biases whatever Qwen2 is.
     Llama,
     /// As Llama, but blocks may differ in heads and widths.
     Deci,
@@ -15,11 +15,16 @@ pub enum Arch {
     Qwen2,
     /// Queries and keys are normalized per head.
     Qwen3,
+    /// Qwen2 with routed experts and a shared one behind a gate.
+    Qwen2Moe,
+    /// Qwen3 with routed experts.
+    Qwen3Moe,
 }
 
 impl Arch {
     /// Every architecture.
-    pub const ALL: [Self; 4] = [Self::Llama, Self::Qwen2, Self::Qwen3, Self::Deci];
+    pub const ALL: [Self; 6] =
+        [Self::Llama, Self::Qwen2, Self::Qwen3, Self::Deci, Self::Qwen2Moe, Self::Qwen3Moe];
 
     /// Name in files.
     pub fn name(self) -> &'static str {
@@ -28,6 +33,8 @@ impl Arch {
             Self::Deci => "deci",
             Self::Qwen2 => "qwen2",
             Self::Qwen3 => "qwen3",
+            Self::Qwen2Moe => "qwen2moe",
+            Self::Qwen3Moe => "qwen3moe",
         }
     }
 
@@ -65,9 +72,6 @@ pub fn accepts(spec: &ModelSpec) -> Result<Arch, Unsupported> {
     let Some(first) = spec.blocks.first() else { return Err(Unsupported::NoBlocks) };
     online(spec)?;
     for (b, block) in spec.blocks.iter().enumerate() {
-        if !matches!(block.mlp, Mlp::Dense { .. }) {
-            return Err(Unsupported::Experts { block: b });
-        }
         if block.head_dim != first.head_dim {
             let (first, found) = (first.head_dim, block.head_dim);
             return Err(Unsupported::HeadWidths { block: b, first, found });
@@ -79,8 +83,10 @@ pub fn accepts(spec: &ModelSpec) -> Result<Arch, Unsupported> {
     let sizes = |b: &Block| (b.heads, b.kv_heads, b.mlp.clone());
     let differing = spec.blocks.iter().position(|b| sizes(b) != sizes(first));
     let factors = matches!(rotation(spec)?, Rotation::Factors(_));
-    if spec.blocks.iter().any(|b| b.qk_norm) {
-        if let Some(block) = differing {
+    let mixture = spec.blocks.iter().any(|b| matches!(b.mlp, Mlp::Experts { .. }));
+    let normed = spec.blocks.iter().any(|b| b.qk_norm);
+    if normed {
+        if let Some(block) = differing.filter(|_| !mixture) {
             return Err(Unsupported::NormedBlocksDiffer { block });
         }
         if factors {
@@ -89,6 +95,11 @@ pub fn accepts(spec: &ModelSpec) -> Result<Arch, Unsupported> {
         if let Some(bias) = spec.tensors.iter().find(|t| t.part == Part::Bias) {
             return Err(Unsupported::NormedBias { tensor: bias.name.clone() });
         }
+    }
+    if mixture {
+        return experts::accepts(spec, differing, factors);
+    }
+    if normed {
         return Ok(Arch::Qwen3);
     }
     if differing.is_some() {

@@ -2,6 +2,7 @@
 use super::{
     arch::Arch,
     error::ContentError,
+    experts,
     file::{Gguf, missing},
     names::{ROPE_FACTORS, gguf_name, key},
     tokenizer::Tokens,
@@ -13,21 +14,21 @@ use crate::{
 use serde_json::{Map, Value, json};
 
 /// Keys of a GGUF architecture.
-struct Keys<'a> {
+pub(super) struct Keys<'a> {
     gguf: &'a Gguf,
-    arch: Arch,
+    pub(super) arch: Arch,
 }
 
 impl Keys<'_> {
-    fn key(&self, leaf: &str) -> String {
+    pub(super) fn key(&self, leaf: &str) -> String {
         format!("{}.{leaf}", self.arch.name())
     }
 
-    fn size(&self, leaf: &str) -> Result<Option<u64>, ContentError> {
+    pub(super) fn size(&self, leaf: &str) -> Result<Option<u64>, ContentError> {
         self.gguf.size(&self.key(leaf))
     }
 
-    fn needed(&self, leaf: &str) -> Result<u64, ContentError> {
+    pub(super) fn needed(&self, leaf: &str) -> Result<u64, ContentError> {
         self.gguf.needed(&self.key(leaf))
     }
 
@@ -45,17 +46,17 @@ impl Keys<'_> {
         })
     }
 
-    fn number(&self, leaf: &str) -> Result<Option<f64>, ContentError> {
+    pub(super) fn number(&self, leaf: &str) -> Result<Option<f64>, ContentError> {
         self.gguf.number(&self.key(leaf))
     }
 
-    fn unsupported(&self, leaf: &str, why: impl Into<String>) -> ContentError {
+    pub(super) fn unsupported(&self, leaf: &str, why: impl Into<String>) -> ContentError {
         ContentError::Unsupported { what: format!("key `{}`", self.key(leaf)), why: why.into() }
     }
 
     /// Whether the first block has a tensor.
-    fn has(&self, role: Role, part: Part) -> bool {
-        gguf_name(Some(0), role, part).is_some_and(|name| self.gguf.tensor(&name).is_some())
+    pub(super) fn has(&self, role: Role, part: Part) -> bool {
+        gguf_name((Some(0), role, None, part)).is_some_and(|name| self.gguf.tensor(&name).is_some())
     }
 }
 
@@ -69,7 +70,6 @@ pub(super) fn config(
     let unknown = || ContentError::Architecture { found: arch.to_owned() };
     let arch = Arch::of(arch).ok_or_else(unknown)?;
     let keys = Keys { gguf, arch };
-    refuse_experts(&keys)?;
     let hidden = keys.needed(key::HIDDEN)?;
     let heads = keys.per_block(key::HEADS)?;
     let heads = heads.ok_or_else(|| missing(&keys.key(key::HEADS)))?;
@@ -80,14 +80,14 @@ pub(super) fn config(
     let eps = key::NORM_EPS;
     let eps = keys.number(eps)?.ok_or_else(|| missing(&keys.key(eps)))?;
     let context = keys.needed(key::CONTEXT)?;
-    let embedding = gguf_name(None, Role::Embed, Part::Weight).unwrap_or_default();
+    let embedding = gguf_name((None, Role::Embed, None, Part::Weight)).unwrap_or_default();
     let vocab = gguf.tensor(&embedding).map(|tensor| tensor.shape[0]);
     let vocab = vocab.ok_or(ContentError::NoTensor { name: embedding })?;
     if tokens.len() > vocab {
         let why = format!("{} tokens, but the embedding has {vocab} rows", tokens.len());
         return Err(ContentError::Vocabulary { why });
     }
-    let head = gguf_name(None, Role::Head, Part::Weight).unwrap_or_default();
+    let head = gguf_name((None, Role::Head, None, Part::Weight)).unwrap_or_default();
     let window = keys.size(key::WINDOW)?.filter(|window| *window > 0);
     let mut config = family(&keys, window)?;
     let shape = json!({
@@ -134,13 +134,30 @@ fn extend(config: &mut Map<String, Value>, more: Value) {
 
 /// The architecture and the switches that set it apart.
 fn family(keys: &Keys<'_>, window: Option<u64>) -> Result<Map<String, Value>, ContentError> {
+    let mut config = Map::new();
+    if let Some(mixture) = experts::config(keys, window)? {
+        extend(&mut config, mixture);
+    } else {
+        extend(&mut config, dense(keys, window)?);
+    }
+    if !keys.arch.interleaved() || window.is_some() {
+        extend(
+            &mut config,
+            json!({
+                "sliding_window": window, "use_sliding_window": window.is_some(),
+                "max_window_layers": 0,
+            }),
+        );
+    }
+    Ok(config)
+}
+
+/// The architecture of a dense model.
+fn dense(keys: &Keys<'_>, window: Option<u64>) -> Result<Value, ContentError> {
     let bias = |role| keys.has(role, Part::Bias);
     let (qkv, o) = (bias(Role::Q) || bias(Role::K) || bias(Role::V), bias(Role::O));
     let mlp = bias(Role::Gate) || bias(Role::Up) || bias(Role::Down);
-    let window_flags = json!({
-        "sliding_window": window, "use_sliding_window": window.is_some(), "max_window_layers": 0,
-    });
-    let chosen = match (keys.arch.interleaved(), window) {
+    Ok(match (keys.arch.interleaved(), window) {
         (false, _) if keys.arch == Arch::Qwen2 => {
             json!({ "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2" })
         }
@@ -162,23 +179,7 @@ fn family(keys: &Keys<'_>, window: Option<u64>) -> Result<Map<String, Value>, Co
             let why = "no architecture has a window and biases";
             return Err(keys.unsupported(key::WINDOW, why));
         }
-    };
-    let mut config = Map::new();
-    extend(&mut config, chosen);
-    if !keys.arch.interleaved() || window.is_some() {
-        extend(&mut config, window_flags);
-    }
-    Ok(config)
-}
-
-fn refuse_experts(keys: &Keys<'_>) -> Result<(), ContentError> {
-    match keys.size("expert_count")? {
-        None | Some(0) => Ok(()),
-        Some(count) => Err(keys.unsupported(
-            "expert_count",
-            format!("{count} experts; dense models only are read from GGUF"),
-        )),
-    }
+    })
 }
 
 /// The width of a head: of keys, of values and of the rotation, which must be one.

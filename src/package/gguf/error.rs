@@ -152,9 +152,13 @@ pub enum Unsupported {
     )]
     Grid { tensor: String, grid: String, columns: usize },
     #[error(
-        "block {block} is a mixture of experts, which is not written as GGUF yet\nhint: dense models are; leave this model as a folder"
+        "{what}, which llama.cpp's `{arch}` does not compute\nhint: leave this model as a folder, or export it as ONNX"
     )]
-    Experts { block: usize },
+    Mixture { arch: &'static str, what: String },
+    #[error(
+        "tensor `{tensor}` would be {found}, the first expert of `{stack}` is {first}; GGUF has one type for all experts of a block\nhint: give the same projection of all experts of a block one scheme"
+    )]
+    Stack { tensor: String, stack: String, first: &'static str, found: &'static str },
     #[error(
         "heads are {first} wide in block 0 and {found} in block {block}; GGUF has one width for all\nhint: prune heads to the same width in every block"
     )]
@@ -168,11 +172,11 @@ pub enum Unsupported {
     )]
     NormedBlocksDiffer { block: usize },
     #[error(
-        "the rotation needs a factor per frequency, which llama.cpp's `qwen3` does not read\nhint: keep whole heads in this family: prune MLPs, or values alone"
+        "the rotation needs a factor per frequency, which llama.cpp's `qwen3` and `qwen3moe` do not read\nhint: keep whole heads in this family: prune MLPs, or values alone"
     )]
     NormedFactors,
     #[error(
-        "tensor `{tensor}`: llama.cpp's `qwen3` has no biases\nhint: leave this model as a folder"
+        "tensor `{tensor}`: llama.cpp's `qwen3` and `qwen3moe` have no biases\nhint: leave this model as a folder"
     )]
     NormedBias { tensor: String },
     #[error(

@@ -1,27 +1,26 @@
 //! A model as a GGUF file.
 use super::{
-    arch::{Arch, Rotation, accepts, halved_row, rotation},
-    error::{ExportError, Unsupported},
+    arch::{Arch, Rotation, accepts, rotation},
+    data::{Sink, Source},
+    error::ExportError,
+    experts::file_shape,
     import::head_width,
     metadata::architecture,
-    names::{ROPE_FACTORS, gguf_name, key},
+    names::{ROPE_FACTORS, key, tensor_name},
     schemes::{self, accepts_schemes, scale_change},
     value::{Array, Value, write_text},
     vocab,
     write::{Entry, Pairs, header, padding},
 };
 use crate::{
-    checkpoint::{OutputFile, find_nonfinite, hex},
-    model::{Model, TensorSpec, Weight},
+    checkpoint::{OutputFile, hex},
+    model::{Expert, Model, Role, TensorSpec},
     progress::{Progress, Unit},
-    scheme::ggml::{BlockFormat, encode_row, float_format, grid_format},
-    tensor::{Bytes, FloatType, RawTensor},
+    scheme::ggml::{BlockFormat, float_format, grid_format},
+    tensor::{FloatType, RawTensor},
     text::TextFiles,
 };
 use sha2::{Digest, Sha256};
-
-/// Weights that are converted at a time.
-const CHUNK: usize = 1 << 20;
 
 /// What is to be written.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,19 +43,9 @@ pub struct Export<'a> {
     scale_change: Option<f64>,
     pairs: Pairs,
     tensors: Vec<Entry>,
-    sources: Vec<Source<'a>>,
+    /// Of each tensor the pieces that it consists of, one behind the other.
+    sources: Vec<Vec<Source<'a>>>,
     notes: Vec<String>,
-}
-
-/// Where the values of a tensor come from.
-#[derive(Debug)]
-enum Source<'a> {
-    /// A tensor of the model; with the width of the heads whose rows change places.
-    Stored { tensor: &'a RawTensor, float: FloatType, heads: Option<usize> },
-    /// A quantized weight of the model by name, alike.
-    Codes { name: &'a str, heads: Option<usize> },
-    /// Values that the metadata implies.
-    Computed(Vec<f32>),
 }
 
 impl<'a> Export<'a> {
@@ -68,7 +57,7 @@ impl<'a> Export<'a> {
     ) -> Result<Self, ExportError> {
         let spec = &model.spec;
         let (arch, rotation) = (accepts(spec)?, rotation(spec)?);
-        accepts_schemes(&model.weights.quantized)?;
+        accepts_schemes(spec, &model.weights.quantized)?;
         let scale_change = scale_change(&model.weights)?;
         let mut own = spec.tensors.iter().filter(|it| it.input.is_some());
         let own = own.find_map(|it| model.weights.raw.get(&it.name)?.float_type());
@@ -95,22 +84,49 @@ impl<'a> Export<'a> {
         Ok(export)
     }
 
-    /// Adds a tensor of the model.
+    /// Adds a tensor of the model, an expert behind those of its stack.
     fn add(&mut self, tensor: &'a TensorSpec) -> Result<(), ExportError> {
         let (model, spec) = (self.model, &self.model.spec);
-        let name = gguf_name(tensor.block, tensor.role, tensor.part).unwrap_or_default();
+        let name = tensor_name(tensor).unwrap_or_default();
         let heads = head_width(spec, tensor).filter(|_| self.arch.interleaved());
-        if let Some((scheme, shape)) = model.weights.quantized.get(&tensor.name) {
-            let format = grid_format(scheme.weights, shape[1]).expect("accepted before");
-            let source = Source::Codes { name: &tensor.name, heads };
-            self.push(name, shape.to_vec(), format, source);
-            return Ok(());
+        let shape = file_shape(spec, tensor);
+        let (format, source) = match model.weights.quantized.get(&tensor.name) {
+            Some((scheme, [_, columns])) => {
+                let format = grid_format(scheme.weights, *columns).expect("accepted before");
+                (format, Source::Codes { name: &tensor.name, heads })
+            }
+            None => {
+                let (raw, own) = stored(model, tensor)?;
+                // llama.cpp wants vectors and routers in float32.
+                let exact = shape.len() == 1 || tensor.role == Role::Router;
+                let float = if exact { FloatType::F32 } else { self.float };
+                (float_format(float), Source::Stored { tensor: raw, own, float, heads })
+            }
+        };
+        if let Some(Expert::Routed(_)) = tensor.expert {
+            self.stack(name, &shape, format, source);
+        } else {
+            self.push(name, shape, format, source);
         }
-        let (raw, own) = stored(model, tensor)?;
-        let float = if raw.shape.len() == 1 { FloatType::F32 } else { self.float };
-        let source = Source::Stored { tensor: raw, float: own, heads };
-        self.push(name, raw.shape.clone(), float_format(float), source);
         Ok(())
+    }
+
+    /// Adds one expert.
+    fn stack(
+        &mut self,
+        name: String,
+        shape: &[usize],
+        format: &'static dyn BlockFormat,
+        source: Source<'a>,
+    ) {
+        // Stacks of a block are begun one after another: the search is short.
+        match self.tensors.iter().rposition(|it| it.name == name) {
+            Some(at) => {
+                self.tensors[at].shape[0] += 1;
+                self.sources[at].push(source);
+            }
+            None => self.push(name, [&[1], shape].concat(), format, source),
+        }
     }
 
     /// The format of most weights.
@@ -131,7 +147,7 @@ impl<'a> Export<'a> {
         source: Source<'a>,
     ) {
         self.tensors.push(Entry { name, shape, format });
-        self.sources.push(source);
+        self.sources.push(vec![source]);
     }
 
     /// The architecture that is written.
@@ -164,26 +180,17 @@ impl<'a> Export<'a> {
         self.scale_change
     }
 
-    /// Writes the file, one piece of one float tensor or the codes of one quantized one in memory at
-    /// a time.
+    /// Writes the file, one piece of one float tensor, or the codes of one quantized one or of one expert, in
+    /// memory at a time.
     pub fn write(&self, file: &mut OutputFile, progress: &dyn Progress) -> Result<(), ExportError> {
         let header = header(&self.pairs, &self.tensors);
         file.append(&header)?;
         progress.start("export", self.bytes(), Unit::Bytes);
         let mut hashes = Vec::new();
-        for (entry, source) in self.tensors.iter().zip(&self.sources) {
+        for (entry, sources) in self.tensors.iter().zip(&self.sources) {
             let mut sink = Sink { file: &mut *file, hash: Sha256::new(), progress };
-            match source {
-                Source::Computed(values) => {
-                    let mut bytes = Vec::new();
-                    FloatType::F32.encode(values, &mut bytes);
-                    sink.put(&bytes)?;
-                }
-                Source::Stored { tensor, float, heads } => {
-                    self.write_tensor(entry, (tensor, *float, *heads), &mut sink)?;
-                    tensor.bytes.release();
-                }
-                Source::Codes { name, heads } => self.write_codes((name, *heads), &mut sink)?,
+            for (at, source) in sources.iter().enumerate() {
+                source.write(self.model, (entry, at), &mut sink)?;
             }
             hashes.push(hex(&sink.hash.finalize()));
             file.append(&padding(entry.bytes()))?;
@@ -192,68 +199,6 @@ impl<'a> Export<'a> {
             file.patch(at as u64, hash.as_bytes())?;
         }
         progress.finish();
-        Ok(())
-    }
-
-    /// Writes the blocks of a quantized weight.
-    fn write_codes(
-        &self,
-        (name, heads): (&str, Option<usize>),
-        sink: &mut Sink<'_>,
-    ) -> Result<(), ExportError> {
-        let Weight::Quantized { tensor, .. } = self.model.weights.get(name)? else {
-            return Err(Unsupported::Outliers { tensor: name.to_owned() }.into());
-        };
-        let [rows, columns] = tensor.shape;
-        let per_chunk = (CHUNK / columns.max(1)).max(1);
-        for first in (0..rows).step_by(per_chunk) {
-            let mut bytes = Vec::new();
-            for row in first..(first + per_chunk).min(rows) {
-                encode_row(&tensor, heads.map_or(row, |head| halved_row(row, head)), &mut bytes);
-            }
-            sink.put(&bytes)?;
-        }
-        self.model.weights.release(name);
-        Ok(())
-    }
-
-    fn write_tensor(
-        &self,
-        entry: &Entry,
-        (source, own, heads): (&RawTensor, FloatType, Option<usize>),
-        sink: &mut Sink<'_>,
-    ) -> Result<(), ExportError> {
-        let matrix = entry.shape.len() > 1;
-        let float = if matrix { self.float } else { FloatType::F32 };
-        // A gain or bias is many rows of one.
-        let width = if matrix { entry.shape.iter().skip(1).product::<usize>() } else { 1 };
-        let rows = entry.shape.first().copied().unwrap_or(1);
-        let raw = RawTensor {
-            dtype: float.dtype(),
-            shape: entry.shape.clone(),
-            bytes: Bytes::fixed(&[]),
-        };
-        let stride = width * own.size();
-        let per_chunk = (CHUNK / width.max(1)).max(1);
-        let mut values = vec![0.0; per_chunk.min(rows) * width];
-        for first in (0..rows).step_by(per_chunk) {
-            let count = per_chunk.min(rows - first);
-            let values = &mut values[..count * width];
-            for (i, out) in values.chunks_exact_mut(width.max(1)).enumerate() {
-                let row = heads.map_or(first + i, |head| halved_row(first + i, head));
-                own.decode(&source.bytes[row * stride..], out);
-            }
-            let mut bytes = Vec::new();
-            float.encode(values, &mut bytes);
-            if let Some(found) = find_nonfinite(&entry.name, &raw, &bytes, first) {
-                let hint = match float {
-                    FloatType::F16 => "float16 ends at 65504; try --dtype bf16 or f32",
-                    _ => "no engine computes with such a weight; is the checkpoint damaged?",
-                };
-                return Err(ExportError::NonFinite { found, hint });
-            }
-            sink.put(&bytes)?;
-        }
         Ok(())
     }
 }
@@ -269,21 +214,6 @@ fn hash_places(header: &[u8], tensors: usize) -> impl Iterator<Item = usize> {
     // Type, type of elements and their number; then each with a length of its own.
     let first = start + text.len() + 4 + 4 + 8;
     (0..tensors).map(move |i| first + i * (8 + HASH) + 8)
-}
-
-/// Where the bytes of a tensor go.
-struct Sink<'a> {
-    file: &'a mut OutputFile,
-    hash: Sha256,
-    progress: &'a dyn Progress,
-}
-
-impl Sink<'_> {
-    fn put(&mut self, bytes: &[u8]) -> Result<(), ExportError> {
-        self.hash.update(bytes);
-        self.progress.advance(bytes.len() as u64);
-        Ok(self.file.append(bytes)?)
-    }
 }
 
 /// The stored floats of a tensor.

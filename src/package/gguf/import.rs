@@ -3,15 +3,16 @@ use super::{
     arch::{Arch, interleaved_row},
     config,
     error::{ContentError, GgufError},
+    experts::file_shape,
     file::Gguf,
     model::Files,
-    names::{ROPE_FACTORS, gguf_name, place},
+    names::{ROPE_FACTORS, place, tensor_name},
     parse::TensorInfo,
     tokenizer::Tokens,
 };
 use crate::{
     checkpoint::{DEFAULT_SHARD_BYTES, OutputDir, ShardWriter, TensorPlan, find_nonfinite},
-    model::{ModelSpec, OpenError, Part, Role, TensorSpec},
+    model::{Expert, ModelSpec, OpenError, Part, Role, Space, TensorSpec},
     progress::{Progress, Unit},
     tensor::{Bytes, FloatType, RawTensor},
     text::{TextError, TextFiles, Tokenizer},
@@ -33,14 +34,15 @@ pub struct Import<'a> {
     tokenizer: Vec<u8>,
     tokenizer_config: Value,
     /// In the order of the output's names.
-    tensors: Vec<Source<'a>>,
+    tensors: Vec<Source>,
 }
 
 /// A tensor of the output.
 #[derive(Debug)]
-pub(super) struct Source<'a> {
+pub(super) struct Source {
     pub(super) name: String,
-    pub(super) info: &'a TensorInfo,
+    /// Of a stack the part of one expert; shaped as in the output.
+    pub(super) info: TensorInfo,
     /// Width of the heads whose rows are interleaved in the file.
     pub(super) interleaved: Option<usize>,
 }
@@ -94,7 +96,7 @@ impl<'a> Import<'a> {
 
     /// Tensors that the architecture does not know. They are carried over under their names.
     pub fn extras(&self) -> Vec<&str> {
-        let known = |t: &&Source<'_>| t.name == t.info.name;
+        let known = |t: &&Source| t.name == t.info.name;
         self.tensors.iter().filter(known).map(|t| t.name.as_str()).collect()
     }
 
@@ -110,7 +112,7 @@ impl<'a> Import<'a> {
     }
 
     /// Every tensor, in the order of names.
-    pub(super) fn sources(&self) -> &[Source<'a>] {
+    pub(super) fn sources(&self) -> &[Source] {
         &self.tensors
     }
 
@@ -120,11 +122,8 @@ impl<'a> Import<'a> {
             dir.write(&name, &bytes)?;
         }
         let dtype = self.float.dtype();
-        let plan = |t: &Source<'_>| TensorPlan {
-            name: t.name.clone(),
-            dtype,
-            shape: t.info.shape.clone(),
-        };
+        let plan =
+            |t: &Source| TensorPlan { name: t.name.clone(), dtype, shape: t.info.shape.clone() };
         let plans: Vec<TensorPlan> = self.tensors.iter().map(plan).collect();
         progress.start("import", plans.iter().map(TensorPlan::bytes).sum(), Unit::Bytes);
         let mut writer = ShardWriter::create(dir, plans, DEFAULT_SHARD_BYTES);
@@ -139,7 +138,7 @@ impl<'a> Import<'a> {
 
     fn write_tensor(
         &self,
-        tensor: &Source<'_>,
+        tensor: &Source,
         writer: &mut ShardWriter,
         progress: &dyn Progress,
     ) -> Result<(), GgufError> {
@@ -178,7 +177,7 @@ fn content(gguf: &Gguf, what: ContentError) -> GgufError {
 }
 
 /// Decodes rows `first..` of the output. Rows that the file interleaves are picked one by one.
-fn decode_rows(tensor: &Source<'_>, first: usize, width: usize, values: &mut [f32]) {
+fn decode_rows(tensor: &Source, first: usize, width: usize, values: &mut [f32]) {
     let format = tensor.info.format;
     let row_bytes = width / format.block_len() * format.block_bytes();
     let Some(head) = tensor.interleaved else {
@@ -193,20 +192,15 @@ fn decode_rows(tensor: &Source<'_>, first: usize, width: usize, values: &mut [f3
 
 /// Every tensor of the output in the order of names: those of the architecture, then whatever else
 /// the file holds.
-fn sources<'a>(gguf: &'a Gguf, spec: &ModelSpec) -> Result<Vec<Source<'a>>, ContentError> {
+fn sources<'a>(gguf: &'a Gguf, spec: &ModelSpec) -> Result<Vec<Source>, ContentError> {
     let by_name: std::collections::BTreeMap<&str, &TensorInfo> =
         gguf.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
     let interleaves = Arch::of(gguf.architecture()?).is_some_and(Arch::interleaved);
     let mut all = Vec::new();
     for tensor in &spec.tensors {
         let absent = || ContentError::NoTensor { name: tensor.name.clone() };
-        let name = gguf_name(tensor.block, tensor.role, tensor.part).ok_or_else(absent)?;
-        let info = *by_name.get(name.as_str()).ok_or_else(absent)?;
-        let expected = spec.shape(tensor);
-        if info.shape != expected {
-            let found = info.shape.clone();
-            return Err(ContentError::Shape { tensor: name, expected, found });
-        }
+        let name = tensor_name(tensor).ok_or_else(absent)?;
+        let info = piece(by_name.get(name.as_str()).ok_or_else(absent)?, spec, tensor)?;
         let interleaved = head_width(spec, tensor).filter(|_| interleaves);
         if interleaved.is_some() && tensor.input.is_none() && info.format.block_len() > 1 {
             let (what, why) = (format!("tensor `{name}`"), "a bias in blocks of 32".to_owned());
@@ -217,18 +211,55 @@ fn sources<'a>(gguf: &'a Gguf, spec: &ModelSpec) -> Result<Vec<Source<'a>>, Cont
     for info in &gguf.tensors {
         match place(&info.name) {
             _ if info.name == ROPE_FACTORS => {}
-            Some((block, role, part)) if spec.find(block, role, None, part).is_some() => {}
+            Some((block, role, expert, part)) if spec.find(block, role, expert, part).is_some() => {
+            }
             // To leave out a bias or a norm would be to import another model.
             Some((block, ..)) if block.is_none_or(|b| b < spec.blocks.len()) => {
                 let (what, family) = (format!("tensor `{}`", info.name), spec.family);
                 let why = format!("the architecture {family} has no such tensor");
                 return Err(ContentError::Unsupported { what, why });
             }
-            _ => all.push(Source { name: info.name.clone(), info, interleaved: None }),
+            _ => {
+                let (name, info) = (info.name.clone(), info.clone());
+                all.push(Source { name, info, interleaved: None });
+            }
         }
     }
     all.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(all)
+}
+
+/// What is a tensor of the model in one of the file: all of it, or one expert of a stack.
+fn piece(
+    info: &TensorInfo,
+    spec: &ModelSpec,
+    tensor: &TensorSpec,
+) -> Result<TensorInfo, ContentError> {
+    let mut expected = file_shape(spec, tensor);
+    let expert = match tensor.expert {
+        Some(Expert::Routed(expert)) => Some(expert),
+        _ => None,
+    };
+    if expert.is_some() {
+        let router = tensor.block.map_or(0, |b| spec.dim(Space::Experts(b)));
+        expected.insert(0, router);
+    }
+    let part = match expert {
+        None => Some(info.bytes.clone()),
+        Some(expert) => {
+            let size = info.bytes.len() / expected[0].max(1);
+            info.bytes.slice(expert * size..(expert + 1) * size)
+        }
+    };
+    match part {
+        Some(bytes) if info.shape == expected => {
+            Ok(TensorInfo { shape: spec.shape(tensor), bytes, ..info.clone() })
+        }
+        _ => {
+            let (tensor, found) = (info.name.clone(), info.shape.clone());
+            Err(ContentError::Shape { tensor, expected, found })
+        }
+    }
 }
 
 /// Width of the heads of a query or key projection.

@@ -1,11 +1,12 @@
 //! Metadata of a file from the architecture of a model: what llama.cpp needs to know.
 use super::{
     arch::{Arch, Rotation},
+    experts,
     names::key,
     value::Value,
     write::Pairs,
 };
-use crate::model::{Block, Mlp, ModelSpec};
+use crate::model::{Block, ModelSpec};
 
 /// `general.file_type` of files most of whose weights have this format; 1024 says that it is a
 /// guess, as for formats that ggml has no such type for.
@@ -38,7 +39,7 @@ pub(super) fn architecture(
     ];
     let mut put = |leaf: &str, value| pairs.push((format!("{}.{leaf}", arch.name()), value));
     let size = |size: usize| Value::Unsigned(size as u64);
-    let each = |of: fn(&Block) -> usize| match (arch, spec.blocks.first()) {
+    let each = |of: &dyn Fn(&Block) -> usize| match (arch, spec.blocks.first()) {
         (Arch::Deci, _) | (_, None) => Value::sizes(spec.blocks.iter().map(of)),
         (_, Some(first)) => size(of(first)),
     };
@@ -46,9 +47,9 @@ pub(super) fn architecture(
     put(key::CONTEXT, size(spec.max_positions));
     put(key::HIDDEN, size(spec.hidden));
     put(key::VOCAB, size(spec.vocab));
-    put(key::MLP_WIDTH, each(mlp_width));
-    put(key::HEADS, each(|b| b.heads));
-    put(key::KV_HEADS, each(|b| b.kv_heads));
+    put(key::MLP_WIDTH, each(&|b| experts::mlp_width(arch, b)));
+    put(key::HEADS, each(&|b| b.heads));
+    put(key::KV_HEADS, each(&|b| b.kv_heads));
     let head_dim = spec.blocks.first().map_or(0, |b| b.head_dim);
     for leaf in [key::KEY_WIDTH, key::VALUE_WIDTH, key::ROTARY_WIDTH] {
         put(leaf, size(head_dim));
@@ -58,16 +59,10 @@ pub(super) fn architecture(
     if let Some(window) = spec.blocks.first().and_then(|b| b.window) {
         put(key::WINDOW, size(window));
     }
-    for (leaf, value) in scaling(rotation) {
+    for (leaf, value) in experts::pairs(spec).into_iter().chain(scaling(rotation)) {
         put(leaf, value);
     }
     pairs
-}
-
-fn mlp_width(block: &Block) -> usize {
-    match block.mlp {
-        Mlp::Dense { width } | Mlp::Experts { width, .. } => width,
-    }
 }
 
 fn scaling(rotation: &Rotation) -> Vec<(&'static str, Value)> {

@@ -1,12 +1,15 @@
 //! GGUF files (ggml `docs/gguf.md`): [`open`] reads the header, [`Import`] makes a Hugging Face
 //! directory of a file, [`Export`] writes one of a model that [`accepts`] takes.
 //!
-//! Add an architecture: its name and rotation in `arch.rs`, its switches in `config.rs`; a tensor
-//! or key: one line in `names.rs`; a pre-tokenizer: its name in `bpe.rs`.
+//! Add an architecture: its name and rotation in `arch.rs`, its switches in `config.rs`, those of its
+//! experts in `experts.rs`; a tensor or key: one line in `names.rs`; a pre-tokenizer: its name in
+//! `bpe.rs`.
 mod arch;
 mod bpe;
 mod config;
+mod data;
 mod error;
+mod experts;
 mod export;
 mod file;
 mod import;
@@ -27,7 +30,7 @@ pub use export::{Export, ExportOptions};
 pub use file::{Gguf, open};
 pub use import::Import;
 pub(super) use model::model;
-pub use names::{gguf_name, place};
+pub use names::{Place, gguf_name, place};
 pub use parse::TensorInfo;
 pub use schemes::accepts_schemes;
 pub use value::{Array, Value, ValueType};

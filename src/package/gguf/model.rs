@@ -23,7 +23,7 @@ pub(in crate::package) fn model(gguf: &Gguf) -> Result<(Folder, WeightStore), Gg
     let folder = Folder::in_memory(&gguf.file, import.files());
     let mut weights = WeightStore::default();
     for source in import.sources() {
-        let info = source.info;
+        let info = &source.info;
         if let Some(tensor) = codes(source) {
             let scheme = TensorScheme {
                 weights: tensor.scheme,
@@ -42,13 +42,13 @@ pub(in crate::package) fn model(gguf: &Gguf) -> Result<(Folder, WeightStore), Gg
 }
 
 /// The row of the file that is a row of the model.
-fn file_row(source: &Source<'_>, row: usize) -> usize {
+fn file_row(source: &Source, row: usize) -> usize {
     source.interleaved.map_or(row, |head| interleaved_row(row, head))
 }
 
 /// The weight with the file's codes, where its blocks are codes of a grid.
-fn codes(source: &Source<'_>) -> Option<QTensor> {
-    let (info, grid) = (source.info, ggml::format_grid(source.info.format)?);
+fn codes(source: &Source) -> Option<QTensor> {
+    let (info, grid) = (&source.info, ggml::format_grid(source.info.format)?);
     let [rows, columns] = *info.shape.as_slice() else { return None };
     ggml::grid_format(grid, columns)?;
     let stride = info.bytes.len() / rows.max(1);
@@ -56,8 +56,8 @@ fn codes(source: &Source<'_>) -> Option<QTensor> {
     ggml::decode_rows(grid, [rows, columns], row)
 }
 
-fn floats(source: &Source<'_>) -> RawTensor {
-    let (info, shape) = (source.info, source.info.shape.clone());
+fn floats(source: &Source) -> RawTensor {
+    let (info, shape) = (&source.info, source.info.shape.clone());
     let plain = [FloatType::F32, FloatType::F16, FloatType::Bf16]
         .into_iter()
         .find(|float| ggml::float_format(*float).id() == info.format.id());

@@ -1,23 +1,40 @@
 //! Names of tensors in GGUF files, as roles.
-use crate::model::{Part, Role};
+use crate::model::{Expert, Part, Role, TensorSpec};
+
+/// A name without its block and its part, and what the tensor does.
+type Named = (&'static str, Role, Option<Expert>);
 
 /// Tensors outside of blocks.
-const ENDS: &[(&str, Role)] =
-    &[("token_embd", Role::Embed), ("output_norm", Role::FinalNorm), ("output", Role::Head)];
+const ENDS: &[Named] = &[
+    ("token_embd", Role::Embed, None),
+    ("output_norm", Role::FinalNorm, None),
+    ("output", Role::Head, None),
+];
+
+/// Routed experts lie in one stack, which has the place of the first.
+const STACK: Option<Expert> = Some(Expert::Routed(0));
 
 /// Tensors of block N, after `blk.N.`.
-const BLOCK: &[(&str, Role)] = &[
-    ("attn_norm", Role::AttnNorm),
-    ("attn_q", Role::Q),
-    ("attn_k", Role::K),
-    ("attn_v", Role::V),
-    ("attn_q_norm", Role::QNorm),
-    ("attn_k_norm", Role::KNorm),
-    ("attn_output", Role::O),
-    ("ffn_norm", Role::MlpNorm),
-    ("ffn_gate", Role::Gate),
-    ("ffn_up", Role::Up),
-    ("ffn_down", Role::Down),
+const BLOCK: &[Named] = &[
+    ("attn_norm", Role::AttnNorm, None),
+    ("attn_q", Role::Q, None),
+    ("attn_k", Role::K, None),
+    ("attn_v", Role::V, None),
+    ("attn_q_norm", Role::QNorm, None),
+    ("attn_k_norm", Role::KNorm, None),
+    ("attn_output", Role::O, None),
+    ("ffn_norm", Role::MlpNorm, None),
+    ("ffn_gate", Role::Gate, None),
+    ("ffn_up", Role::Up, None),
+    ("ffn_down", Role::Down, None),
+    ("ffn_gate_inp", Role::Router, None),
+    ("ffn_gate_exps", Role::Gate, STACK),
+    ("ffn_up_exps", Role::Up, STACK),
+    ("ffn_down_exps", Role::Down, STACK),
+    ("ffn_gate_shexp", Role::Gate, Some(Expert::Shared)),
+    ("ffn_up_shexp", Role::Up, Some(Expert::Shared)),
+    ("ffn_down_shexp", Role::Down, Some(Expert::Shared)),
+    ("ffn_gate_inp_shexp", Role::SharedGate, None),
 ];
 
 /// Keys that the reader and the writer share; those with a leaf stand behind the architecture.
@@ -34,6 +51,10 @@ pub(super) mod key {
     pub(crate) const KEY_WIDTH: &str = "attention.key_length";
     pub(crate) const VALUE_WIDTH: &str = "attention.value_length";
     pub(crate) const ROTARY_WIDTH: &str = "rope.dimension_count";
+    pub(crate) const EXPERTS: &str = "expert_count";
+    pub(crate) const EXPERTS_USED: &str = "expert_used_count";
+    pub(crate) const EXPERT_WIDTH: &str = "expert_feed_forward_length";
+    pub(crate) const SHARED_WIDTH: &str = "expert_shared_feed_forward_length";
     pub(crate) const WINDOW: &str = "attention.sliding_window";
     pub(crate) const NORM_EPS: &str = "attention.layer_norm_rms_epsilon";
     pub(crate) const THETA: &str = "rope.freq_base";
@@ -57,8 +78,12 @@ pub(super) mod key {
 /// Divisors of the rotary frequencies, one per pair.
 pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
-/// The place of a tensor by its GGUF name; `None` if dense decoders have no such tensor.
-pub fn place(name: &str) -> Option<(Option<usize>, Role, Part)> {
+/// Where a tensor stands in a model: its block, what it does, in which expert, weight or bias.
+pub type Place = (Option<usize>, Role, Option<Expert>, Part);
+
+/// The place of a tensor by its GGUF name; a stack of experts has that of its first. `None` if
+/// decoders have no such tensor.
+pub fn place(name: &str) -> Option<Place> {
     let (stem, leaf) = name.rsplit_once('.')?;
     let part = match leaf {
         "weight" => Part::Weight,
@@ -74,22 +99,29 @@ pub fn place(name: &str) -> Option<(Option<usize>, Role, Part)> {
         }
         None => (None, stem, ENDS),
     };
-    let (_, role) = table.iter().find(|(known, _)| *known == stem)?;
-    Some((block, *role, part))
+    let (_, role, expert) = table.iter().find(|(known, ..)| *known == stem)?;
+    Some((block, *role, *expert, part))
 }
 
-/// The GGUF name of a place; `None` for parts of a mixture of experts.
-pub fn gguf_name(block: Option<usize>, role: Role, part: Part) -> Option<String> {
+/// The GGUF name of a place, of a routed expert that of its stack; `None` where llama.cpp has no
+/// such tensor.
+pub fn gguf_name((block, role, expert, part): Place) -> Option<String> {
     let leaf = match part {
         Part::Weight => "weight",
         Part::Bias => "bias",
     };
+    let expert = if let Some(Expert::Routed(_)) = expert { STACK } else { expert };
     let table = if block.is_some() { BLOCK } else { ENDS };
-    let (stem, _) = table.iter().find(|(_, known)| *known == role)?;
+    let (stem, ..) = table.iter().find(|(_, known, of)| (*known, *of) == (role, expert))?;
     Some(match block {
         Some(b) => format!("blk.{b}.{stem}.{leaf}"),
         None => format!("{stem}.{leaf}"),
     })
+}
+
+/// The GGUF name of a tensor of a model.
+pub(super) fn tensor_name(tensor: &TensorSpec) -> Option<String> {
+    gguf_name((tensor.block, tensor.role, tensor.expert, tensor.part))
 }
 
 #[cfg(test)]
@@ -100,13 +132,16 @@ mod tests {
     fn names_and_places_are_one_to_one() {
         for part in [Part::Weight, Part::Bias] {
             for (block, table) in [(None, ENDS), (Some(0), BLOCK), (Some(31), BLOCK)] {
-                for (_, role) in table {
-                    let name = gguf_name(block, *role, part).unwrap();
-                    assert_eq!(place(&name), Some((block, *role, part)), "{name}");
+                for (_, role, expert) in table {
+                    let it = (block, *role, *expert, part);
+                    let name = gguf_name(it).unwrap();
+                    assert_eq!(place(&name), Some(it), "{name}");
                 }
             }
         }
-        assert_eq!(place("blk.3.attn_q.bias"), Some((Some(3), Role::Q, Part::Bias)));
+        assert_eq!(place("blk.3.attn_q.bias"), Some((Some(3), Role::Q, None, Part::Bias)));
+        let fifth = (Some(3), Role::Up, Some(Expert::Routed(4)), Part::Weight);
+        assert_eq!(gguf_name(fifth).as_deref(), Some("blk.3.ffn_up_exps.weight"));
         for strange in ["", "weight", "blk.3.attn_q", "blk.03.attn_q.weight", "blk.3.output.weight"]
         {
             assert_eq!(place(strange), None, "{strange}");

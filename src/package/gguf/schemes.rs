@@ -1,7 +1,10 @@
 //! Which quantized weights a file can hold code by code.
-use super::error::{ExportError, Unsupported};
+use super::{
+    error::{ExportError, Unsupported},
+    experts::accepts_stacks,
+};
 use crate::{
-    model::{Model, WeightStore, part_name},
+    model::{Model, ModelSpec, WeightStore, part_name},
     scheme::{Activations, TensorScheme, ggml},
 };
 use std::collections::BTreeMap;
@@ -9,6 +12,7 @@ use std::collections::BTreeMap;
 /// Refuses weights whose codes no block type has, and activations that llama.cpp does not compute.
 /// A function of schemes and shapes `[out, in]`: it can be asked before there are weights.
 pub fn accepts_schemes(
+    spec: &ModelSpec,
     schemes: &BTreeMap<String, (TensorScheme, [usize; 2])>,
 ) -> Result<(), Unsupported> {
     for (name, (scheme, [_, columns])) in schemes {
@@ -24,7 +28,7 @@ pub fn accepts_schemes(
             return Err(Unsupported::Grid { tensor, grid, columns });
         }
     }
-    Ok(())
+    accepts_stacks(spec, schemes)
 }
 
 /// The largest relative change of a scale of any quantized weight that float16 brings; an error
