@@ -1,6 +1,7 @@
 //! GGUF in and out: block formats, the reader, hostile files, whole models, other engines.
 mod blocks;
 mod build;
+mod ends;
 mod experts;
 pub(crate) mod export;
 mod hostile;

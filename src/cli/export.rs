@@ -4,7 +4,10 @@ use crate::{
     checkpoint::{OutputDir, OutputFile},
     model::ModelSpec,
     package::{self, gguf, onnx},
-    scheme::TensorScheme,
+    scheme::{
+        TensorScheme,
+        ggml::{ROUNDINGS, Rounding},
+    },
     tensor::FloatType,
 };
 use serde::{Deserialize, Serialize};
@@ -25,6 +28,7 @@ use std::{collections::BTreeMap, path::PathBuf};
     milm-compress export builtin:milm-mini --to gguf -o milm-mini.gguf\n  \
     milm-compress export ./smollm2 --to gguf -o smollm2-f16.gguf --dtype f16\n  \
     milm-compress export ./package --to gguf -o smollm2-q4_0.gguf\n  \
+    milm-compress export ./package --to gguf --embeddings q6_k -o small.gguf\n  \
     milm-compress export ./package --to onnx -o smollm2-onnx\n  \
     milm-compress export ./package --to onnx --graph float -o smollm2-qnn")]
 pub(super) struct Args {
@@ -50,6 +54,14 @@ pub(super) struct Settings {
     #[arg(long, value_enum)]
     #[serde(skip_serializing_if = "Option::is_none")]
     dtype: Option<FloatName>,
+    /// Round the embeddings to blocks of this type; of tied models the head with them
+    #[arg(long, value_enum, value_name = "TYPE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embeddings: Option<BlockName>,
+    /// Round the head to blocks of this type
+    #[arg(long, value_enum, value_name = "TYPE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    head: Option<BlockName>,
     /// llama.cpp's name of the pre-tokenizer, where it is not recognized
     #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,6 +98,40 @@ enum Form {
     Onnx,
 }
 
+/// A type of blocks that floats are rounded to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum BlockName {
+    /// 4.5 bits per weight, rows that 32 divides
+    #[value(name = "q4_0")]
+    #[serde(rename = "q4_0")]
+    Q4Zero,
+    /// 8.5 bits, rows that 32 divides
+    #[value(name = "q8_0")]
+    #[serde(rename = "q8_0")]
+    Q8Zero,
+    /// 4.5 bits, rows that 256 divides
+    #[value(name = "q4_k")]
+    #[serde(rename = "q4_k")]
+    Q4K,
+    /// 6.6 bits, rows that 256 divides
+    #[value(name = "q6_k")]
+    #[serde(rename = "q6_k")]
+    Q6K,
+}
+
+impl BlockName {
+    fn rounding(self) -> Option<Rounding> {
+        let name = match self {
+            Self::Q4Zero => "Q4_0",
+            Self::Q8Zero => "Q8_0",
+            Self::Q4K => "Q4_K",
+            Self::Q6K => "Q6_K",
+        };
+        ROUNDINGS.iter().copied().find(|it| it.format.name() == name)
+    }
+}
+
 /// How an ONNX graph says what is quantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -109,12 +155,15 @@ impl Settings {
     fn coherent(&self) -> anyhow::Result<()> {
         let (form, other) = match self.to {
             Form::Gguf => {
-                ("gguf", [("graph", self.graph.is_some()), ("encodings", self.encodings.is_some())])
+                let graph = ("graph", self.graph.is_some());
+                ("gguf", vec![graph, ("encodings", self.encodings.is_some())])
             }
             Form::Onnx => (
                 "onnx",
-                [
+                vec![
                     ("pre", self.pre.is_some()),
+                    ("embeddings", self.embeddings.is_some()),
+                    ("head", self.head.is_some()),
                     ("encodings", self.encodings.is_some() && self.graph != Some(GraphName::Float)),
                 ],
             ),
@@ -126,6 +175,12 @@ impl Settings {
                  beside float graphs (--graph float)"
             ),
         }
+    }
+
+    /// What embeddings and head are rounded to.
+    fn ends(&self) -> gguf::Ends {
+        let rounding = |name: Option<BlockName>| name.and_then(BlockName::rounding);
+        gguf::Ends { embeddings: rounding(self.embeddings), head: rounding(self.head) }
     }
 
     /// Refuses what the form cannot say of a model that may end with one of these architectures and
@@ -151,6 +206,7 @@ impl Settings {
                 Form::Gguf => {
                     gguf::accepts(spec)?;
                     gguf::accepts_schemes(spec, schemes)?;
+                    self.ends().accepts(spec)?;
                 }
                 Form::Onnx => onnx::accepts(spec)?,
             }
@@ -218,13 +274,20 @@ fn write_gguf(model: &str, args: &Settings, context: &Context) -> anyhow::Result
     let text = opened.text()?;
     let chain = opened.manifest.as_ref().map(|it| (it.sha256.as_str(), it.source.sha256.as_str()));
     let (float, pre) = (args.dtype.map(FloatName::float), args.pre.as_deref());
-    let options = gguf::ExportOptions { float, pre, chain };
+    let options = gguf::ExportOptions { float, pre, chain, ends: args.ends() };
     let export = gguf::Export::plan(&opened.model, &text.files(), options)?;
     let mut file = OutputFile::create(&args.output, context.force)?;
-    export.write(&mut file, context.progress())?;
+    let rounded = export.write(&mut file, context.progress())?;
     file.commit()?;
     for note in export.notes() {
         context.note(note);
+    }
+    for it in rounded {
+        let twice = if it.twice { ", of what it was rounded to before" } else { "" };
+        context.note(format_args!(
+            "tensor `{}` rounded to {}: relative error {:.4}{twice}",
+            it.name, it.format, it.error
+        ));
     }
     context.note(format_args!(
         "{}: {} tensors, {}, architecture {}, {:.1} MB",

@@ -2,7 +2,11 @@
 //!
 //! Hashes of files tell that bytes are the same. This tells that a reader makes the same numbers of
 //! them, and that they are numbers to compute with.
-use super::{Opened, PackageError, Problem, Verification, gguf, open, values::weight_hash, verify};
+use super::{
+    Opened, PackageError, Problem, Verification, gguf, open,
+    values::{RowHash, row_hash, values_hash, weight_hash},
+    verify,
+};
 use crate::{
     checkpoint::find_nonfinite,
     linalg::Team,
@@ -16,8 +20,8 @@ use std::path::Path;
 const CHUNK: usize = 1 << 18;
 
 /// What [`verify`] does and, where nothing is wrong with it, decodes every weight: scales are finite
-/// and not 0, parts are what their values encode to, values have the hash of the manifest. A GGUF
-/// file's tensors are decoded too; all that can be told of them is that they are finite.
+/// and not 0, parts are what their values encode to, values have the hash of the manifest. The blocks of
+/// a GGUF file are decoded, too: they are finite and have the hashes of its metadata.
 pub fn verify_deep(
     name: &str,
     team: &Team,
@@ -98,8 +102,8 @@ fn check_weight(model: &Model, name: &str, recorded: Option<&str>, team: &Team) 
         }
     };
     scale.or_else(|| other_parts(model, name, &rounded)).or_else(|| {
-        let (recorded, found) = hash.filter(|(recorded, found)| recorded != found)?;
-        Some(format!("its values have the hash `{found}`, recorded is `{recorded}`"))
+        let (recorded, found) = hash?;
+        other_values(recorded, &found)
     })
 }
 
@@ -132,22 +136,15 @@ fn decode_gguf(
     result: &mut Verification,
 ) -> Result<(), PackageError> {
     let gguf = gguf::open(path)?;
+    let recorded = gguf.value_hashes().filter(|it| it.len() == gguf.tensors.len());
     progress.start("decode", result.bytes, Unit::Bytes);
-    for tensor in &gguf.tensors {
-        let format = tensor.format;
-        let (per, bytes) = (CHUNK / format.block_len().max(1), format.block_bytes());
-        let chunks: Vec<&[u8]> = tensor.bytes.chunks((per * bytes).max(1)).collect();
-        let mut wrong = vec![None; chunks.len()];
-        let tasks = chunks.into_iter().zip(&mut wrong).collect();
-        team.each(tasks, |_, (bytes, wrong)| {
-            let mut values = vec![0.0; bytes.len() / format.block_bytes() * format.block_len()];
-            format.decode(bytes, &mut values);
-            *wrong = values.iter().copied().find(|value: &f32| !value.is_finite());
-        });
+    for (at, tensor) in gguf.tensors.iter().enumerate() {
+        let recorded = recorded.map(|all| all[at].as_str()).filter(|it| !it.is_empty());
+        let reason = wrong_blocks(tensor, recorded, team);
         tensor.bytes.release();
         result.decoded += 1;
-        let value = wrong.into_iter().flatten().next();
-        let reason = value.map(|value| format!("a value is {value}"));
+        // The bytes of plain floats are their values.
+        result.unrecorded += usize::from(recorded.is_none() && tensor.format.block_len() > 1);
         result
             .problems
             .extend(reason.map(|reason| Problem::Weight { tensor: tensor.name.clone(), reason }));
@@ -155,4 +152,32 @@ fn decode_gguf(
     }
     progress.finish();
     Ok(())
+}
+
+/// What is wrong with a tensor of a GGUF file, if anything is.
+fn wrong_blocks(tensor: &gguf::TensorInfo, recorded: Option<&str>, team: &Team) -> Option<String> {
+    let (format, columns) = (tensor.format, tensor.shape.last().copied().unwrap_or(1).max(1));
+    let stride = format.bytes(columns).unwrap_or(0).max(1);
+    let per_task = (CHUNK / columns).max(1);
+    let chunks: Vec<&[u8]> = tensor.bytes.chunks(per_task * stride).collect();
+    let mut found: Vec<(Vec<RowHash>, Option<f32>)> = vec![Default::default(); chunks.len()];
+    team.each(chunks.into_iter().zip(&mut found).collect(), |_, (bytes, (rows, wrong))| {
+        let mut values = vec![0.0; columns];
+        for row in bytes.chunks(stride) {
+            format.decode(row, &mut values);
+            *wrong = wrong.or_else(|| values.iter().copied().find(|value| !value.is_finite()));
+            rows.extend(recorded.map(|_| row_hash(&values)));
+        }
+    });
+    if let Some(value) = found.iter().find_map(|(_, wrong)| *wrong) {
+        return Some(format!("a value is {value}"));
+    }
+    let rows: Vec<RowHash> = found.into_iter().flat_map(|(rows, _)| rows).collect();
+    other_values(recorded?, &values_hash(&rows))
+}
+
+/// Another hash than the recorded one.
+fn other_values(recorded: &str, found: &str) -> Option<String> {
+    let other = recorded != found;
+    other.then(|| format!("its values have the hash `{found}`, recorded is `{recorded}`"))
 }

@@ -105,7 +105,7 @@ fn kept_pairs(last: usize) -> Model {
 }
 
 /// A byte-level tokenizer with a word for each of the first 120 rows of a golden model.
-fn words() -> Vec<u8> {
+pub(super) fn words() -> Vec<u8> {
     let letter = |i: u32| char::from_u32(if i < 94 { 33 + i } else { 67 + i }).unwrap();
     let vocab: serde_json::Map<_, _> =
         (0..120).map(|i| (letter(i).to_string(), i.into())).collect();

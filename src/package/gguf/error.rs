@@ -160,6 +160,14 @@ pub enum Unsupported {
     )]
     Stack { tensor: String, stack: String, first: &'static str, found: &'static str },
     #[error(
+        "rows of {columns} weights ({what}) are no whole {format} blocks of {block}\nhint: --{what} q8_0 or q4_0 has blocks of 32"
+    )]
+    Rows { what: &'static str, format: &'static str, columns: usize, block: usize },
+    #[error(
+        "the head is the embedding: it has no type of its own\nhint: leave --head out; --embeddings holds for both"
+    )]
+    TiedHead,
+    #[error(
         "heads are {first} wide in block 0 and {found} in block {block}; GGUF has one width for all\nhint: prune heads to the same width in every block"
     )]
     HeadWidths { block: usize, first: usize, found: usize },

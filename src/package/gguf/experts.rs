@@ -140,7 +140,8 @@ pub(super) fn config(
     };
     for leaf in ["expert_weights_scale", "expert_group_count", "expert_gating_func"] {
         // 1 is a softmax, one group and no change.
-        if let Some(found) = keys.number(leaf)?.filter(|it| *it != 0.0 && *it != 1.0) {
+        let plain = |it: &f64| [0.0, 1.0].contains(it);
+        if let Some(found) = keys.number(leaf)?.filter(|it| !plain(it)) {
             return Err(keys.unsupported(leaf, format!("{found}, no config says it")));
         }
     }

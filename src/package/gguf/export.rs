@@ -1,7 +1,8 @@
 //! A model as a GGUF file.
 use super::{
     arch::{Arch, Rotation, accepts, rotation},
-    data::{Sink, Source},
+    data::{Hashes, Sink, Source},
+    ends::{Ends, RoundedTensor},
     error::ExportError,
     experts::file_shape,
     import::head_width,
@@ -13,14 +14,13 @@ use super::{
     write::{Entry, Pairs, header, padding},
 };
 use crate::{
-    checkpoint::{OutputFile, hex},
+    checkpoint::OutputFile,
     model::{Expert, Model, Role, TensorSpec},
     progress::{Progress, Unit},
     scheme::ggml::{BlockFormat, float_format, grid_format},
     tensor::{FloatType, RawTensor},
     text::TextFiles,
 };
-use sha2::{Digest, Sha256};
 
 /// What is to be written.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,6 +29,8 @@ pub struct ExportOptions<'a> {
     pub float: Option<FloatType>,
     /// `tokenizer.ggml.pre`, for pre-tokenizers that are not recognized.
     pub pre: Option<&'a str>,
+    /// What embeddings and head are rounded to.
+    pub ends: Ends,
     /// SHA-256 of the manifest of the package, and of its source's tensors.
     pub chain: Option<(&'a str, &'a str)>,
 }
@@ -39,6 +41,7 @@ pub struct Export<'a> {
     model: &'a Model,
     arch: Arch,
     float: FloatType,
+    ends: Ends,
     /// Largest relative change of a scale; none without quantized weights.
     scale_change: Option<f64>,
     pairs: Pairs,
@@ -58,14 +61,16 @@ impl<'a> Export<'a> {
         let spec = &model.spec;
         let (arch, rotation) = (accepts(spec)?, rotation(spec)?);
         accepts_schemes(spec, &model.weights.quantized)?;
-        let scale_change = scale_change(&model.weights)?;
+        options.ends.accepts(spec)?;
+        let (ends, scale_change) = (options.ends, scale_change(&model.weights)?);
         let mut own = spec.tensors.iter().filter(|it| it.input.is_some());
         let own = own.find_map(|it| model.weights.raw.get(&it.name)?.float_type());
         let float = options.float.or(own).unwrap_or(FloatType::F32);
         let mut notes = notes(model);
         notes.extend(schemes::notes(model, scale_change));
         let (pairs, tensors, sources) = (vec![], vec![], vec![]);
-        let mut export = Self { model, arch, float, scale_change, pairs, tensors, sources, notes };
+        let mut export =
+            Self { model, arch, float, ends, scale_change, pairs, tensors, sources, notes };
         for tensor in &spec.tensors {
             export.add(tensor)?;
         }
@@ -79,8 +84,12 @@ impl<'a> Export<'a> {
         if let Some((package, source)) = options.chain {
             export.pairs.extend([said(key::PACKAGE, package), said(key::SOURCE, source)]);
         }
-        let unknown = vec!["0".repeat(HASH); export.tensors.len()];
-        export.pairs.push((key::SHA256.into(), Value::Array(Array::Strings(unknown))));
+        for (key, known) in [(key::SHA256, 1), (key::VALUES, 2)] {
+            let has = |it: &Entry| it.format.block_len() >= known;
+            let unknown = |it| "0".repeat(if has(it) { HASH } else { 0 });
+            let unknown = export.tensors.iter().map(unknown).collect();
+            export.pairs.push((key.into(), Value::Array(Array::Strings(unknown))));
+        }
         Ok(export)
     }
 
@@ -90,12 +99,14 @@ impl<'a> Export<'a> {
         let name = tensor_name(tensor).unwrap_or_default();
         let heads = head_width(spec, tensor).filter(|_| self.arch.interleaved());
         let shape = file_shape(spec, tensor);
-        let (format, source) = match model.weights.quantized.get(&tensor.name) {
-            Some((scheme, [_, columns])) => {
-                let format = grid_format(scheme.weights, *columns).expect("accepted before");
-                (format, Source::Codes { name: &tensor.name, heads })
-            }
-            None => {
+        let grid = model.weights.quantized.get(&tensor.name);
+        let grid = grid.and_then(|(it, [_, columns])| grid_format(it.weights, *columns));
+        let rounding = self.ends.of(tensor.role);
+        let rounding = rounding.filter(|to| grid.is_none_or(|it| it.id() != to.format.id()));
+        let (format, source) = match (rounding, grid) {
+            (Some(to), _) => (to.format, Source::Rounded { name: &tensor.name, rounding: to }),
+            (None, Some(format)) => (format, Source::Codes { name: &tensor.name, heads }),
+            (None, None) => {
                 let (raw, own) = stored(model, tensor)?;
                 // llama.cpp wants vectors and routers in float32.
                 let exact = shape.len() == 1 || tensor.role == Role::Router;
@@ -182,38 +193,50 @@ impl<'a> Export<'a> {
 
     /// Writes the file, one piece of one float tensor, or the codes of one quantized one or of one expert, in
     /// memory at a time.
-    pub fn write(&self, file: &mut OutputFile, progress: &dyn Progress) -> Result<(), ExportError> {
+    pub fn write(
+        &self,
+        file: &mut OutputFile,
+        progress: &dyn Progress,
+    ) -> Result<Vec<RoundedTensor>, ExportError> {
         let header = header(&self.pairs, &self.tensors);
         file.append(&header)?;
         progress.start("export", self.bytes(), Unit::Bytes);
+        let mut sink = Sink::new(file, progress);
         let mut hashes = Vec::new();
         for (entry, sources) in self.tensors.iter().zip(&self.sources) {
-            let mut sink = Sink { file: &mut *file, hash: Sha256::new(), progress };
             for (at, source) in sources.iter().enumerate() {
                 source.write(self.model, (entry, at), &mut sink)?;
             }
-            hashes.push(hex(&sink.hash.finalize()));
-            file.append(&padding(entry.bytes()))?;
+            hashes.push(sink.hashes());
+            sink.file.append(&padding(entry.bytes()))?;
         }
-        for (at, hash) in hash_places(&header, self.tensors.len()).zip(hashes) {
-            file.patch(at as u64, hash.as_bytes())?;
-        }
+        let rounded = sink.rounded();
+        let mut patch = |key: &str, of: &dyn Fn(&Hashes) -> &str| {
+            let mut at = texts_start(&header, key);
+            hashes.iter().map(of).try_for_each(|hash| {
+                // Each has its length before it.
+                let text = at + 8;
+                at = text + hash.len();
+                file.patch(text as u64, hash.as_bytes())
+            })
+        };
+        patch(key::SHA256, &|it| &it.bytes)?;
+        patch(key::VALUES, &|it| &it.values)?;
         progress.finish();
-        Ok(())
+        Ok(rounded)
     }
 }
 
 /// Digits of a hash.
 const HASH: usize = 64;
 
-/// Where the hashes of tensors stand in a header, as texts behind their lengths.
-fn hash_places(header: &[u8], tensors: usize) -> impl Iterator<Item = usize> {
+/// Where the elements of an array of texts begin in a header.
+fn texts_start(header: &[u8], key: &str) -> usize {
     let mut text = Vec::new();
-    write_text(key::SHA256, &mut text);
+    write_text(key, &mut text);
     let start = header.windows(text.len()).position(|it| it == text).unwrap_or(0);
-    // Type, type of elements and their number; then each with a length of its own.
-    let first = start + text.len() + 4 + 4 + 8;
-    (0..tensors).map(move |i| first + i * (8 + HASH) + 8)
+    // Type, type of elements and their number.
+    start + text.len() + 4 + 4 + 8
 }
 
 /// The stored floats of a tensor.

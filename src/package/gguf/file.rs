@@ -55,6 +55,11 @@ impl Gguf {
         self.texts(key::SHA256).ok().flatten()
     }
 
+    /// SHA-256 of the values of each tensor, alike; empty where none is recorded.
+    pub fn value_hashes(&self) -> Option<&[String]> {
+        self.texts(key::VALUES).ok().flatten()
+    }
+
     /// A text.
     pub(super) fn text(&self, key: &str) -> Result<Option<&str>, ContentError> {
         match self.metadata.get(key) {

@@ -192,7 +192,7 @@ fn decode_rows(tensor: &Source, first: usize, width: usize, values: &mut [f32]) 
 
 /// Every tensor of the output in the order of names: those of the architecture, then whatever else
 /// the file holds.
-fn sources<'a>(gguf: &'a Gguf, spec: &ModelSpec) -> Result<Vec<Source>, ContentError> {
+fn sources(gguf: &Gguf, spec: &ModelSpec) -> Result<Vec<Source>, ContentError> {
     let by_name: std::collections::BTreeMap<&str, &TensorInfo> =
         gguf.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
     let interleaves = Arch::of(gguf.architecture()?).is_some_and(Arch::interleaved);

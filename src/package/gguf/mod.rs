@@ -8,6 +8,7 @@ mod arch;
 mod bpe;
 mod config;
 mod data;
+mod ends;
 mod error;
 mod experts;
 mod export;
@@ -25,6 +26,7 @@ mod vocab;
 mod write;
 
 pub use arch::{Arch, accepts};
+pub use ends::{Ends, RoundedTensor};
 pub use error::{ContentError, ExportError, GgufError, ParseError, Unsupported};
 pub use export::{Export, ExportOptions};
 pub use file::{Gguf, open};

@@ -67,6 +67,9 @@ pub(super) mod key {
     pub(crate) const YARN_SLOW: &str = "rope.scaling.yarn_beta_slow";
     /// SHA-256 of each tensor's bytes, in the order of the file; a key of this project.
     pub(crate) const SHA256: &str = "milm.tensor_sha256";
+    /// SHA-256 of what each tensor's blocks stand for, as a package's manifest has it, in the same
+    /// order; empty of plain floats, whose bytes say it.
+    pub(crate) const VALUES: &str = "milm.values_sha256";
     /// SHA-256 of the manifest of the package that the file was made from.
     pub(crate) const PACKAGE: &str = "milm.package_sha256";
     /// SHA-256 of the tensors of that package's source.

@@ -1,6 +1,7 @@
 //! Block formats of ggml (the tensor types of GGUF files), as ggml's `ggml-common.h` lays them out.
 //!
-//! Add a format: one file here and one line in [`FORMATS`]. Its values are compared with gguf-py's
+//! Add a format: one file here and one line in [`FORMATS`], and one in [`ROUNDINGS`] where floats
+//! are to be rounded to it. Its values are compared with gguf-py's
 //! by `tests/golden/ggml`.
 mod codes;
 mod float;
@@ -13,8 +14,11 @@ mod q5_1;
 mod q5_k;
 mod q6_k;
 mod q8_0;
+mod round;
+mod search;
 
 pub use codes::{decode_rows, encode_row, format_grid, grid_format, half_change};
+pub use round::{ROUNDINGS, Rounding};
 
 use crate::tensor::FloatType;
 

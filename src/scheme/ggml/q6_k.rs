@@ -1,5 +1,7 @@
 //! 6 bits in superblocks of 256 weights.
+use super::search;
 use crate::tensor::half_to_f32;
+use half::f16;
 
 /// `w = d·scale·(q − 32)` with a signed 8-bit scale per 16 weights.
 ///
@@ -25,4 +27,108 @@ fn decode_block(block: &[u8; 210], out: &mut [f32; 256]) {
             *out = scale * (f32::from(q) - 32.0);
         }
     }
+}
+
+/// Steps of a sub-block.
+const RANGE: (f32, f32) = (-32.0, 31.0);
+/// Scales of sub-blocks in steps of the superblock's.
+const SCALES: (f32, f32) = (-128.0, 127.0);
+/// Times that the superblock's scale and those of its sub-blocks are fitted in turns.
+const ROUNDS: usize = 3;
+
+/// A superblock before it is packed.
+#[derive(Clone, Copy)]
+struct Fit {
+    d: f32,
+    scales: [i8; 16],
+}
+
+impl Fit {
+    fn error(&self, weights: &[f32; 256]) -> f32 {
+        let blocks = weights.as_chunks::<16>().0.iter().zip(self.scales);
+        blocks.map(|(weights, scale)| error(weights, self.d * f32::from(scale))).sum()
+    }
+
+    /// The best of each sub-block's own scale and its neighbours.
+    fn nudge(&mut self, weights: &[f32; 256]) {
+        for (j, weights) in weights.as_chunks::<16>().0.iter().enumerate() {
+            let scale = self.scales[j];
+            let mut best = error(weights, self.d * f32::from(scale));
+            for scale in [scale.saturating_sub(1), scale.saturating_add(1)] {
+                let found = error(weights, self.d * f32::from(scale));
+                if found < best {
+                    (best, self.scales[j]) = (found, scale);
+                }
+            }
+        }
+    }
+
+    /// The superblock's scale that fits the codes best; of either sign.
+    fn refit(&mut self, weights: &[f32; 256]) {
+        let (mut wa, mut aa) = (0.0_f64, 0.0_f64);
+        for (weights, scale) in weights.as_chunks::<16>().0.iter().zip(self.scales) {
+            let scale = f32::from(scale);
+            for (w, q) in weights.iter().zip(codes(weights, self.d * scale)) {
+                wa += f64::from(*w) * f64::from(scale * q);
+                aa += f64::from(scale * q).powi(2);
+            }
+        }
+        if aa > 0.0 {
+            self.d = half((wa / aa) as f32);
+        }
+    }
+}
+
+fn half(x: f32) -> f32 {
+    f16::from_f32(x).to_f32()
+}
+
+fn codes(weights: &[f32; 16], scale: f32) -> [f32; 16] {
+    let inverse = search::inverse(scale);
+    weights.map(|w| search::code(w * inverse, RANGE))
+}
+
+fn error(weights: &[f32; 16], scale: f32) -> f32 {
+    weights.iter().zip(codes(weights, scale)).map(|(w, q)| (scale * q - w).powi(2)).sum()
+}
+
+/// A near superblock: the scale of each sub-block by search, the superblock's from the largest,
+/// then both in turns while the error shrinks.
+pub(super) fn round_block(weights: &[f32; 256]) -> [u8; 210] {
+    let blocks: &[[f32; 16]; 16] = weights.as_chunks().0.try_into().expect("sixteen of 16");
+    let wanted = blocks.map(|block| search::symmetric(&block, RANGE));
+    let extreme =
+        wanted.into_iter().fold(0.0, |far: f32, s| if s.abs() > far.abs() { s } else { far });
+    let d = half(extreme / SCALES.0);
+    let inverse = search::inverse(d);
+    let scales = wanted.map(|scale| search::code(scale * inverse, SCALES) as i8);
+    let mut best = Fit { d, scales };
+    best.nudge(weights);
+    let mut least = best.error(weights);
+    for _ in 0..ROUNDS {
+        let mut next = best;
+        next.refit(weights);
+        next.nudge(weights);
+        let error = next.error(weights);
+        if error >= least {
+            break;
+        }
+        (best, least) = (next, error);
+    }
+    pack(weights, &best)
+}
+
+fn pack(weights: &[f32; 256], fit: &Fit) -> [u8; 210] {
+    let mut block = [0; 210];
+    for (j, (weights, scale)) in weights.as_chunks::<16>().0.iter().zip(fit.scales).enumerate() {
+        let (half, k, first) = (j / 8, j / 2 % 4, j % 2 * 16);
+        for (i, q) in codes(weights, fit.d * f32::from(scale)).into_iter().enumerate() {
+            let q = (q + 32.0) as u8;
+            block[64 * half + 32 * (k % 2) + first + i] |= (q & 15) << (4 * (k / 2));
+            block[128 + 32 * half + first + i] |= q >> 4 << (2 * k);
+        }
+        block[192 + j] = scale.cast_unsigned();
+    }
+    block[208..].copy_from_slice(&f16::from_f32(fit.d).to_le_bytes());
+    block
 }
