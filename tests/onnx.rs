@@ -145,9 +145,10 @@ fn with_grids(mut model: Model, bits: u32) -> Model {
         let rotary = cache.get(&model.spec, block, 0..text.len(), text.len());
         let mut ranges = Ranges::default();
         let mut scratch = forward::Scratch::default();
-        let mut run = forward::Run { team: &team, scratch: &mut scratch, tap: &mut ranges };
+        let (tap, rows) = (&mut ranges, forward::Rows::Together);
+        let mut run = forward::Run { team: &team, scratch: &mut scratch, tap, rows };
         let mut kv = weights.cache(text.len());
-        weights.attend(x.view_mut(), (&mut kv, rotary), &mut run);
+        weights.attend(x.view_mut(), (forward::Memory::One(&mut kv), rotary), &mut run);
         weights.feed(x.view_mut(), &mut run);
         note(ranges, Some(block));
     }

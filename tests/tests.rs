@@ -8,6 +8,7 @@
 )]
 mod adaptive;
 mod allocate;
+mod batch;
 mod calibrate;
 mod checkpoint;
 mod cli;

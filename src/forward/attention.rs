@@ -1,13 +1,13 @@
 //! Causal attention with grouped heads, a window, and a cache.
 use super::{
-    kv_cache::{Branch, KvCache},
+    kv_cache::{Branch, KvCache, Memory},
     points::Point,
     projection::{Loader, Projection, each_row},
     rotary::Rotary,
     scratch::Run,
     tap::Site,
 };
-use crate::linalg::{Hadamard, matmul, rms_norm, softmax};
+use crate::linalg::{Hadamard, Team, matmul, rms_norm, softmax};
 use crate::model::{Block, Role, WeightError};
 use crate::scheme::KvPrecision;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
@@ -49,7 +49,7 @@ impl Attention {
         &self,
         x: ArrayView2<'_, f32>,
         y: ArrayViewMut2<'_, f32>,
-        place: (&mut KvCache, &Rotary),
+        place: (Memory<'_>, &Rotary),
         run: &mut Run<'_>,
     ) {
         let mut buffer = std::mem::take(&mut run.scratch.mixed);
@@ -77,7 +77,7 @@ impl Attention {
         run: &mut Run<'_>,
     ) {
         run.tap.see(Site::Input(Role::O, None), mixed.view());
-        self.o.forward(mixed, y.view_mut(), run.team);
+        self.o.forward(mixed, y.view_mut(), run.by());
         run.tap.see(Site::Output(Role::O), y.view());
         run.tap.alter((Point::O, None), y);
     }
@@ -87,15 +87,15 @@ impl Attention {
         &self,
         x: ArrayView2<'_, f32>,
         mut mixed: ArrayViewMut2<'_, f32>,
-        (cache, rotary): (&mut KvCache, &Rotary),
+        (memory, rotary): (Memory<'_>, &Rotary),
         run: &mut Run<'_>,
     ) {
-        let tokens = x.nrows();
+        let (tokens, by) = (x.nrows(), run.by());
         let Block { heads, kv_heads, head_dim: width, .. } = self.sizes;
-        let Run { team, scratch, tap } = run;
+        let Run { team, scratch, tap, .. } = run;
         tap.see(Site::Input(Role::Q, None), x);
         let mut qkv = scratch.qkv.take(tokens, self.qkv.out_features());
-        self.qkv.forward(x, qkv.view_mut(), team);
+        self.qkv.forward(x, qkv.view_mut(), by);
         let (q, k) = (heads * width, (heads + kv_heads) * width);
         for (point, columns) in [(Point::Q, s![.., ..q]), (Point::K, s![.., q..k])] {
             tap.alter((point, None), qkv.slice_mut(columns));
@@ -104,19 +104,58 @@ impl Attention {
         each_row(qkv.view_mut(), team, |t, row| self.turn(t, row, rotary));
         tap.see(Site::Queries, qkv.slice(s![.., ..heads * width]));
         tap.see(Site::Keys, qkv.slice(s![.., heads * width..(heads + kv_heads) * width]));
-        let branches = cache.take_branches(tokens);
-        let past = self.remember(qkv.view(), cache);
-        let queries = qkv.slice(s![.., ..heads * width]);
-        let tasks = tiles(mixed.view_mut(), &branches, self.sizes.kv_repeat() * width);
+        match memory {
+            Memory::One(cache) => self.look_back(qkv.view(), mixed.view_mut(), cache, team),
+            Memory::Each(caches) => self.look_apart(qkv.view(), mixed.view_mut(), caches, team),
+        }
+        tap.alter((Point::Mixed, None), mixed);
+    }
+
+    /// Attention of tokens that follow those of a cache.
+    fn look_back(
+        &self,
+        qkv: ArrayView2<'_, f32>,
+        mixed: ArrayViewMut2<'_, f32>,
+        cache: &mut KvCache,
+        team: &Team,
+    ) {
+        let branches = cache.take_branches(qkv.nrows());
+        let past = self.remember(qkv, cache);
+        let cache = &*cache;
+        let tasks = tiles(mixed, &branches, self.sizes.kv_repeat() * self.sizes.head_dim);
         team.each(tasks, |_, (branch, first, (kv_head, out))| {
             let rows = first..first + out.nrows();
             let columns = kv_head * out.ncols()..(kv_head + 1) * out.ncols();
-            let queries = queries.slice(s![rows.clone(), columns]);
+            let queries = qkv.slice(s![rows.clone(), columns]);
             let first = branch.depth() + first - branch.rows.start;
             let seen = branch.seen(rows.end - 1, past);
             self.group(queries, (cache, kv_head, seen), first, out);
         });
-        tap.alter((Point::Mixed, None), mixed);
+    }
+
+    /// Attention of tokens each of which follows a cache of its own.
+    fn look_apart(
+        &self,
+        qkv: ArrayView2<'_, f32>,
+        mixed: ArrayViewMut2<'_, f32>,
+        mut caches: Vec<&mut KvCache>,
+        team: &Team,
+    ) {
+        let rows = caches.iter_mut().zip(qkv.axis_chunks_iter(Axis(0), 1)).enumerate();
+        let branches: Vec<Branch> = rows
+            .map(|(row, (cache, qkv))| {
+                let past = self.remember(qkv, cache);
+                Branch { rows: row..row + 1, past: std::iter::once(0..past).collect() }
+            })
+            .collect();
+        let caches: Vec<&KvCache> = caches.into_iter().map(|cache| &*cache).collect();
+        let tasks = tiles(mixed, &branches, self.sizes.kv_repeat() * self.sizes.head_dim);
+        team.each(tasks, |_, (branch, row, (kv_head, out))| {
+            let columns = kv_head * out.ncols()..(kv_head + 1) * out.ncols();
+            let (depth, queries) = (branch.depth(), qkv.slice(s![row..=row, columns]));
+            let seen = std::iter::once(0..depth + 1).collect();
+            self.group(queries, (caches[row], kv_head, seen), depth, out);
+        });
     }
 
     /// Norm and rotation of the query and key heads of one token.

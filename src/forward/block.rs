@@ -1,8 +1,8 @@
 //! One decoder block.
 use super::{
     attention::Attention,
-    kv_cache::KvCache,
-    linear::Backend,
+    kv_cache::{KvCache, Memory},
+    linear::{Backend, Rows},
     mlp::FeedForward,
     points::{Point, PointGrids, Rounds},
     projection::{Loader, each_row},
@@ -49,8 +49,31 @@ impl BlockWeights {
     /// Runs the block over the residual stream `x`, `[tokens, hidden]`, in place.
     pub fn forward(
         &self,
-        mut x: ArrayViewMut2<'_, f32>,
-        place: (&mut KvCache, &Rotary),
+        x: ArrayViewMut2<'_, f32>,
+        (cache, rotary): (&mut KvCache, &Rotary),
+        team: &Team,
+        scratch: &mut Scratch,
+    ) {
+        self.go((x, Rows::Together), (Memory::One(cache), rotary), team, scratch);
+    }
+
+    /// Runs the block over one token each of several sequences, `x` `[sequences, hidden]`, in
+    /// place: as [`Self::forward`] of each alone, bit for bit. Row `t` of `rotary` belongs to row
+    /// `t` of `x`.
+    pub fn step(
+        &self,
+        x: ArrayViewMut2<'_, f32>,
+        (caches, rotary): (Vec<&mut KvCache>, &Rotary),
+        team: &Team,
+        scratch: &mut Scratch,
+    ) {
+        self.go((x, Rows::Apart), (Memory::Each(caches), rotary), team, scratch);
+    }
+
+    fn go(
+        &self,
+        (mut x, rows): (ArrayViewMut2<'_, f32>, Rows),
+        place: (Memory<'_>, &Rotary),
         team: &Team,
         scratch: &mut Scratch,
     ) {
@@ -59,7 +82,7 @@ impl BlockWeights {
             Some(rounds) => rounds,
             None => &mut nothing,
         };
-        let mut run = Run { team, scratch, tap };
+        let mut run = Run { team, scratch, tap, rows };
         self.attend(x.view_mut(), place, &mut run);
         self.feed(x, &mut run);
     }
@@ -86,7 +109,7 @@ impl BlockWeights {
     pub fn attend(
         &self,
         x: ArrayViewMut2<'_, f32>,
-        place: (&mut KvCache, &Rotary),
+        place: (Memory<'_>, &Rotary),
         run: &mut Run<'_>,
     ) {
         self.half(x, (&self.attention_gain, Point::AttentionNorm), run, |x, y, run| {
@@ -107,7 +130,7 @@ impl BlockWeights {
         &self,
         half: Half,
         x: ArrayView2<'_, f32>,
-        place: (&mut KvCache, &Rotary),
+        place: (Memory<'_>, &Rotary),
         run: &mut Run<'_>,
     ) -> Option<Array2<f32>> {
         match (half, &self.mlp) {

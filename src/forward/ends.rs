@@ -1,6 +1,6 @@
 //! Where tokens enter and logits leave.
 use super::{
-    linear::{Backend, Reference},
+    linear::{Backend, Reference, Rows},
     points::{Point, end_grid},
     projection::{Loader, Projection, each_row},
 };
@@ -87,22 +87,31 @@ impl Head {
 
     /// Logits `[tokens, vocab]` of the residual stream `x`, `[tokens, hidden]`.
     pub fn logits(&self, x: ArrayView2<'_, f32>, team: &Team) -> Array2<f32> {
-        let normed = self.normed(x, team);
+        self.logits_by(x, (team, Rows::Together))
+    }
+
+    /// As [`Self::logits`], of rows that are together or apart.
+    pub fn logits_by(&self, x: ArrayView2<'_, f32>, by: (&Team, Rows)) -> Array2<f32> {
+        let normed = self.normed_by(x, by);
         let mut logits = Array2::zeros((x.nrows(), self.linear.out_features()));
-        self.linear.forward(normed.view(), logits.view_mut(), team);
-        round(self.grids[1], &mut logits, team);
+        self.linear.forward(normed.view(), logits.view_mut(), by);
+        round(self.grids[1], &mut logits, by.0);
         logits
     }
 
     /// What the head multiplies: the normed stream, `[tokens, hidden]`.
     pub fn normed(&self, x: ArrayView2<'_, f32>, team: &Team) -> Array2<f32> {
+        self.normed_by(x, (team, Rows::Together))
+    }
+
+    fn normed_by(&self, x: ArrayView2<'_, f32>, (team, rows): (&Team, Rows)) -> Array2<f32> {
         let mut normed = Array2::zeros(x.dim());
         each_row(normed.view_mut(), team, |t, y| {
             rms_norm(x.row(t).to_slice().expect("rows are contiguous"), &self.gain, self.eps, y);
         });
         if let Some(correction) = &self.correction {
             let plain = normed.clone();
-            correction.forward(plain.view(), normed.view_mut(), team);
+            correction.forward(plain.view(), normed.view_mut(), (team, rows));
         }
         round(self.grids[0], &mut normed, team);
         normed

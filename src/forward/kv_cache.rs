@@ -53,6 +53,14 @@ impl Branch {
     }
 }
 
+/// Where the tokens of a run are kept.
+pub enum Memory<'a> {
+    /// All behind the tokens of one sequence.
+    One(&'a mut KvCache),
+    /// Each in a sequence of its own.
+    Each(Vec<&'a mut KvCache>),
+}
+
 /// Rows of `[heads, capacity]`, as numbers or on grids.
 #[derive(Clone, Debug)]
 enum Side {
@@ -93,6 +101,32 @@ impl KvCache {
         self.len == 0
     }
 
+    /// Bytes that the keys and values of `tokens` tokens take.
+    pub fn bytes_of(&self, tokens: usize) -> usize {
+        let rows = self.heads * tokens;
+        [&self.keys, &self.values].into_iter().map(|side| side.bytes_of(rows, self.width)).sum()
+    }
+
+    /// Makes room for `tokens` tokens altogether, and no more than that.
+    pub fn reserve(&mut self, tokens: usize) {
+        if tokens > self.capacity {
+            self.grow(tokens);
+        }
+    }
+
+    /// The first `len` tokens are those of `other`, a cache of the same block.
+    pub fn copy_from(&mut self, other: &Self, len: usize) {
+        self.truncate(0);
+        self.reserve(len);
+        self.len = len.min(other.len);
+        let rows = |from: usize, capacity: usize| from * capacity..from * capacity + self.len;
+        for head in 0..self.heads {
+            let (from, to) = (rows(head, other.capacity), rows(head, self.capacity));
+            self.keys.copy(&other.keys, (from.clone(), to.clone()), self.width);
+            self.values.copy(&other.values, (from, to), self.width);
+        }
+    }
+
     /// Forgets all tokens but the first `len`.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
@@ -117,13 +151,16 @@ impl KvCache {
         let first = self.len;
         self.len += tokens;
         if self.len > self.capacity {
-            let larger = self.len.max(2 * self.capacity);
-            for side in [&mut self.keys, &mut self.values] {
-                side.grow(self.heads, self.capacity..larger);
-            }
-            self.capacity = larger;
+            self.grow(self.len.max(2 * self.capacity));
         }
         first
+    }
+
+    fn grow(&mut self, capacity: usize) {
+        for side in [&mut self.keys, &mut self.values] {
+            side.grow(self.heads, self.capacity..capacity);
+        }
+        self.capacity = capacity;
     }
 
     /// Writes key and value of one head of the token at `position`.
@@ -224,6 +261,34 @@ impl Side {
                 decode_rows(all.rows(rows), out);
                 numbers.into()
             }
+        }
+    }
+
+    /// Bytes of some rows of `width` channels.
+    fn bytes_of(&self, rows: usize, width: usize) -> usize {
+        rows * match self {
+            Self::Numbers(_) => width * size_of::<f32>(),
+            Self::Codes(Codes { layout, .. }) => {
+                layout.code_bytes() + layout.scales() * size_of::<u16>() + layout.zeros()
+            }
+        }
+    }
+
+    /// Copies rows of a side of the same form.
+    fn copy(&mut self, other: &Self, (from, to): (Range<usize>, Range<usize>), width: usize) {
+        let times = |rows: &Range<usize>, per: usize| rows.start * per..rows.end * per;
+        match (self, other) {
+            (Self::Numbers(all), Self::Numbers(other)) => {
+                all[times(&to, width)].copy_from_slice(&other[times(&from, width)]);
+            }
+            (Self::Codes(all), Self::Codes(other)) => {
+                let rows = other.rows(from);
+                let at = |per: usize| times(&to, per);
+                all.bytes[at(rows.layout.code_bytes())].copy_from_slice(rows.codes);
+                all.scales[at(rows.layout.scales())].copy_from_slice(rows.scales);
+                all.zeros[at(rows.layout.zeros())].copy_from_slice(rows.zeros);
+            }
+            _ => unreachable!("caches of one block have one form"),
         }
     }
 
@@ -348,6 +413,32 @@ mod tests {
                 ArrayView2::from_shape((1, WIDTH), &before[..WIDTH]).unwrap()
             );
         }
+    }
+
+    #[test]
+    fn a_copy_holds_the_first_tokens() {
+        for precision in ALL {
+            let mut from = KvCache::new(HEADS, WIDTH, 20, precision);
+            fill(&mut from, 0..9);
+            let mut to = KvCache::new(HEADS, WIDTH, 2, precision);
+            fill(&mut to, 0..1);
+            to.copy_from(&from, 6);
+            assert_eq!((to.len(), read(&to, 6)), (6, read(&from, 6)), "{precision:?}");
+            assert_ne!(
+                read(&to, 6),
+                read(&from, 9)[..6 * 2 * HEADS * WIDTH],
+                "the twin: rows lie by head"
+            );
+            fill(&mut to, 6..9);
+            assert_eq!(read(&to, 9), read(&from, 9), "{precision:?}");
+            to.reserve(100);
+            assert_eq!((to.len(), read(&to, 9)), (9, read(&from, 9)), "{precision:?}");
+        }
+        let bytes = ALL.map(|it| KvCache::new(HEADS, WIDTH, 1, it).bytes_of(10));
+        // Two sides of 10 tokens, 3 heads, 40 channels; codes have scales, 4 bits a zero point too.
+        assert_eq!(bytes[0], 2 * 10 * HEADS * WIDTH * 4);
+        assert!(bytes[1] > bytes[0] / 4 && bytes[1] < bytes[0] / 3, "{bytes:?}");
+        assert!(bytes[2] > bytes[0] / 8 && bytes[2] < bytes[0] / 6, "{bytes:?}");
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl Gated {
         run: &mut Run<'_>,
     ) {
         run.tap.see(Site::Input(Role::Down, self.expert), hidden);
-        self.down.forward(hidden, y.view_mut(), run.team);
+        self.down.forward(hidden, y.view_mut(), run.by());
         run.tap.alter((Point::Down, self.expert), y);
     }
 
@@ -106,11 +106,12 @@ impl Gated {
         buffer: &'a mut Buffer,
         run: &mut Run<'_>,
     ) -> ArrayViewMut2<'a, f32> {
+        let by = run.by();
         let Run { team, tap, .. } = run;
         tap.see(Site::Input(Role::Gate, self.expert), x);
         let both = self.gate_up.out_features();
         let mut gate_up = buffer.take(x.nrows(), both);
-        self.gate_up.forward(x, gate_up.view_mut(), team);
+        self.gate_up.forward(x, gate_up.view_mut(), by);
         if tap.alters() {
             let columns = [(Point::Gate, s![.., ..both / 2]), (Point::Up, s![.., both / 2..both])];
             for (point, columns) in columns {
@@ -140,10 +141,10 @@ impl Gated {
 impl Experts {
     fn forward(&self, x: ArrayView2<'_, f32>, mut y: ArrayViewMut2<'_, f32>, run: &mut Run<'_>) {
         y.fill(0.0);
-        let team = run.team;
+        let by = run.by();
         run.tap.see(Site::Input(Role::Router, None), x);
         let mut scores = Array2::zeros((x.nrows(), self.routed.len()));
-        self.router.forward(x, scores.view_mut(), team);
+        self.router.forward(x, scores.view_mut(), by);
         for (expert, tokens) in self.route(scores).iter().enumerate() {
             if tokens.is_empty() {
                 continue;
@@ -160,7 +161,7 @@ impl Experts {
             let mut output = Array2::zeros(x.dim());
             expert.forward(x, output.view_mut(), run);
             let mut open = Array2::zeros((x.nrows(), 1));
-            gate.forward(x, open.view_mut(), team);
+            gate.forward(x, open.view_mut(), by);
             for (t, (output, open)) in output.outer_iter().zip(&open).enumerate() {
                 let weight = 1.0 / (1.0 + (-open).exp());
                 add_row(&mut y, t, output.to_slice().unwrap_or_default(), weight);

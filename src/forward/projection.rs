@@ -1,11 +1,11 @@
 //! Loading of weights into layers, with their biases.
-use super::linear::{Backend, Linear};
+use super::linear::{Backend, Linear, Rows};
 use crate::linalg::{Hadamard, Team, add_assign};
 use crate::model::{Expert, Model, Part, Role, Transformed, Weight, WeightError};
 use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 
 /// Tokens that one task of a row-wise loop takes.
-pub(super) const ROWS: usize = 16;
+pub(super) const RUN: usize = 16;
 
 /// A linear layer with its bias.
 pub(super) struct Projection {
@@ -80,9 +80,12 @@ impl Projection {
         &self,
         x: ArrayView2<'_, f32>,
         mut y: ArrayViewMut2<'_, f32>,
-        team: &Team,
+        (team, rows): (&Team, Rows),
     ) {
-        self.linear.forward(x, y.view_mut(), team);
+        match rows {
+            Rows::Together => self.linear.forward(x, y.view_mut(), team),
+            Rows::Apart => self.linear.forward_apart(x, y.view_mut(), team),
+        }
         if let Some(bias) = &self.bias {
             each_row(y, team, |_, row| add_assign(row, bias, 1.0));
         }
@@ -95,10 +98,10 @@ pub(super) fn each_row(
     team: &Team,
     f: impl Fn(usize, &mut [f32]) + Sync,
 ) {
-    let parts = x.axis_chunks_iter_mut(Axis(0), ROWS).collect();
+    let parts = x.axis_chunks_iter_mut(Axis(0), RUN).collect();
     team.each(parts, |part, mut rows| {
         for (i, mut row) in rows.outer_iter_mut().enumerate() {
-            f(part * ROWS + i, row.as_slice_mut().expect("rows are contiguous"));
+            f(part * RUN + i, row.as_slice_mut().expect("rows are contiguous"));
         }
     });
 }

@@ -2,6 +2,8 @@
 use super::{
     block::BlockWeights,
     fault::Fault,
+    kv_cache::Memory,
+    linear::Rows,
     rotary::RotaryCache,
     scratch::{Run, Scratch},
     tap::{NoTap, Tap},
@@ -54,12 +56,13 @@ impl<'a> Runner<'a> {
         tap: &mut dyn Tap,
     ) {
         let tokens = x.nrows();
-        let mut run = Run { team: self.team, scratch: &mut self.scratch, tap };
+        let mut run =
+            Run { team: self.team, scratch: &mut self.scratch, tap, rows: Rows::Together };
         match half {
             Half::Attention => {
                 let rotary = self.rotary.get(self.spec, self.block, 0..tokens, tokens);
                 let mut cache = weights.cache(tokens);
-                weights.attend(x, (&mut cache, rotary), &mut run);
+                weights.attend(x, (Memory::One(&mut cache), rotary), &mut run);
             }
             Half::Mlp => weights.feed(x, &mut run),
         }
@@ -74,10 +77,15 @@ impl<'a> Runner<'a> {
         x: ArrayView2<'_, f32>,
     ) -> Option<Array2<f32>> {
         let tokens = x.nrows();
-        let mut run = Run { team: self.team, scratch: &mut self.scratch, tap: &mut NoTap };
+        let mut run = Run {
+            team: self.team,
+            scratch: &mut self.scratch,
+            tap: &mut NoTap,
+            rows: Rows::Together,
+        };
         let rotary = self.rotary.get(self.spec, self.block, 0..tokens, tokens);
         let mut cache = weights.cache(tokens);
-        weights.inner(half, x, (&mut cache, rotary), &mut run)
+        weights.inner(half, x, (Memory::One(&mut cache), rotary), &mut run)
     }
 
     /// Ends a half that [`inner`](Self::inner) began.
@@ -88,7 +96,12 @@ impl<'a> Runner<'a> {
         inner: ArrayView2<'_, f32>,
         x: ArrayViewMut2<'_, f32>,
     ) {
-        let mut run = Run { team: self.team, scratch: &mut self.scratch, tap: &mut NoTap };
+        let mut run = Run {
+            team: self.team,
+            scratch: &mut self.scratch,
+            tap: &mut NoTap,
+            rows: Rows::Together,
+        };
         weights.finish(half, inner, x, &mut run);
     }
 }

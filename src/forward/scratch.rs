@@ -1,5 +1,5 @@
 //! Buffers that live from block to block.
-use super::tap::Tap;
+use super::{linear::Rows, tap::Tap};
 use crate::linalg::Team;
 use ndarray::{ArrayViewMut2, ShapeBuilder};
 
@@ -11,6 +11,15 @@ pub struct Run<'a> {
     pub scratch: &'a mut Scratch,
     /// Sees the activations.
     pub tap: &'a mut dyn Tap,
+    /// How tokens go through linear layers.
+    pub rows: Rows,
+}
+
+impl<'a> Run<'a> {
+    /// What linear layers ask for.
+    pub(super) fn by(&self) -> (&'a Team, Rows) {
+        (self.team, self.rows)
+    }
 }
 
 /// Intermediate results of a block. Kept, so that no block allocates them anew.

@@ -101,6 +101,24 @@ pub fn matmul_transposed(
     team.each(panels.collect(), |_, (y, w)| matmul(x, w.t(), y));
 }
 
+/// Each row as [`matmul_transposed`] of it alone, bit for bit; `w` is read once.
+///
+/// # Panics
+/// When the shapes do not fit.
+pub fn matmul_transposed_apart(
+    x: ArrayView2<'_, f32>,
+    w: ArrayView2<'_, f32>,
+    mut y: ArrayViewMut2<'_, f32>,
+    team: &Team,
+) {
+    assert_eq!(y.dim(), (x.nrows(), w.nrows()), "output of a linear layer");
+    let panels = y.axis_chunks_iter_mut(Axis(1), PANEL).zip(w.axis_chunks_iter(Axis(0), PANEL));
+    team.each(panels.collect(), |_, (mut y, w)| {
+        let rows = x.axis_chunks_iter(Axis(0), 1).zip(y.axis_chunks_iter_mut(Axis(0), 1));
+        rows.for_each(|(x, y)| matmul(x, w.t(), y));
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +134,20 @@ mod tests {
             let want: f32 = (0..7).map(|k| a[[i, k]] * w[[j, k]]).sum();
             assert!((got - want).abs() <= 0.0, "all values are small multiples of 1/4: exact");
         }
+    }
+
+    #[test]
+    fn rows_apart_are_as_alone() {
+        let x = Array2::from_shape_fn((9, 130), |(i, j)| ((i * 31 + j * 7) as f32).sin());
+        let w = Array2::from_shape_fn((300, 130), |(i, j)| ((i * 3 + j * 11) as f32).cos());
+        let mut apart = Array2::zeros((9, 300));
+        matmul_transposed_apart(x.view(), w.view(), apart.view_mut(), &Team::new(2));
+        for (x, apart) in x.axis_chunks_iter(Axis(0), 1).zip(apart.axis_chunks_iter(Axis(0), 1)) {
+            let mut alone = Array2::zeros((1, 300));
+            matmul_transposed(x, w.view(), alone.view_mut(), &Team::new(1));
+            assert_eq!(alone, apart);
+        }
+        assert_ne!(apart.row(0), apart.row(1), "the twin: another row has other sums");
     }
 
     #[test]

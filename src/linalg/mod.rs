@@ -25,6 +25,6 @@ pub(crate) use elementwise::{lanes_sum, vectorized};
 pub use error::LinalgError;
 pub use gram::{CHUNK, accumulate_cross, accumulate_gram, mirror};
 pub use hadamard::Hadamard;
-pub use matmul::{matmul, matmul_add, matmul_add_f64, matmul_transposed};
+pub use matmul::{matmul, matmul_add, matmul_add_f64, matmul_transposed, matmul_transposed_apart};
 pub use spectral::{Eigen, Roots, Svd, Tiny, eigh, sqrt_psd, svd};
 pub use team::Team;

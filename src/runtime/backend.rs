@@ -128,6 +128,14 @@ impl Linear for IntLinear {
             Input::Float => self.packed.forward_float(x, y, team, self.isa),
         }
     }
+
+    /// With int8 activations every token has sums of its own anyway.
+    fn forward_apart(&self, x: ArrayView2<'_, f32>, y: ArrayViewMut2<'_, f32>, team: &Team) {
+        match self.activations {
+            Input::Float => self.packed.forward_float_apart(x, y, team, self.isa),
+            Input::Int8PerToken | Input::Int8Static(_) => self.forward(x, y, team),
+        }
+    }
 }
 
 /// Matrices of 16-bit floats, on top of each other, as they are stored.
@@ -142,11 +150,26 @@ impl Linear for HalfLinear {
         self.0.iter().map(|part| part.shape[0]).sum()
     }
 
-    fn forward(&self, x: ArrayView2<'_, f32>, mut y: ArrayViewMut2<'_, f32>, team: &Team) {
+    fn forward(&self, x: ArrayView2<'_, f32>, y: ArrayViewMut2<'_, f32>, team: &Team) {
+        self.each(y, |rows, y| half::forward(rows, x, y, team));
+    }
+
+    fn forward_apart(&self, x: ArrayView2<'_, f32>, y: ArrayViewMut2<'_, f32>, team: &Team) {
+        self.each(y, |rows, y| half::forward_apart(rows, x, y, team));
+    }
+}
+
+impl HalfLinear {
+    /// Calls `f` for each matrix with its columns of `y`.
+    fn each(
+        &self,
+        mut y: ArrayViewMut2<'_, f32>,
+        f: impl Fn(&half::HalfRows<'_>, ArrayViewMut2<'_, f32>),
+    ) {
         for part in &self.0 {
             let (left, right) = y.split_at(ndarray::Axis(1), part.shape[0]);
             let float = part.float_type().expect("float weights");
-            half::forward(&half::HalfRows { float, bytes: &part.bytes }, x, left, team);
+            f(&half::HalfRows { float, bytes: &part.bytes }, left);
             y = right;
         }
     }
@@ -157,7 +180,7 @@ mod tests {
     use super::*;
     use crate::scheme::{Granularity, OUTLIER_GRID};
     use crate::tensor::{Bytes, Dtype};
-    use ndarray::Array2;
+    use ndarray::{Array2, Axis};
 
     fn random(seed: u64) -> impl FnMut() -> f32 {
         let mut state = seed;
@@ -203,6 +226,17 @@ mod tests {
         (x.dot(&w.t()), bound.mapv(|sum| sum * units))
     }
 
+    /// Rows that are apart are as alone.
+    fn assert_apart(linear: &dyn Linear, x: &Array2<f32>) {
+        let mut apart = Array2::zeros((x.nrows(), linear.out_features()));
+        linear.forward_apart(x.view(), apart.view_mut(), &Team::new(2));
+        for (x, apart) in x.axis_chunks_iter(Axis(0), 1).zip(apart.axis_chunks_iter(Axis(0), 1)) {
+            let mut alone = Array2::zeros(apart.dim());
+            linear.forward(x, alone.view_mut(), &Team::new(1));
+            assert_eq!(alone, apart);
+        }
+    }
+
     #[test]
     fn mixed_weights_lie_side_by_side_and_agree_with_the_definition() {
         let columns = 52;
@@ -227,6 +261,7 @@ mod tests {
                 };
                 let y = run(1);
                 assert_eq!(y, run(3), "threads change no bit");
+                assert_apart(&*linear, &x);
                 for ((at, y), want) in y.indexed_iter().zip(&want) {
                     let error = (f64::from(*y) - want).abs();
                     assert!(error <= bound[at], "{name} {at:?}: {y} {want}");
@@ -273,6 +308,7 @@ mod tests {
                 };
                 let y = run(1);
                 assert_eq!(y, run(3), "threads change no bit");
+                assert_apart(&*linear, &x);
                 for ((at, y), want) in y.indexed_iter().zip(&want) {
                     assert!((f64::from(*y) - want).abs() <= bound[at], "{places:?} {at:?}");
                 }

@@ -1,6 +1,7 @@
 //! A loaded model with a memory of the tokens it has seen.
 use crate::forward::{
-    Backend, BlockWeights, Branch, Embedding, ForwardError, Head, KvCache, RotaryCache, Scratch,
+    Backend, BlockWeights, Branch, Embedding, ForwardError, Head, KvCache, RotaryCache, Rows,
+    Scratch,
 };
 use crate::linalg::Team;
 use crate::model::{Model, ModelSpec};
@@ -8,14 +9,54 @@ use crate::progress::{Progress, Unit};
 use ndarray::{Array2, Axis};
 
 /// Tokens of a prompt that pass through a block at a time.
-const BATCH: usize = 512;
+pub(super) const BATCH: usize = 512;
 
-/// All blocks of a model in memory, and the keys and values of one sequence.
+/// The keys and values of one text's tokens, block by block.
+#[derive(Clone, Debug, Default)]
+pub struct Sequence {
+    caches: Vec<KvCache>,
+}
+
+impl Sequence {
+    /// Tokens seen.
+    pub fn len(&self) -> usize {
+        self.caches.first().map_or(0, KvCache::len)
+    }
+
+    /// Whether no token has been seen.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets all tokens but the first `len`.
+    pub fn truncate(&mut self, len: usize) {
+        self.caches.iter_mut().for_each(|cache| cache.truncate(len));
+    }
+
+    /// Makes room for `tokens` tokens altogether.
+    pub fn reserve(&mut self, tokens: usize) {
+        self.caches.iter_mut().for_each(|cache| cache.reserve(tokens));
+    }
+
+    /// Takes over the first `len` tokens of another sequence of the same model.
+    pub fn copy_from(&mut self, other: &Self, len: usize) {
+        for (cache, other) in self.caches.iter_mut().zip(&other.caches) {
+            cache.copy_from(other, len);
+        }
+    }
+
+    /// Bytes that `tokens` tokens take.
+    pub fn bytes_of(&self, tokens: usize) -> usize {
+        self.caches.iter().map(|cache| cache.bytes_of(tokens)).sum()
+    }
+}
+
+/// All blocks of a model in memory, and a sequence of its own.
 pub struct Engine<'a> {
     embedding: Embedding,
     blocks: Vec<BlockWeights>,
     head: Head,
-    caches: Vec<KvCache>,
+    own: Sequence,
     spec: ModelSpec,
     scratch: Scratch,
     logits: Vec<f32>,
@@ -41,12 +82,12 @@ impl<'a> Engine<'a> {
             })
             .collect::<Result<_, _>>()?;
         progress.finish();
-        let caches = blocks.iter().map(|block| block.cache(BATCH)).collect();
+        let own = Sequence { caches: blocks.iter().map(|block| block.cache(BATCH)).collect() };
         Ok(Self {
             embedding: Embedding::load(model)?,
             blocks,
             head: Head::load(model, backend)?,
-            caches,
+            own,
             spec: model.spec.clone(),
             scratch: Scratch::default(),
             logits: Vec::new(),
@@ -56,7 +97,7 @@ impl<'a> Engine<'a> {
 
     /// Tokens seen so far.
     pub fn len(&self) -> usize {
-        self.caches.first().map_or(0, KvCache::len)
+        self.own.len()
     }
 
     /// Whether no token has been seen.
@@ -71,28 +112,73 @@ impl<'a> Engine<'a> {
 
     /// Forgets all tokens but the first `len`.
     pub fn truncate(&mut self, len: usize) {
-        for cache in &mut self.caches {
-            cache.truncate(len);
-        }
+        self.own.truncate(len);
+    }
+
+    /// Bytes that the keys and values of a sequence of `tokens` tokens take.
+    pub fn bytes_of(&self, tokens: usize) -> usize {
+        self.own.bytes_of(tokens)
+    }
+
+    /// An empty sequence beside the engine's own.
+    pub fn sequence(&self) -> Sequence {
+        Sequence { caches: self.blocks.iter().map(|block| block.cache(0)).collect() }
     }
 
     /// Reads tokens after those seen; returns the logits `[vocab]` of what follows the last.
     pub fn feed(&mut self, ids: &[u32]) -> Result<&[f32], ForwardError> {
-        let end = self.len() + ids.len();
+        let mut own = std::mem::take(&mut self.own);
+        let fed = self.feed_to(&mut own, ids).map(|_| ());
+        self.own = own;
+        fed.map(|()| self.logits.as_slice())
+    }
+
+    /// As [`Self::feed`], of another sequence.
+    pub fn feed_to(&mut self, to: &mut Sequence, ids: &[u32]) -> Result<&[f32], ForwardError> {
+        let end = to.len() + ids.len();
         for batch in ids.chunks(BATCH) {
             let mut x = self.embedding.rows(batch)?;
-            let start = self.len();
+            let start = to.len();
             let mut tables = RotaryCache::default();
-            for (b, (block, cache)) in self.blocks.iter().zip(&mut self.caches).enumerate() {
+            for (b, (block, cache)) in self.blocks.iter().zip(&mut to.caches).enumerate() {
                 let rotary = tables.get(&self.spec, b, start..start + batch.len(), end);
                 block.forward(x.view_mut(), (cache, rotary), self.team, &mut self.scratch);
             }
-            if self.len() == end {
+            if to.len() == end {
                 let last = x.slice(ndarray::s![x.nrows() - 1.., ..]);
                 self.logits = self.head.logits(last, self.team).into_raw_vec_and_offset().0;
             }
         }
         if ids.is_empty() { Err(ForwardError::NoTokens) } else { Ok(&self.logits) }
+    }
+
+    /// Reads one token each of several sequences; returns the logits `[sequences, vocab]` of what
+    /// follows. Each is as [`Self::feed_to`] of it alone gives it, bit for bit; the weights are read
+    /// once for all.
+    pub fn step(
+        &mut self,
+        mut sequences: Vec<&mut Sequence>,
+        ids: &[u32],
+    ) -> Result<Array2<f32>, ForwardError> {
+        let mut x = self.embedding.rows(ids)?;
+        let positions: Vec<usize> = sequences.iter().map(|it| it.len()).collect();
+        let longest = positions.iter().max().ok_or(ForwardError::NoTokens)? + 1;
+        if self.depends_on_length() {
+            // Each length turns its positions in its own way.
+            let mut all = Vec::new();
+            for (sequence, id) in sequences.into_iter().zip(ids) {
+                all.extend_from_slice(self.feed_to(sequence, &[*id])?);
+            }
+            let shape = (ids.len(), all.len() / ids.len());
+            return Ok(Array2::from_shape_vec(shape, all).expect("rows of one vocabulary"));
+        }
+        let mut tables = RotaryCache::default();
+        for (b, block) in self.blocks.iter().enumerate() {
+            let rotary = tables.at(&self.spec, b, &positions, longest);
+            let caches = sequences.iter_mut().map(|it| &mut it.caches[b]).collect();
+            block.step(x.view_mut(), (caches, rotary), self.team, &mut self.scratch);
+        }
+        Ok(self.head.logits_by(x.view(), (self.team, Rows::Apart)))
     }
 
     /// Whether logits of a text depend on how long the text becomes.
@@ -113,7 +199,7 @@ impl<'a> Engine<'a> {
         let total = positions.iter().max().ok_or(ForwardError::NoTokens)? + 1;
         let mut x = self.embedding.rows(&ids)?;
         let mut tables = RotaryCache::default();
-        for (b, (block, cache)) in self.blocks.iter().zip(&mut self.caches).enumerate() {
+        for (b, (block, cache)) in self.blocks.iter().zip(&mut self.own.caches).enumerate() {
             let rotary = tables.at(&self.spec, b, &positions, total);
             cache.plant(branches);
             block.forward(x.view_mut(), (cache, rotary), self.team, &mut self.scratch);

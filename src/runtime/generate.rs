@@ -2,7 +2,7 @@
 use super::{Engine, SampleError, Sampler, SamplingSettings};
 use crate::{
     forward::ForwardError,
-    text::{TextError, Tokenizer},
+    text::{TextError, TokenStream, Tokenizer},
 };
 
 /// What can follow the tokens seen so far.
@@ -131,96 +131,174 @@ pub fn generate(
     let (limit, seen) = (model.limit(), model.seen());
     let unread =
         prompt.get(seen..).filter(|it| !it.is_empty()).ok_or(GenerateError::EmptyPrompt)?;
-    if prompt.len() > limit {
-        return Err(GenerateError::PromptTooLong { limit, prompt: prompt.len() });
-    }
-    let mut sampler = Sampler::new(settings.sampling.clone())?;
-    for id in prompt {
-        sampler.saw(*id);
-    }
-    let mut writer = Writer::new(settings, receive)?;
-    let mut stream = tokenizer.stream(!settings.show_special);
-    let mut ids = vec![];
+    let mut writing = Writing::new(tokenizer, (prompt, limit), settings)?;
     let mut logits = model.feed(unread)?;
-    writer.write("");
-    let stop_reason = loop {
-        if let Some(reason) = writer.ended {
-            break reason;
+    writing.hand_on(receive);
+    while let Some(id) = writing.choose(logits)? {
+        writing.hand_on(receive);
+        if writing.is_over() {
+            break;
         }
-        if ids.len() == settings.max_tokens {
-            break StopReason::MaxTokens;
-        }
-        let id = sampler.choose(logits)?;
-        sampler.saw(id);
-        ids.push(id);
-        let ends = !settings.ignore_eos && tokenizer.eos().contains(&id);
-        if !ends || settings.show_special {
-            writer.write(&stream.push(id)?);
-        }
-        if ends {
-            break StopReason::Eos;
-        }
-        // The token chosen last has not been read: with it the context may be full.
-        if prompt.len() + ids.len() > limit {
-            break StopReason::ContextFull;
-        }
-        if ids.len() < settings.max_tokens && writer.ended.is_none() {
-            logits = model.feed(&[id])?;
-        }
-    };
-    if writer.ended.is_none() {
-        writer.write(&stream.finish()?);
-        writer.flush();
+        logits = model.feed(&[id])?;
     }
-    let stop_reason = writer.ended.unwrap_or(stop_reason);
-    Ok(Generated { text: writer.text, ids, stop_reason, prompt_tokens: unread.len() })
+    writing.close()?;
+    writing.hand_on(receive);
+    Ok(Generated { prompt_tokens: unread.len(), ..writing.generated() })
 }
 
-/// Hands text on, except for a tail that may be the beginning of a stop text.
-struct Writer<'a> {
-    stop: &'a [String],
-    receive: &'a mut dyn FnMut(&str) -> bool,
-    text: String,
-    /// Bytes of `text` handed on.
-    given: usize,
-    ended: Option<StopReason>,
+/// A text that is being written: chooses tokens and knows when it ends.
+pub(super) struct Writing<'a> {
+    settings: &'a GenerateSettings,
+    tokenizer: &'a Tokenizer,
+    sampler: Sampler,
+    stream: TokenStream<'a>,
+    draft: Draft,
+    ids: Vec<u32>,
+    prompt: usize,
+    limit: usize,
+    over: Option<StopReason>,
 }
 
-impl<'a> Writer<'a> {
-    fn new(
+impl<'a> Writing<'a> {
+    /// Behind a prompt, for a model with so many places.
+    pub(super) fn new(
+        tokenizer: &'a Tokenizer,
+        (prompt, limit): (&[u32], usize),
         settings: &'a GenerateSettings,
-        receive: &'a mut dyn FnMut(&str) -> bool,
     ) -> Result<Self, GenerateError> {
+        if prompt.is_empty() {
+            return Err(GenerateError::EmptyPrompt);
+        }
+        if prompt.len() > limit {
+            return Err(GenerateError::PromptTooLong { limit, prompt: prompt.len() });
+        }
         if settings.stop.iter().any(String::is_empty) {
             return Err(GenerateError::EmptyStop);
         }
-        Ok(Self { stop: &settings.stop, receive, text: String::new(), given: 0, ended: None })
+        let mut sampler = Sampler::new(settings.sampling.clone())?;
+        for id in prompt {
+            sampler.saw(*id);
+        }
+        Ok(Self {
+            settings,
+            tokenizer,
+            sampler,
+            stream: tokenizer.stream(!settings.show_special),
+            draft: Draft::default(),
+            ids: vec![],
+            prompt: prompt.len(),
+            limit,
+            over: None,
+        })
+    }
+
+    /// Whether nothing more is written.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.is_some()
+    }
+
+    /// Chooses a token by the logits `[vocab]` of what follows; gives it if the model has to read
+    /// it, nothing when the text has ended.
+    pub(super) fn choose(&mut self, logits: &[f32]) -> Result<Option<u32>, GenerateError> {
+        if self.ids.len() == self.settings.max_tokens {
+            self.over = self.over.or(Some(StopReason::MaxTokens));
+        }
+        if self.is_over() {
+            return Ok(None);
+        }
+        let id = self.sampler.choose(logits)?;
+        self.sampler.saw(id);
+        self.ids.push(id);
+        let ends = !self.settings.ignore_eos && self.tokenizer.eos().contains(&id);
+        if !ends || self.settings.show_special {
+            let piece = self.stream.push(id)?;
+            self.write(&piece);
+        }
+        let full = self.prompt + self.ids.len() > self.limit;
+        let why = [
+            (ends, StopReason::Eos),
+            // The token chosen last has not been read: with it the context may be full.
+            (full, StopReason::ContextFull),
+            (self.ids.len() == self.settings.max_tokens, StopReason::MaxTokens),
+        ];
+        let found = why.into_iter().find(|(holds, _)| *holds).map(|(_, reason)| reason);
+        self.over = self.over.or(found);
+        Ok((!self.is_over()).then_some(id))
+    }
+
+    /// Hands the text that is certain and new to `receive`, which says whether to go on.
+    fn hand_on(&mut self, receive: &mut dyn FnMut(&str) -> bool) {
+        let interrupted = self.over == Some(StopReason::Interrupted);
+        if !interrupted && !receive(self.draft.take()) && self.over != Some(StopReason::StopText) {
+            self.over = Some(StopReason::Interrupted);
+        }
     }
 
     fn write(&mut self, piece: &str) {
+        if self.draft.write(piece, &self.settings.stop) {
+            self.over = Some(StopReason::StopText);
+        }
+    }
+
+    /// Writes what is left of the text when it has ended.
+    pub(super) fn close(&mut self) -> Result<(), GenerateError> {
+        if !matches!(self.over, Some(StopReason::StopText | StopReason::Interrupted)) {
+            let stream = std::mem::replace(&mut self.stream, self.tokenizer.stream(true));
+            let rest = stream.finish()?;
+            self.write(&rest);
+            self.draft.release();
+        }
+        Ok(())
+    }
+
+    /// The text; the whole prompt counts as read.
+    pub(super) fn generated(self) -> Generated {
+        Generated {
+            text: self.draft.text,
+            ids: self.ids,
+            stop_reason: self.over.unwrap_or(StopReason::MaxTokens),
+            prompt_tokens: self.prompt,
+        }
+    }
+}
+
+/// Text of which a tail may be the beginning of a stop text.
+#[derive(Default)]
+struct Draft {
+    text: String,
+    /// Bytes of `text` handed on.
+    given: usize,
+    /// Bytes of `text` that are certain.
+    certain: usize,
+}
+
+impl Draft {
+    /// Whether a stop text has come: what is before it remains.
+    fn write(&mut self, piece: &str, stop: &[String]) -> bool {
         self.text.push_str(piece);
-        // Text that was handed on holds no beginning of a stop text.
-        let open = &self.text[self.given..];
-        let found = self.stop.iter().filter_map(|stop| open.find(stop.as_str())).min();
+        // Text that is certain holds no beginning of a stop text.
+        let open = &self.text[self.certain..];
+        let found = stop.iter().filter_map(|stop| open.find(stop.as_str())).min();
         if let Some(at) = found {
-            self.text.truncate(self.given + at);
-            self.flush();
-            self.ended = Some(StopReason::StopText);
-            return;
+            self.text.truncate(self.certain + at);
+            self.release();
+            return true;
         }
-        let held = self.stop.iter().map(|stop| overlap(open, stop)).max().unwrap_or(0);
-        self.hand_on(self.text.len() - held);
+        let held = stop.iter().map(|stop| overlap(open, stop)).max().unwrap_or(0);
+        self.certain = self.text.len() - held;
+        false
     }
 
-    fn flush(&mut self) {
-        self.hand_on(self.text.len());
+    /// All of it is certain.
+    fn release(&mut self) {
+        self.certain = self.text.len();
     }
 
-    fn hand_on(&mut self, end: usize) {
-        if !(self.receive)(&self.text[self.given..end]) {
-            self.ended = Some(StopReason::Interrupted);
-        }
-        self.given = end;
+    /// What is certain and has not been taken.
+    fn take(&mut self) -> &str {
+        let new = self.given..self.certain;
+        self.given = self.certain;
+        &self.text[new]
     }
 }
 

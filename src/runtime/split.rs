@@ -34,15 +34,31 @@ impl Linear for SplitLinear {
         self.base.out_features()
     }
 
-    fn forward(&self, x: ArrayView2<'_, f32>, mut y: ArrayViewMut2<'_, f32>, team: &Team) {
+    fn forward(&self, x: ArrayView2<'_, f32>, y: ArrayViewMut2<'_, f32>, team: &Team) {
+        self.sum(x, y, |part, x, y| part.forward(x, y, team));
+    }
+
+    fn forward_apart(&self, x: ArrayView2<'_, f32>, y: ArrayViewMut2<'_, f32>, team: &Team) {
+        self.sum(x, y, |part, x, y| part.forward_apart(x, y, team));
+    }
+}
+
+impl SplitLinear {
+    /// The sum of what `f` makes of both parts.
+    fn sum(
+        &self,
+        x: ArrayView2<'_, f32>,
+        mut y: ArrayViewMut2<'_, f32>,
+        f: impl Fn(&IntLinear, ArrayView2<'_, f32>, ArrayViewMut2<'_, f32>),
+    ) {
         let moved = self.order.as_ref().map(|order| {
             Array2::from_shape_fn(x.dim(), |(token, column)| x[[token, order[column]]])
         });
         let x = moved.as_ref().map_or(x, |moved| moved.view());
         let (base, outliers) = x.split_at(Axis(1), self.columns.base());
-        self.base.forward(base, y.view_mut(), team);
+        f(&self.base, base, y.view_mut());
         let mut sum = Array2::zeros(y.dim());
-        self.outliers.forward(outliers, sum.view_mut(), team);
+        f(&self.outliers, outliers, sum.view_mut());
         for (mut y, sum) in y.outer_iter_mut().zip(sum.outer_iter()) {
             let sum = sum.to_slice().expect("just made");
             add_assign(y.as_slice_mut().expect("rows are contiguous"), sum, 1.0);

@@ -216,6 +216,10 @@ macro_rules! in_runs {
     }};
 }
 
+mod floats;
+use floats::values;
+pub(super) use floats::{float, floats};
+
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 unsafe fn integer_of<const FOUR: bool>(
     panel: &Panel<'_>,
@@ -276,83 +280,6 @@ pub(super) unsafe fn sums(panel: &Panel<'_>, block: Block<'_>, out: &mut Vec<[i3
             4 => sums_of::<true>(panel, block, out),
             _ => sums_of::<false>(panel, block, out),
         }
-    }
-}
-
-/// Calls `each(column of the step, values)` with `u - zero` in float32 for the columns of a step;
-/// `SYM` says that all zero points are the middle.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn values<const FOUR: bool, const SYM: bool>(
-    units: &[Unit],
-    zeros: Floats,
-    mut each: impl FnMut(usize, Floats),
-) {
-    // Four bits are looked up, with the middle taken off already.
-    let middle = if SYM { 8.0 } else { 0.0 };
-    let table: [f32; 16] = std::array::from_fn(|u| u as f32 - middle);
-    // SAFETY: 16 floats.
-    let table = unsafe { _mm512_loadu_ps(table.as_ptr()) };
-    for quad in 0..2 {
-        let at = if FOUR { 0 } else { 2 * quad };
-        // SAFETY: two units.
-        let unit =
-            [0, 1].map(|i| unsafe { _mm512_load_si512(units[at..at + 2].as_ptr().add(i).cast()) });
-        for column in 0..4 {
-            let shift = _mm_cvtsi32_si128((column * 8 + if FOUR { 4 * quad } else { 0 }) as i32);
-            let value = |i: usize| {
-                let code = _mm512_srl_epi32(unit[i], shift);
-                if FOUR {
-                    let value = _mm512_permutexvar_ps(code, table);
-                    return if SYM { value } else { _mm512_sub_ps(value, zeros[i]) };
-                }
-                let code = _mm512_and_si512(code, _mm512_set1_epi32(255));
-                _mm512_sub_ps(_mm512_cvtepi32_ps(code), zeros[i])
-            };
-            each(quad * 4 + column, [value(0), value(1)]);
-        }
-    }
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn float_of<const FOUR: bool, const SYM: bool>(panel: &Panel<'_>, x: &[f32], y: &mut [f32; ROWS]) {
-    let Form { groups, .. } = panel.form;
-    let steps = panel.form.steps();
-    let mut total = [_mm512_setzero_ps(); 2];
-    for group in 0..groups {
-        let zeros = zeros(panel, group).map(|v| _mm512_cvtepi32_ps(v));
-        let units = &panel.units[group * steps * panel.form.units()..];
-        let mut sums = [[_mm512_setzero_ps(); 2]; 4];
-        let columns = x[group * steps * STEP..][..steps * STEP].as_chunks::<STEP>().0;
-        for (x, units) in columns.iter().zip(units.chunks_exact(if FOUR { 2 } else { 4 })) {
-            _mm_prefetch::<_MM_HINT_T0>(units.as_ptr().cast::<i8>().wrapping_add(AHEAD));
-            _mm_prefetch::<_MM_HINT_T0>(units.as_ptr().cast::<i8>().wrapping_add(AHEAD + 64));
-            values::<FOUR, SYM>(units, zeros, |column, w| {
-                let (x, sum) = (_mm512_set1_ps(x[column]), &mut sums[column % 4]);
-                *sum = [_mm512_fmadd_ps(w[0], x, sum[0]), _mm512_fmadd_ps(w[1], x, sum[1])];
-            });
-        }
-        let scales = load_scales(panel, group);
-        for i in 0..2 {
-            let left = _mm512_add_ps(sums[0][i], sums[1][i]);
-            let sum = _mm512_add_ps(left, _mm512_add_ps(sums[2][i], sums[3][i]));
-            total[i] = _mm512_fmadd_ps(scales[i], sum, total[i]);
-        }
-    }
-    store_floats(y, total);
-}
-
-/// See `scalar::float`.
-///
-/// # Safety
-/// The processor has the features.
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-pub(super) unsafe fn float(panel: &Panel<'_>, x: &[f32], y: &mut [f32; ROWS]) {
-    match (panel.form.bits, panel.form.symmetric) {
-        (4, true) => float_of::<true, true>(panel, x, y),
-        (4, false) => float_of::<true, false>(panel, x, y),
-        (_, true) => float_of::<false, true>(panel, x, y),
-        (_, false) => float_of::<false, false>(panel, x, y),
     }
 }
 

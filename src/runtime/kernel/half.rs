@@ -58,6 +58,31 @@ pub fn forward(
     });
 }
 
+/// Each row of `x` as [`forward`] of it alone, bit for bit; the weights are read once.
+///
+/// # Panics
+/// When the shapes do not fit.
+pub fn forward_apart(
+    w: &HalfRows<'_>,
+    x: ArrayView2<'_, f32>,
+    mut y: ArrayViewMut2<'_, f32>,
+    team: &Team,
+) {
+    let (tokens, columns) = x.dim();
+    assert_eq!(w.bytes.len(), y.ncols() * columns * 2, "bytes of a weight");
+    let x = x.as_standard_layout();
+    let x = x.as_slice().expect("standard layout");
+    let parts = if team.threads() == 1 { 1 } else { team.threads() * PARTS };
+    let rows = y.ncols().div_ceil(parts).max(1);
+    team.each(y.axis_chunks_iter_mut(Axis(1), rows).collect(), |i, mut y| {
+        let bytes = &w.bytes[i * rows * columns * 2..][..y.ncols() * columns * 2];
+        let mut out = Array2::zeros((y.ncols(), tokens));
+        let each = out.as_slice_mut().expect("row-major");
+        vectors(w.float, bytes, x, each, columns);
+        y.assign(&out.t());
+    });
+}
+
 /// The value of binary16 bits, without branches.
 #[inline(always)]
 fn binary16(bits: u16) -> f32 {
@@ -83,6 +108,76 @@ vectorized! {
     }
 }
 
+vectorized! {
+    /// `y[row, token] = Σ w[row]·x[token]`, each sum in the order of [`vector`].
+    fn vectors<'a>(
+        float: FloatType, bytes: &'a [u8], x: &'a [f32], y: &'a mut [f32], columns: usize
+    ) {
+        match float {
+            FloatType::Bf16 => rows_apart(bytes, (x, columns), y, bfloat16),
+            _ => rows_apart(bytes, (x, columns), y, binary16),
+        }
+    }
+}
+
+/// A row of weights stays in the nearest cache while the tokens pass, four at a time.
+#[inline(always)]
+fn rows_apart(
+    bytes: &[u8],
+    (x, columns): (&[f32], usize),
+    y: &mut [f32],
+    value: impl Fn(u16) -> f32 + Copy,
+) {
+    let tokens = x.len() / columns.max(1);
+    let (fours, rest) = x.split_at(tokens / 4 * 4 * columns);
+    for (y, row) in y.chunks_exact_mut(tokens.max(1)).zip(bytes.chunks_exact((columns * 2).max(1)))
+    {
+        let (four_sums, sums) = y.as_chunks_mut::<4>();
+        for (y, x) in four_sums.iter_mut().zip(fours.chunks_exact((4 * columns).max(1))) {
+            *y = dots(row, x, value);
+        }
+        for (y, x) in sums.iter_mut().zip(rest.chunks_exact(columns.max(1))) {
+            [*y] = dots(row, x, value);
+        }
+    }
+}
+
+/// A row of weights times `M` tokens, each in the order of [`rows`].
+#[inline(always)]
+fn dots<const M: usize>(row: &[u8], x: &[f32], value: impl Fn(u16) -> f32) -> [f32; M] {
+    let columns = row.len() / 2;
+    let (ws, w_tail) = row.as_chunks::<{ 2 * LANES }>();
+    let tokens: [&[f32]; M] = std::array::from_fn(|m| &x[m * columns..][..columns]);
+    let mut even = [[0.0_f32; LANES]; M];
+    let mut odd = [[0.0_f32; LANES]; M];
+    let step = |sums: &mut [[f32; LANES]; M], i: usize| {
+        let mut w = [0.0; LANES];
+        for lane in 0..LANES {
+            w[lane] = value(u16::from_le_bytes([ws[i][2 * lane], ws[i][2 * lane + 1]]));
+        }
+        for (sums, x) in sums.iter_mut().zip(tokens) {
+            let x: &[f32; LANES] = x[i * LANES..].first_chunk().expect("as many as weights");
+            for lane in 0..LANES {
+                sums[lane] += w[lane] * x[lane];
+            }
+        }
+    };
+    for pair in 0..ws.len() / 2 {
+        step(&mut even, 2 * pair);
+        step(&mut odd, 2 * pair + 1);
+    }
+    if ws.len() % 2 == 1 {
+        step(&mut even, ws.len() - 1);
+    }
+    std::array::from_fn(|m| {
+        let tail = &tokens[m][ws.len() * LANES..];
+        for ((sum, w), x) in even[m].iter_mut().zip(w_tail.as_chunks::<2>().0).zip(tail) {
+            *sum += value(u16::from_le_bytes(*w)) * x;
+        }
+        folded([even[m], odd[m]])
+    })
+}
+
 #[inline(always)]
 fn rows(bytes: &[u8], x: &[f32], y: &mut [f32], value: impl Fn(u16) -> f32) {
     let (xs, x_tail) = x.as_chunks::<LANES>();
@@ -98,14 +193,20 @@ fn rows(bytes: &[u8], x: &[f32], y: &mut [f32], value: impl Fn(u16) -> f32) {
         for ((sum, w), x) in sums[0].iter_mut().zip(w_tail.as_chunks::<2>().0).zip(x_tail) {
             *sum += value(u16::from_le_bytes(*w)) * x;
         }
-        let mut sum: [f32; LANES] = std::array::from_fn(|lane| sums[0][lane] + sums[1][lane]);
-        for width in [8, 4, 2, 1] {
-            for lane in 0..width {
-                sum[lane] += sum[lane + width];
-            }
-        }
-        *y = sum[0];
+        *y = folded(sums);
     }
+}
+
+/// The sum of all lanes.
+#[inline(always)]
+fn folded(sums: [[f32; LANES]; 2]) -> f32 {
+    let mut sum: [f32; LANES] = std::array::from_fn(|lane| sums[0][lane] + sums[1][lane]);
+    for width in [8, 4, 2, 1] {
+        for lane in 0..width {
+            sum[lane] += sum[lane + width];
+        }
+    }
+    sum[0]
 }
 
 vectorized! {

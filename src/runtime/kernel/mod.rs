@@ -142,6 +142,28 @@ impl Isa {
         }
     }
 
+    /// As [`Self::float`] of each token, to the same bits: `x` is `[width, tokens]`, at most
+    /// [`TOKENS`] of them, as many as `y` has rows.
+    ///
+    /// # Panics
+    /// When the shapes do not fit.
+    pub fn floats(self, panel: &Panel<'_>, x: &[f32], y: &mut [[f32; ROWS]]) {
+        check_panel(panel);
+        let (width, tokens) = (panel.form.width(), y.len());
+        assert!(tokens <= TOKENS && x.len() == width * tokens, "tokens of a panel's width");
+        match self.0 {
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 if tokens > 1 => unsafe { avx512::floats(panel, x, y) },
+            _ => {
+                for (token, y) in y.iter_mut().enumerate() {
+                    let x: Vec<f32> = x[token..].iter().step_by(tokens).copied().collect();
+                    self.float(panel, &x, y);
+                }
+            }
+        }
+    }
+
     /// The weights of a panel in float32, transposed: `out[column · stride + row]`.
     ///
     /// # Panics

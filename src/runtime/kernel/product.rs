@@ -72,6 +72,49 @@ impl PackedLinear {
         });
     }
 
+    /// Each row of `x` as [`Self::forward_float`] of it alone, bit for bit; the weights are read
+    /// once.
+    ///
+    /// # Panics
+    /// When the shapes do not fit.
+    pub fn forward_float_apart(
+        &self,
+        x: ArrayView2<'_, f32>,
+        y: ArrayViewMut2<'_, f32>,
+        team: &Team,
+        isa: Isa,
+    ) {
+        assert_eq!(x.ncols(), self.form().columns, "columns of a linear layer");
+        assert_eq!(y.dim(), (x.nrows(), self.rows()), "output of a linear layer");
+        let blocks: Vec<Vec<f32>> = x
+            .axis_chunks_iter(Axis(0), TOKENS)
+            .map(|x| {
+                let tokens = x.nrows();
+                let mut values = vec![0.0; tokens * self.form().width()];
+                for (token, x) in x.rows().into_iter().enumerate() {
+                    let padded = pad(x, self.form());
+                    let x = padded.as_deref().or(x.to_slice()).expect("read in place or padded");
+                    let places = values[token..].iter_mut().step_by(tokens);
+                    places.zip(x).for_each(|(place, x)| *place = *x);
+                }
+                values
+            })
+            .collect();
+        self.each_part(y, 1, team, |first, mut y| {
+            for (i, mut y) in y.axis_chunks_iter_mut(Axis(1), ROWS).enumerate() {
+                let panel = self.panel(first + i);
+                for (x, mut y) in blocks.iter().zip(y.axis_chunks_iter_mut(Axis(0), TOKENS)) {
+                    let mut all = [[0.0; ROWS]; TOKENS];
+                    let all = &mut all[..y.nrows()];
+                    isa.floats(&panel, x, all);
+                    for (mut y, all) in y.rows_mut().into_iter().zip(all) {
+                        y.iter_mut().zip(all).for_each(|(y, value)| *y = *value);
+                    }
+                }
+            }
+        });
+    }
+
     /// Many tokens: a few panels at a time in float32.
     fn forward_wide(
         &self,

@@ -2,7 +2,7 @@
 use super::{Form, Int8Rows, Isa, MAX_GROUP, PackedLinear, ROWS};
 use crate::linalg::Team;
 use crate::scheme::{Granularity, IntScheme, QTensor};
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, Axis};
 use proptest::prelude::*;
 
 /// A tensor whose codes and zero points take every value of the grid.
@@ -60,10 +60,17 @@ fn assert_all_equal(w: &PackedLinear, x: &Array2<f32>) {
     let want_int8 = product(w, x.view(), true, Isa::SCALAR);
     let want_float = product(w, few, false, Isa::SCALAR);
     let want_wide = product(w, x.view(), false, Isa::SCALAR);
+    let alone: Vec<u32> = x
+        .outer_iter()
+        .flat_map(|x| product(w, x.insert_axis(Axis(0)), false, Isa::SCALAR))
+        .collect();
     for (name, isa) in Isa::available() {
         assert!(sums(w, &rows, isa) == want, "{name}: integers");
         assert!(product(w, x.view(), true, isa) == want_int8, "{name}: int8 activations");
         assert!(product(w, few, false, isa) == want_float, "{name}: float activations");
+        let mut apart = Array2::zeros((x.nrows(), w.rows()));
+        w.forward_float_apart(x.view(), apart.view_mut(), &Team::new(2), isa);
+        assert!(apart.iter().map(|y| y.to_bits()).eq(alone.iter().copied()), "{name}: rows apart");
         assert!(product(w, x.view(), false, isa) == want_wide, "{name}: many float activations");
     }
 }
