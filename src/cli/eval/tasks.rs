@@ -15,7 +15,10 @@ use crate::{
 };
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
 
 /// What of `eval` concerns tasks. Every field is a flag and a recipe key of the same name.
 #[derive(clap::Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -51,6 +54,11 @@ pub(crate) struct TaskSettings {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     task_window: Option<usize>,
+    /// Write N texts at once [default: as many as fit into 1 GiB of keys and values, at most 16];
+    /// answers do not depend on it
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch: Option<NonZeroUsize>,
     /// Folder that keeps results, so that an interrupted evaluation goes on where it stopped
     #[arg(long, value_name = "DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -200,7 +208,8 @@ impl Bench<'_> {
         let engine = Engine::load(&opened.model, &*backend, &context.team, context.progress())?;
         let chat = wanted.chat_template;
         let mut answerer = ModelAnswerer::new(engine, &tokenizer, &context.team, chat)
-            .with_window(wanted.task_window);
+            .with_window(wanted.task_window)
+            .with_batch(wanted.batch.map(NonZeroUsize::get));
         let (mut summaries, mut records) = (Vec::new(), Vec::new());
         for (task, items) in all {
             let (done, warnings) = self.ask((task, items), &key, &mut answerer)?;
@@ -281,6 +290,7 @@ impl TaskSettings {
             limit: Some(1),
             subjects: vec!["s".into()],
             task_window: Some(1),
+            batch: NonZeroUsize::new(1),
             cache: Some("c".into()),
             shard: Some("1/2".into()),
             judge: Some("j".into()),

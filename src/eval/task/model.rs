@@ -6,13 +6,13 @@ use super::{
 };
 use crate::{
     linalg::Team,
-    runtime::{Engine, GenerateSettings, SamplingSettings, generate},
+    runtime::{Engine, GenerateSettings, Job, KV_BUDGET, SamplingSettings, generate_all, width},
     text::Tokenizer,
 };
 use ndarray::Array2;
 
 /// Runs a model. Log-likelihoods: contexts that begin alike are read once, and several questions
-/// are run together. Texts: the most likely token each time, what prompts share is read once.
+/// are run together. Texts: the most likely token each time, several texts at once.
 pub struct ModelAnswerer<'a> {
     engine: Engine<'a>,
     tokenizer: &'a Tokenizer,
@@ -20,8 +20,8 @@ pub struct ModelAnswerer<'a> {
     window: usize,
     /// Prompts of texts are messages of a user.
     chat: bool,
-    /// What the engine has read, of texts.
-    read: Vec<u32>,
+    /// Texts that are written at once.
+    batch: Option<usize>,
 }
 
 /// Receives the answer to a request by its place.
@@ -31,13 +31,19 @@ impl<'a> ModelAnswerer<'a> {
     /// With `chat`, prompts of texts go through the model's chat template.
     pub fn new(engine: Engine<'a>, tokenizer: &'a Tokenizer, team: &'a Team, chat: bool) -> Self {
         let window = engine.max_positions();
-        Self { engine, tokenizer, team, window, chat, read: vec![] }
+        Self { engine, tokenizer, team, window, chat, batch: None }
     }
 
     /// Holds the model to fewer positions than it was made for.
     pub fn with_window(self, window: Option<usize>) -> Self {
         let window = window.map_or(self.window, |it| it.min(self.window).max(1));
         Self { window, ..self }
+    }
+
+    /// How many texts are written at once; by default as many as [`KV_BUDGET`] allows. Answers do
+    /// not depend on it.
+    pub fn with_batch(self, batch: Option<usize>) -> Self {
+        Self { batch, ..self }
     }
 
     fn log_likelihoods(
@@ -76,7 +82,6 @@ impl<'a> ModelAnswerer<'a> {
             return Ok(());
         }
         self.engine.truncate(0);
-        self.read.clear();
         if shared > 0 {
             self.engine.feed(&questions[0].context.ids[..shared])?;
         }
@@ -100,29 +105,35 @@ impl<'a> ModelAnswerer<'a> {
         Ok(())
     }
 
-    fn text(
+    /// Writes the texts that are asked for, several at once.
+    fn texts(
         &mut self,
         encoder: &Encoder<'_>,
-        request: &Request,
-    ) -> Result<Option<Answered>, TaskError> {
-        let Request::Generate { prompt, stop, max_tokens } = request else { return Ok(None) };
-        let prompt = encoder.prompt(prompt, *max_tokens)?;
-        let same = self.read.iter().zip(&prompt.ids).take_while(|(a, b)| a == b).count();
-        self.engine.truncate(same.min(prompt.ids.len().saturating_sub(1)));
-        let settings = GenerateSettings {
-            max_tokens: *max_tokens,
-            stop: stop.clone(),
-            sampling: SamplingSettings::default(),
-            ..GenerateSettings::default()
-        };
-        let mut go_on = |_: &str| true;
-        let generated =
-            generate(&mut self.engine, self.tokenizer, &prompt.ids, &settings, &mut go_on)?;
-        self.read = [prompt.ids.as_slice(), &generated.ids].concat();
-        self.read.truncate(self.engine.len());
-        let response = Response::Text { tokens: generated.ids.len(), text: generated.text };
-        let (dropped_shots, cut_tokens) = (prompt.dropped_shots, prompt.cut_tokens);
-        Ok(Some(Answered { response, dropped_shots, cut_tokens }))
+        requests: &[&Request],
+        wanted: &[bool],
+        done: &mut Done<'_>,
+    ) -> Result<(), TaskError> {
+        let (mut places, mut jobs) = (Vec::new(), Vec::new());
+        for (at, request) in requests.iter().enumerate().filter(|(at, _)| wanted[*at]) {
+            let Request::Generate { prompt, stop, max_tokens } = request else { continue };
+            let prompt = encoder.prompt(prompt, *max_tokens)?;
+            let settings = GenerateSettings {
+                max_tokens: *max_tokens,
+                stop: stop.clone(),
+                sampling: SamplingSettings::default(),
+                ..GenerateSettings::default()
+            };
+            places.push((at, prompt.dropped_shots, prompt.cut_tokens));
+            jobs.push(Job { prompt: prompt.ids, settings });
+        }
+        let tokens = |job: &Job| job.prompt.len().saturating_add(job.settings.max_tokens);
+        let longest = jobs.iter().map(tokens).max().unwrap_or(0).min(self.engine.max_positions());
+        let width = self.batch.unwrap_or_else(|| width(&self.engine, longest, KV_BUDGET));
+        generate_all(&mut self.engine, self.tokenizer, &jobs, width, &mut |job, generated| {
+            let (at, dropped_shots, cut_tokens) = places[job];
+            let response = Response::Text { tokens: generated.ids.len(), text: generated.text };
+            done(at, Answered { response, dropped_shots, cut_tokens })
+        })
     }
 }
 
@@ -137,14 +148,7 @@ impl Answerer for ModelAnswerer<'_> {
         let encoder = Encoder::new(self.tokenizer, chat, self.window)?;
         self.log_likelihoods(&encoder.questions(requests)?, wanted, done)?;
         self.engine.truncate(0);
-        self.read.clear();
-        for (at, request) in requests.iter().enumerate() {
-            let answered = wanted[at].then(|| self.text(&encoder, request)).transpose()?;
-            if let Some(answered) = answered.flatten() {
-                done(at, answered)?;
-            }
-        }
-        Ok(())
+        self.texts(&encoder, requests, wanted, done)
     }
 }
 
