@@ -150,6 +150,30 @@ fn transformers_opens_every_dense_family() {
     }
 }
 
+/// Mixtures of experts, whose experts transformers joins as it opens them; the twin is another
+/// package of the same model.
+#[test]
+fn transformers_opens_mixtures_of_experts() {
+    let Some(python) = python() else { return };
+    let top = tempfile::tempdir().unwrap();
+    for family in ["mixtral", "qwen2-moe", "qwen3-moe"] {
+        let package = |scheme: &str| {
+            let target = top.path().join(format!("{family}-{scheme}"));
+            let scheme = format!("--scheme={scheme}");
+            quantized(&golden().join(family), &target, &[&scheme, "--group-size=channel"]);
+            target
+        };
+        let (int4, int8) = (package("w4a16"), package("w8a16"));
+        for (target, other) in [(&int4, &int8), (&int8, &int4)] {
+            let (_, found) = in_python(&python, target, &["--opened"]);
+            let [same, twin] = [target, other].map(|it| logits(&open(it), &IDS));
+            let (same, twin) = (largest(&found["loaded"], &same), largest(&found["loaded"], &twin));
+            println!("{}: {same:.7}, another package {twin:.4}", target.display());
+            assert!(same < 1e-2 && twin > 1e-2, "{}: {same}, {twin}", target.display());
+        }
+    }
+}
+
 /// Twins: another code, another scale, and the comparison fails.
 #[test]
 fn other_codes_and_scales_are_other_weights() {

@@ -101,6 +101,28 @@ fn an_exported_folder_is_verified_and_signed() {
     verify(&[]).success();
 }
 
+/// A package that has changed is not exported.
+#[test]
+fn what_is_not_as_it_was_made_stays_here() {
+    let top = tempfile::tempdir().unwrap();
+    let package = quantized(top.path());
+    let file = Path::new(&package).join("model.safetensors");
+    let before = fs::read(&file).unwrap();
+    let mut bytes = before.clone();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&file, bytes).unwrap();
+    for form in ["gguf", "onnx"] {
+        let target = top.path().join(format!("out.{form}"));
+        let mut export = program();
+        export.args(["export", &package, "--to", form, "-o"]).arg(&target);
+        let told = contains("is not exported").and(contains("model.safetensors"));
+        export.assert().code(2).stderr(told.and(contains("tensor `")));
+        assert!(!target.exists());
+    }
+    fs::write(&file, before).unwrap();
+    exported(&package, &top.path().join("out"), &[]);
+}
+
 /// The list of encodings is sealed, too.
 #[test]
 fn encodings_belong_to_the_folder() {

@@ -120,6 +120,11 @@ fn measured(browser: &str, dir: &Path, page: &str, width: u32) -> Value {
     );
     let file = dir.join("outer.html");
     fs::write(&file, outer).unwrap();
+    shown(browser, &file)
+}
+
+/// The JSON that a page has made its title.
+fn shown(browser: &str, file: &Path) -> Value {
     let done = Command::new(browser)
         .args([
             "--no-sandbox",
@@ -164,4 +169,50 @@ fn browsers_show_it_whole() {
         page.replace("overflow-x: auto", "overflow-x: visible").replace("class=\"wide\"", "");
     let it = measured(browser, dir.path(), &broken, 375);
     assert_ne!(it["beyond"], json!([]));
+}
+
+/// The rules of axe-core that a page breaks, and how many it keeps.
+fn axe(browser: &str, dir: &Path, page: &str, script: &str) -> (Vec<String>, u64) {
+    const CALL: &str = "addEventListener('load', () => axe.run().then(found => {
+        document.title = JSON.stringify({
+            broken: found.violations.map(it => `${it.id}: ${it.nodes[0].html}`),
+            kept: found.passes.length,
+        });
+    }));";
+    // The page allows no scripts.
+    let (before, rest) = page.split_once("<meta http-equiv").unwrap();
+    let (_, rest) = rest.split_once('>').unwrap();
+    let script = script.replace("</script", "<\\/script");
+    let file = dir.join("axe.html");
+    let scripts = format!("<script>{script}</script><script>{CALL}</script>");
+    fs::write(&file, format!("{before}{rest}").replace("</head>", &format!("{scripts}</head>")))
+        .unwrap();
+    let found: Value = shown(browser, &file);
+    let broken = found["broken"].as_array().unwrap().iter().map(ToString::to_string).collect();
+    (broken, found["kept"].as_u64().unwrap())
+}
+
+/// By the rules of axe-core, light and dark. `MILM_AXE` names its `axe.min.js`.
+#[test]
+fn axe_finds_the_page_accessible() {
+    let (Some(browser), Some(script)) = (browser(), std::env::var_os("MILM_AXE")) else {
+        println!("skipped: no Chromium is installed, or MILM_AXE names no axe.min.js");
+        return;
+    };
+    let script = fs::read_to_string(script).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    runs(dir.path());
+    let done = report(dir.path(), &[RUNS.as_slice(), &["-o", "-"]].concat()).success();
+    let light = String::from_utf8(done.get_output().stdout.clone()).unwrap();
+    let dark = light.replace("@media (prefers-color-scheme: dark)", "@media all");
+    assert_ne!(light, dark);
+    for (name, page) in [("light", &light), ("dark", &dark)] {
+        let (broken, kept) = axe(browser, dir.path(), page, &script);
+        assert!(broken.is_empty() && kept > 20, "{name}: {broken:?}, {kept} kept");
+    }
+    // It sees what is wrong: no language, text in the colour of the paper.
+    let wrong = light.replace("lang=\"en\"", "").replace("</style>", "h1 { color: #eee }</style>");
+    let (broken, _) = axe(browser, dir.path(), &wrong, &script);
+    assert!(broken.iter().any(|it| it.contains("html-has-lang")), "{broken:?}");
+    assert!(broken.iter().any(|it| it.contains("color-contrast")), "{broken:?}");
 }

@@ -1,9 +1,9 @@
 //! `milm-compress export`: a model in the form of another engine.
-use super::{Context, Outcome, device::Device, model::FloatName};
+use super::{Context, Outcome, device::Device, model::FloatName, verify};
 use crate::{
     checkpoint::{OutputDir, OutputFile},
     model::ModelSpec,
-    package::{self, gguf, onnx},
+    package::{self, Opened, gguf, onnx},
     scheme::{
         TensorScheme,
         ggml::{ROUNDINGS, Rounding},
@@ -218,14 +218,17 @@ impl Settings {
 /// Writes a model in the form of another engine.
 pub(super) fn write(model: &str, args: &Settings, context: &Context) -> anyhow::Result<()> {
     args.coherent()?;
+    let opened = package::open(model)?;
+    if opened.manifest.is_some() {
+        verify::intact(model, "exported", context)?;
+    }
     match args.to {
-        Form::Gguf => write_gguf(model, args, context),
-        Form::Onnx => write_onnx(model, args, context),
+        Form::Gguf => write_gguf(&opened, args, context),
+        Form::Onnx => write_onnx(&opened, args, context),
     }
 }
 
-fn write_onnx(model: &str, args: &Settings, context: &Context) -> anyhow::Result<()> {
-    let opened = package::open(model)?;
+fn write_onnx(opened: &Opened, args: &Settings, context: &Context) -> anyhow::Result<()> {
     let chain = opened.manifest.as_ref().map(|it| (it.sha256.as_str(), it.source.sha256.as_str()));
     let float = args.dtype.map_or(FloatType::F32, FloatName::float);
     let quantized = !opened.model.weights.quantized.is_empty();
@@ -254,7 +257,7 @@ fn write_onnx(model: &str, args: &Settings, context: &Context) -> anyhow::Result
             onnx::UNCOVERED_FILE
         ));
     }
-    package::seal_onnx(&opened, &export, files, &output, context.progress())?;
+    package::seal_onnx(opened, &export, files, &output, context.progress())?;
     output.commit()?;
     for note in export.notes() {
         context.note(note);
@@ -269,8 +272,7 @@ fn write_onnx(model: &str, args: &Settings, context: &Context) -> anyhow::Result
     Ok(())
 }
 
-fn write_gguf(model: &str, args: &Settings, context: &Context) -> anyhow::Result<()> {
-    let opened = package::open(model)?;
+fn write_gguf(opened: &Opened, args: &Settings, context: &Context) -> anyhow::Result<()> {
     let text = opened.text()?;
     let chain = opened.manifest.as_ref().map(|it| (it.sha256.as_str(), it.source.sha256.as_str()));
     let (float, pre) = (args.dtype.map(FloatName::float), args.pre.as_deref());

@@ -1,5 +1,5 @@
 //! `milm-compress sign`: says who made a package.
-use super::{Context, Outcome, input, output};
+use super::{Context, Outcome, input, output, verify};
 use crate::{checkpoint::write_file, package};
 use anyhow::Context as _;
 use std::{
@@ -43,14 +43,7 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let password = password.map(|it| input::text(it, "name a file that holds the password"));
     let password = password.transpose()?;
     let password = password.map(|it| it.trim_end_matches(['\r', '\n']).to_owned());
-    let verified = package::verify(package, &context.team, context.progress())?;
-    let problem = verified.problems.first().map(ToString::to_string);
-    if let Some(problem) = problem {
-        anyhow::bail!(
-            "`{package}` is not as it was made, and is not signed: {problem}\n\
-             hint: `milm-compress verify` tells everything that has changed"
-        );
-    }
+    verify::intact(package, "signed", context)?;
     package::sign(package, &secret, password)?;
     output::text(&format!("{package}/{}\n", package::SIGNATURE_FILE))?;
     Ok(Outcome::Done)

@@ -89,6 +89,18 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// Refuses to do something with a package that is not as it was made.
+pub(super) fn intact(package: &str, done: &str, context: &Context) -> anyhow::Result<()> {
+    let verified = package::verify(package, &context.team, context.progress())?;
+    match verified.problems.first() {
+        None => Ok(()),
+        Some(problem) => anyhow::bail!(
+            "`{package}` is not as it was made, and is not {done}: {problem}\n\
+             hint: `milm-compress verify` tells everything that has changed"
+        ),
+    }
+}
+
 /// The package beside its manifest. Another program's, which has none, can be asked for an engine.
 fn verified(args: &Args, context: &Context) -> anyhow::Result<Verification> {
     let verify = if args.deep { package::verify_deep } else { package::verify };

@@ -1,11 +1,13 @@
 """A package in stock transformers with compressed-tensors: weights, logits, token ids.
 
-compressed_tensors_check.py --ids 5,9,2 [--texts TEXTS.json] FOLDER OUT [FOLDER OUT ...]
+compressed_tensors_check.py --ids 5,9,2 [--texts TEXTS.json] [--opened] FOLDER OUT [FOLDER OUT ...]
 
 Each OUT.safetensors gets
   weight:NAME  float32, what compressed-tensors' own compressors make of the stored tensors of NAME
   float        float32 [tokens, vocabulary], logits of transformers' float model with these weights
   loaded       the same of the model as from_pretrained opens it, static or dynamic activations and all
+With --opened only `loaded`: transformers joins the experts of mixtures, so that stored tensors and
+modules are not the same.
 Standard output is a line of JSON for each folder: `versions`; `error`, why from_pretrained does not
 open it or its model does not run; `differ`, weights that the opened model has otherwise; `token_ids`
 of the texts. Everything in float32, no code from the folders.
@@ -62,6 +64,13 @@ def plain_model(folder):
     return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 
 
+def opened(folder, ids):
+    """The model as from_pretrained opens it, and its logits."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        return model, model(ids).logits[0].float()
+
+
 def check(folder, out, ids, texts):
     result = {"versions": {m.__name__: m.__version__ for m in (transformers, compressed_tensors, torch)}}
     config = json.loads((pathlib.Path(folder) / "config.json").read_text())
@@ -81,9 +90,7 @@ def check(folder, out, ids, texts):
         found["float"] = model(ids).logits[0].float()
     del model
     try:
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        with torch.no_grad():
-            found["loaded"] = loaded(ids).logits[0].float()
+        loaded, found["loaded"] = opened(folder, ids)
         has = dict(loaded.named_modules())
         same = lambda name: torch.equal(has[name].weight.float(), weights[name])
         result["differ"] = [name for name in weights if not same(name)]
@@ -99,9 +106,14 @@ def check(folder, out, ids, texts):
 parser = argparse.ArgumentParser()
 parser.add_argument("--ids", required=True)
 parser.add_argument("--texts")
+parser.add_argument("--opened", action="store_true")
 parser.add_argument("paths", nargs="+")
 args = parser.parse_args()
 ids = torch.tensor([[int(word) for word in args.ids.split(",")]])
 texts = json.loads(pathlib.Path(args.texts).read_text()) if args.texts else []
 for folder, out in zip(args.paths[::2], args.paths[1::2]):
-    print(json.dumps(check(folder, out, ids, texts)))
+    if args.opened:
+        save_file({"loaded": opened(folder, ids)[1].contiguous()}, out)
+        print("{}")
+    else:
+        print(json.dumps(check(folder, out, ids, texts)))

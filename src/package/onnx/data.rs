@@ -85,7 +85,7 @@ fn append(file: &mut HashedFile, parts: &Receiver<Part>) -> Result<Vec<String>, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::{OutputDir, sha256};
+    use crate::checkpoint::{Folder, OutputDir, sha256};
 
     #[test]
     fn tensors_and_the_file_have_their_hashes() {
@@ -107,7 +107,8 @@ mod tests {
         let whole = [b"abc".as_slice(), &[0; 5], &long].concat();
         assert_eq!(record, FileRecord { bytes: whole.len() as u64, sha256: sha256(&whole) });
         output.commit().unwrap();
-        assert!(std::fs::read(top.path().join("out/data")).unwrap() == whole);
+        let folder = Folder::open(top.path().join("out").to_str().unwrap()).unwrap();
+        assert!(*folder.read("data").unwrap().unwrap() == *whole);
     }
 
     #[test]
