@@ -45,7 +45,8 @@ pub fn forward(
         if few {
             for (x, mut y) in inputs.iter().zip(y.rows_mut()) {
                 let (x, y) = (x.as_slice(), y.as_slice_mut());
-                vector(w.float, bytes, x.expect("standard layout"), y.expect("contiguous"));
+                let (x, y) = (x.expect("standard layout"), y.expect("contiguous"));
+                pulp::Arch::new().dispatch(Product { float: w.float, bytes, x, columns, y });
             }
             return;
         }
@@ -78,7 +79,7 @@ pub fn forward_apart(
         let bytes = &w.bytes[i * rows * columns * 2..][..y.ncols() * columns * 2];
         let mut out = Array2::zeros((y.ncols(), tokens));
         let each = out.as_slice_mut().expect("row-major");
-        vectors(w.float, bytes, x, each, columns);
+        pulp::Arch::new().dispatch(Product { float: w.float, bytes, x, columns, y: each });
         y.assign(&out.t());
     });
 }
@@ -98,115 +99,103 @@ fn bfloat16(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-vectorized! {
-    /// `y[row] = Σ w[row]·x`, each row in twice 16 lanes.
-    fn vector<'a>(float: FloatType, bytes: &'a [u8], x: &'a [f32], y: &'a mut [f32]) {
-        match float {
-            FloatType::Bf16 => rows(bytes, x, y, bfloat16),
-            _ => rows(bytes, x, y, binary16),
+/// `y[row, token] = Σ w[row]·x[token]`: each product is rounded and added to one of twice 16 lanes.
+struct Product<'a> {
+    float: FloatType,
+    /// `[rows, columns]`, two bytes each.
+    bytes: &'a [u8],
+    /// `[tokens, columns]`
+    x: &'a [f32],
+    columns: usize,
+    /// `[rows, tokens]`
+    y: &'a mut [f32],
+}
+
+impl pulp::WithSimd for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, simd: S) {
+        // As many registers as hold 32 lanes; as many tokens as leave some for the rest.
+        match S::F32_LANES {
+            16 => self.run::<S, 2, 4>(simd),
+            8 => self.run::<S, 4, 2>(simd),
+            4 => self.run::<S, 8, 2>(simd),
+            _ => self.run::<S, 32, 1>(simd),
         }
     }
 }
 
-vectorized! {
-    /// `y[row, token] = Σ w[row]·x[token]`, each sum in the order of [`vector`].
-    fn vectors<'a>(
-        float: FloatType, bytes: &'a [u8], x: &'a [f32], y: &'a mut [f32], columns: usize
-    ) {
-        match float {
-            FloatType::Bf16 => rows_apart(bytes, (x, columns), y, bfloat16),
-            _ => rows_apart(bytes, (x, columns), y, binary16),
-        }
-    }
-}
-
-/// A row of weights stays in the nearest cache while the tokens pass, four at a time.
-#[inline(always)]
-fn rows_apart(
-    bytes: &[u8],
-    (x, columns): (&[f32], usize),
-    y: &mut [f32],
-    value: impl Fn(u16) -> f32 + Copy,
-) {
-    let tokens = x.len() / columns.max(1);
-    let (fours, rest) = x.split_at(tokens / 4 * 4 * columns);
-    for (y, row) in y.chunks_exact_mut(tokens.max(1)).zip(bytes.chunks_exact((columns * 2).max(1)))
-    {
-        let (four_sums, sums) = y.as_chunks_mut::<4>();
-        for (y, x) in four_sums.iter_mut().zip(fours.chunks_exact((4 * columns).max(1))) {
-            *y = dots(row, x, value);
-        }
-        for (y, x) in sums.iter_mut().zip(rest.chunks_exact(columns.max(1))) {
-            [*y] = dots(row, x, value);
-        }
-    }
-}
-
-/// A row of weights times `M` tokens, each in the order of [`rows`].
-#[inline(always)]
-fn dots<const M: usize>(row: &[u8], x: &[f32], value: impl Fn(u16) -> f32) -> [f32; M] {
-    let columns = row.len() / 2;
-    let (ws, w_tail) = row.as_chunks::<{ 2 * LANES }>();
-    let tokens: [&[f32]; M] = std::array::from_fn(|m| &x[m * columns..][..columns]);
-    let mut even = [[0.0_f32; LANES]; M];
-    let mut odd = [[0.0_f32; LANES]; M];
-    let step = |sums: &mut [[f32; LANES]; M], i: usize| {
-        let mut w = [0.0; LANES];
-        for lane in 0..LANES {
-            w[lane] = value(u16::from_le_bytes([ws[i][2 * lane], ws[i][2 * lane + 1]]));
-        }
-        for (sums, x) in sums.iter_mut().zip(tokens) {
-            let x: &[f32; LANES] = x[i * LANES..].first_chunk().expect("as many as weights");
-            for lane in 0..LANES {
-                sums[lane] += w[lane] * x[lane];
+impl Product<'_> {
+    /// A row of weights is widened once and stays in the nearest cache while the tokens pass, `M`
+    /// at a time.
+    #[inline(always)]
+    fn run<S: pulp::Simd, const P: usize, const M: usize>(self, simd: S) {
+        let Self { float, bytes, x, columns, y } = self;
+        let tokens = (x.len() / columns.max(1)).max(1);
+        let mut wide = vec![0.0; columns];
+        for (y, row) in y.chunks_exact_mut(tokens).zip(bytes.chunks_exact((columns * 2).max(1))) {
+            match float {
+                FloatType::Bf16 => widen_row(row, &mut wide, bfloat16),
+                _ => widen_row(row, &mut wide, binary16),
+            }
+            let (many, few) = y.as_chunks_mut::<M>();
+            let (x_many, x_few) = x.split_at(many.len() * M * columns);
+            for (y, x) in many.iter_mut().zip(x_many.chunks_exact((M * columns).max(1))) {
+                *y = dots::<S, P, M>(simd, &wide, x);
+            }
+            for (y, x) in few.iter_mut().zip(x_few.chunks_exact(columns.max(1))) {
+                [*y] = dots::<S, P, 1>(simd, &wide, x);
             }
         }
-    };
-    for pair in 0..ws.len() / 2 {
-        step(&mut even, 2 * pair);
-        step(&mut odd, 2 * pair + 1);
     }
-    if ws.len() % 2 == 1 {
-        step(&mut even, ws.len() - 1);
-    }
-    std::array::from_fn(|m| {
-        let tail = &tokens[m][ws.len() * LANES..];
-        for ((sum, w), x) in even[m].iter_mut().zip(w_tail.as_chunks::<2>().0).zip(tail) {
-            *sum += value(u16::from_le_bytes(*w)) * x;
-        }
-        folded([even[m], odd[m]])
-    })
 }
 
 #[inline(always)]
-fn rows(bytes: &[u8], x: &[f32], y: &mut [f32], value: impl Fn(u16) -> f32) {
-    let (xs, x_tail) = x.as_chunks::<LANES>();
-    for (y, row) in y.iter_mut().zip(bytes.chunks_exact((x.len() * 2).max(1))) {
-        let (ws, w_tail) = row.as_chunks::<{ 2 * LANES }>();
-        let mut sums = [[0.0; LANES]; 2];
-        for (i, (w, x)) in ws.iter().zip(xs).enumerate() {
-            for lane in 0..LANES {
-                let bits = u16::from_le_bytes([w[2 * lane], w[2 * lane + 1]]);
-                sums[i % 2][lane] += value(bits) * x[lane];
+fn widen_row(row: &[u8], out: &mut [f32], value: impl Fn(u16) -> f32) {
+    for (out, pair) in out.iter_mut().zip(row.as_chunks::<2>().0) {
+        *out = value(u16::from_le_bytes(*pair));
+    }
+}
+
+/// A row of weights times `M` tokens. Lane `l` of the first 16 sums columns `32·i + l`, of the
+/// second `32·i + 16 + l`; columns that fill no 16 go to the first. `P` registers are 32 lanes.
+#[inline(always)]
+fn dots<S: pulp::Simd, const P: usize, const M: usize>(simd: S, w: &[f32], x: &[f32]) -> [f32; M] {
+    let tokens: [&[f32]; M] = std::array::from_fn(|m| &x[m * w.len()..][..w.len()]);
+    let whole = w.len() / LANES * LANES;
+    let (ws, _) = S::as_simd_f32s(&w[..whole]);
+    let xs = tokens.map(|x| S::as_simd_f32s(&x[..whole]).0);
+    let mut sums = [[simd.splat_f32s(0.0); P]; M];
+    let (turns, rest) = ws.as_chunks::<P>();
+    for (turn, w) in turns.iter().enumerate() {
+        for m in 0..M {
+            let x: &[S::f32s; P] = xs[m][turn * P..].first_chunk().expect("as many as weights");
+            for p in 0..P {
+                sums[m][p] = simd.add_f32s(sums[m][p], simd.mul_f32s(w[p], x[p]));
             }
         }
-        for ((sum, w), x) in sums[0].iter_mut().zip(w_tail.as_chunks::<2>().0).zip(x_tail) {
-            *sum += value(u16::from_le_bytes(*w)) * x;
-        }
-        *y = folded(sums);
     }
-}
-
-/// The sum of all lanes.
-#[inline(always)]
-fn folded(sums: [[f32; LANES]; 2]) -> f32 {
-    let mut sum: [f32; LANES] = std::array::from_fn(|lane| sums[0][lane] + sums[1][lane]);
-    for width in [8, 4, 2, 1] {
-        for lane in 0..width {
-            sum[lane] += sum[lane + width];
+    let mut y = [0.0; M];
+    for m in 0..M {
+        let mut all = [0.0; 2 * LANES];
+        all.copy_from_slice(pulp::bytemuck::cast_slice(&sums[m]));
+        // What fills no 32: one by one, to the same lanes.
+        let done = turns.len() * 2 * LANES;
+        let first = done + if rest.is_empty() { 0 } else { LANES };
+        for columns in [done..first, first..w.len()] {
+            for (lane, column) in columns.enumerate() {
+                all[lane] += w[column] * tokens[m][column];
+            }
         }
+        for width in [16, 8, 4, 2, 1] {
+            for lane in 0..width {
+                all[lane] += all[lane + width];
+            }
+        }
+        y[m] = all[0];
     }
-    sum[0]
+    y
 }
 
 vectorized! {
