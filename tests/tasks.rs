@@ -1,5 +1,9 @@
 //! Benchmarks as a user runs them: on the data and the model that the program carries.
 use crate::cli::program;
+use milm_compress::{
+    eval::task::{Counted, Data as _, NeedleTask, Options, SAMPLE, Task as _},
+    package,
+};
 use predicates::str::contains;
 use serde_json::Value;
 use std::{
@@ -181,4 +185,31 @@ fn pipelines_pass_fail_and_err() {
     for code in 0..3 {
         assert!(told.contains(&format!("exit code {code}")), "{told}");
     }
+}
+
+/// A haystack is as long as asked in the model's own tokens, or a word shorter.
+#[test]
+fn haystacks_are_as_long_as_asked() {
+    let opened = package::open("builtin:milm-mini").unwrap();
+    let tokenizer = opened.tokenizer().unwrap();
+    let data = Counted::new(&SAMPLE, &tokenizer, false).unwrap();
+    let options = Options { window: 1024, ..Options::default() };
+    for (task, most) in [(NeedleTask::EN, 6), (NeedleTask::ZH, 6)] {
+        let missing = |data: &dyn milm_compress::eval::task::Data| -> (Vec<i64>, usize) {
+            let made = task.items(data, &options).unwrap();
+            let of = made.items.iter().map(|item| {
+                let length: i64 = item.id.split('/').next().unwrap().parse().unwrap();
+                let text = item.requests[0].prompt().text(0);
+                length - tokenizer.encode(&text, true).unwrap().len() as i64
+            });
+            (of.collect(), made.warnings.lines().count())
+        };
+        let (missed, warnings) = missing(&data);
+        assert!(missed.len() == 10 && warnings == 0);
+        assert!(missed.iter().all(|it| (0..=most).contains(it)), "{}: {missed:?}", task.name());
+        let (estimated, warnings) = missing(&SAMPLE);
+        assert_eq!(warnings, 1, "the twin: without a tokenizer");
+        assert!(estimated.iter().all(|it| !(0..=most).contains(it)), "{estimated:?}");
+    }
+    assert!(data.tokens("two words").unwrap().is_some());
 }

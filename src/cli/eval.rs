@@ -1,4 +1,5 @@
 //! `milm-compress eval`: what compression cost, and whether that is within bounds.
+mod folder;
 mod gates;
 mod outputs;
 mod recall;

@@ -143,6 +143,22 @@ impl Needle {
             }
             prompt = compose(&sentences);
         }
+        // What is left is less than a sentence: as much of one as fits.
+        let parts = words.beginnings(&mut random);
+        let with = |part: &String| {
+            let last = std::iter::once(part.clone());
+            compose(&sentences.iter().cloned().chain(last).collect::<Vec<_>>())
+        };
+        let (mut fits, mut too_long) = (0, parts.len() + 1);
+        while fits + 1 < too_long {
+            let middle = fits.midpoint(too_long);
+            let longer = with(&parts[middle - 1]);
+            if count(&longer)? > length {
+                too_long = middle;
+            } else {
+                (fits, prompt) = (middle, longer);
+            }
+        }
         Ok(Self { length, depth, sample, prompt, answer })
     }
 
@@ -195,6 +211,18 @@ impl Words {
     fn sentence(&self, random: &mut ChaCha8Rng) -> String {
         let parts = self.parts.map(|part| pick(part, random));
         parts.join(self.space.trim_start_matches('\n')) + self.end()
+    }
+
+    /// A sentence and all that it could have been cut to, the shortest first.
+    fn beginnings(&self, random: &mut ChaCha8Rng) -> Vec<String> {
+        let whole = self.sentence(random);
+        let text = whole.trim_end_matches(self.end());
+        let ends: Vec<usize> = match self.space {
+            "" => text.char_indices().map(|(at, _)| at).skip(1).collect(),
+            space => text.match_indices(space).map(|(at, _)| at).collect(),
+        };
+        let ends = ends.into_iter().chain([text.len()]);
+        ends.map(|end| format!("{}{}", &text[..end], self.end())).collect()
     }
 
     fn end(&self) -> &'static str {
@@ -345,8 +373,8 @@ mod tests {
             for cell in cells {
                 let needle = Needle::build(&settings, cell, &|text| Ok(count(text))).unwrap();
                 let tokens = count(&needle.prompt);
-                // A sentence is at most 40 of these tokens.
-                assert!((cell.0 - 40..=cell.0).contains(&tokens), "{cell:?}: {tokens}");
+                // A word is at most 3 of these tokens, with its space and the period.
+                assert!((cell.0 - 3..=cell.0).contains(&tokens), "{cell:?}: {tokens}");
                 let at = needle.prompt.find(&needle.answer).unwrap();
                 let share = at as f64 / needle.prompt.len() as f64;
                 // Opening and question take at most 140 of the shortest text's 1900 bytes.

@@ -1,11 +1,12 @@
 //! `eval --tasks`: benchmarks from a folder of data files.
-use super::{Settings, recall};
+use super::{Settings, folder::Folder, recall};
 use crate::{
     checkpoint::sha256,
     cli::{Context, Outcome, input, model::with_kv_cache, output},
     eval::task::{
-        Data, Gated, Items, ModelAnswerer, Options, Paired, Record, RecordKey, SAMPLE, Summary,
-        TASKS, Task, TaskError, Template, Warnings, find, judge_lines, suite_task, summarize,
+        Counted, Data, Gated, Items, ModelAnswerer, Options, Paired, Record, RecordKey, SAMPLE,
+        Summary, TASKS, Task, TaskError, Template, Warnings, find, judge_lines, suite_task,
+        summarize,
     },
     linalg::Team,
     model::WeightStore,
@@ -187,9 +188,10 @@ impl Bench<'_> {
         };
         // What can be wrong with the data is found before the model is loaded.
         let data = wanted.data()?;
+        let data = Counted::new(&*data, &tokenizer, wanted.chat_template)?;
         let mut all = Vec::new();
         for task in &wanted.chosen()? {
-            match task.items(&*data, &options) {
+            match task.items(&data, &options) {
                 // Of what the program carries, every task that has something is meant.
                 Err(TaskError::NoData { .. } | TaskError::Judge { .. }) if wanted.is_sample() => {}
                 other => all.push((*task, other?)),
@@ -222,7 +224,7 @@ impl Bench<'_> {
             records.extend(done);
         }
         if let Some(path) = judge {
-            let lines = judge_lines(&*data, &options, &mut answerer)?;
+            let lines = judge_lines(&data, &options, &mut answerer)?;
             context.note(format_args!("{} answers for a judge", lines.len()));
             output::file_or_stdout(path, &(lines.join("\n") + "\n"), context)?;
         }
@@ -358,26 +360,6 @@ pub(super) fn check_base(name: &str) -> anyhow::Result<()> {
         package::open(name).context(wrong)?;
     }
     Ok(())
-}
-
-/// A folder of data files on the disk.
-struct Folder(PathBuf);
-
-impl Data for Folder {
-    #[expect(clippy::disallowed_methods, reason = "data files are arguments of the command line")]
-    fn read(&self, file: &str) -> Result<Option<Vec<u8>>, TaskError> {
-        match std::fs::read(self.0.join(file)) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => {
-                Err(TaskError::Read { file: self.shown(file), detail: error.to_string() })
-            }
-        }
-    }
-
-    fn shown(&self, file: &str) -> String {
-        self.0.join(file).display().to_string()
-    }
 }
 
 /// Identifies a model by what it computes with: configuration, stored tensors, schemes, and the files

@@ -4,6 +4,7 @@
 //! [`Task::score`] → [`Record`]s, one per item → [`summarize`] averages them as published.
 //! Add a task: one file that implements [`Task`], one line in [`TASKS`].
 mod choice;
+mod counted;
 mod data;
 mod encode;
 mod error;
@@ -20,6 +21,7 @@ mod tests;
 mod tree;
 
 pub use choice::Choice;
+pub use counted::Counted;
 pub use data::{Data, Table, Warnings, read_csv, read_jsonl};
 pub use error::TaskError;
 pub use exam::Exam;

@@ -29,7 +29,7 @@ impl Task for NeedleTask {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn about(&self) -> &'static str {
