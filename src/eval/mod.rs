@@ -24,8 +24,8 @@ pub use error::EvalError;
 pub use gate::{Against, Fraction, Gate, GateOf, GateResult, Measured, TEXT_FIGURES, read_gates};
 pub use kld::KldReference;
 pub use metric::{
-    Compared, Divergence, Estimate, Figures, Perplexity, Ratio, Reduction, Spread, TokenScore,
-    row_divergences,
+    Compared, Divergence, Estimate, Figures, IntervalMethod, Perplexity, Ratio, Reduction, Spread,
+    TokenScore, row_divergences,
 };
 pub use protocol::{BosPolicy, Encoder, PROTOCOLS, Plan, PlanSettings, Protocol, Window};
 pub use run::measure;

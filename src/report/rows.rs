@@ -29,6 +29,12 @@ fn percent(share: f64) -> String {
     format!("{:.2} %", 100.0 * share)
 }
 
+fn shared(share: f64, interval: Option<[f64; 2]>) -> String {
+    let ends = interval.map(|ends| ends.map(|end| format!("{:.2}", 100.0 * end)));
+    let ends = ends.map(|[low, high]| format!(" (95 %: {low} to {high} %)"));
+    percent(share) + &ends.unwrap_or_default()
+}
+
 fn with_error(value: f64, error: Option<f64>) -> String {
     match error {
         Some(error) => format!("{} ± {}", digits(value), significant(error, 2)),
@@ -68,8 +74,8 @@ pub(super) fn figures(report: &EvalReport) -> Vec<Row> {
             "KL median, 90, 99, 99.9 %, max",
             [kl.median, kl.p90, kl.p99, kl.p99_9, kl.max].map(digits).join(", "),
         ),
-        ("top-1 agreement", percent(against.top1_agreement)),
-        ("top-5 agreement", percent(against.top5_agreement)),
+        ("top-1 agreement", shared(against.top1_agreement, against.top1_interval)),
+        ("top-5 agreement", shared(against.top5_agreement, against.top5_interval)),
         (
             "Δp of the right token, mean and RMS",
             format!("{}, {}", probability(against.dp_mean), percent(against.dp_rms)),

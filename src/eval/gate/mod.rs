@@ -12,7 +12,7 @@ mod fraction;
 
 pub use fraction::Fraction;
 
-use super::{Estimate, EvalError, Figures, Perplexity, Ratio};
+use super::{EvalError, Figures, Perplexity, Ratio};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
@@ -204,15 +204,20 @@ impl Figures {
     /// need one.
     pub fn measured(&self, figure: &str) -> Option<Measured> {
         let divergence = self.divergence.as_ref();
+        let share = |value, ends: Option<[f64; 2]>| Ratio {
+            value,
+            low: ends.map(|it| it[0]),
+            high: ends.map(|it| it[1]),
+        };
         let value = match figure {
             "ppl" => {
-                let Perplexity { value, standard_error, .. } = self.perplexity;
-                Ratio::mean(Estimate { value, standard_error }, self.blocks)
+                let Perplexity { value, low, high, .. } = self.perplexity;
+                Ratio { value, low, high }
             }
             "ppl-increase" => divergence?.ppl_ratio.minus_one(),
-            "kl" => Ratio::mean(divergence?.kl_mean, self.blocks),
-            "top1" => Ratio::point(divergence?.top1_agreement),
-            "top5" => Ratio::point(divergence?.top5_agreement),
+            "kl" => divergence?.kl_mean.ratio(),
+            "top1" => share(divergence?.top1_agreement, divergence?.top1_interval),
+            "top5" => share(divergence?.top5_agreement, divergence?.top5_interval),
             _ => return None,
         };
         Some(Measured { value, against: None })

@@ -1,8 +1,10 @@
 //! Figures from scores of single positions. Sums run in float64 in the order of the text.
 mod blocks;
+mod bootstrap;
 mod row;
 
 pub use blocks::{Estimate, Ratio, blocks};
+pub use bootstrap::IntervalMethod;
 pub use row::{Compared, Exact, TokenScore, row_divergences, score_rows};
 
 use super::Window;
@@ -14,8 +16,10 @@ use std::ops::Range;
 pub struct Figures {
     /// Scored positions.
     pub tokens: usize,
-    /// Blocks that the standard errors come from.
+    /// Blocks that standard errors and intervals come from.
     pub blocks: usize,
+    /// How the intervals were made.
+    pub intervals: IntervalMethod,
     /// Perplexity of the model.
     pub perplexity: Perplexity,
     /// Against a reference, if there is one.
@@ -29,6 +33,10 @@ pub struct Perplexity {
     pub value: f64,
     /// Of the value, by the delta method: value · standard error of the nll.
     pub standard_error: Option<f64>,
+    /// Lower end of the value's interval of 95 %.
+    pub low: Option<f64>,
+    /// Upper end.
+    pub high: Option<f64>,
     /// Mean negative log-likelihood, nats per token.
     pub nll: f64,
     /// Of the mean, from the blocks.
@@ -51,8 +59,12 @@ pub struct Divergence {
     pub kl_histogram: [u32; 32],
     /// Share of positions where both have the same most likely token.
     pub top1_agreement: f64,
+    /// Its interval of 95 %.
+    pub top1_interval: Option<[f64; 2]>,
     /// Mean share of the reference's five most likely tokens that are among the model's five.
     pub top5_agreement: f64,
+    /// Its interval of 95 %.
+    pub top5_interval: Option<[f64; 2]>,
     /// Mean change of the right token's probability.
     pub dp_mean: f64,
     /// Root mean square of that change.
@@ -143,9 +155,11 @@ impl Perplexity {
     /// From negative log-likelihoods, nats.
     pub fn of(nlls: &[f64], blocks: &[Range<usize>]) -> Self {
         let nll = Estimate::of(nlls, blocks);
-        let value = nll.value.exp();
+        let Ratio { value, low, high } = Ratio::exp(&nll);
         Self {
             value,
+            low,
+            high,
             standard_error: nll.standard_error.map(|error| error * value),
             nll: nll.value,
             nll_standard_error: nll.standard_error,
@@ -163,6 +177,7 @@ impl Figures {
         Self {
             tokens: scores.len(),
             blocks: blocks.len(),
+            intervals: IntervalMethod::BCA,
             perplexity: Perplexity::of(&nlls, &blocks),
             divergence: compared
                 .filter(|all| !all.is_empty())
@@ -180,14 +195,22 @@ impl Divergence {
         let dp: Vec<f64> =
             nlls.iter().zip(&references).map(|(a, b)| (-a).exp() - (-b).exp()).collect();
         let growth: Vec<f64> = nlls.iter().zip(&references).map(|(a, b)| a - b).collect();
+        let share = |f: fn(&Compared) -> f64| {
+            let shared = Estimate::of(&each(f), blocks);
+            (shared.value, shared.low.zip(shared.high).map(|(low, high)| [low, high]))
+        };
+        let (top1_agreement, top1_interval) = share(|it| f64::from(u8::from(it.top1)));
+        let (top5_agreement, top5_interval) = share(|it| f64::from(it.top5) / 5.0);
         Self {
             reference: Perplexity::of(&references, blocks),
-            ppl_ratio: Ratio::of(Estimate::of(&growth, blocks), blocks.len()),
+            ppl_ratio: Ratio::exp(&Estimate::of(&growth, blocks)),
             kl_mean: Estimate::of(&kl, blocks),
             kl_histogram: kl_histogram(&kl),
             kl: Spread::of(kl),
-            top1_agreement: each(|it| f64::from(u8::from(it.top1))).iter().sum::<f64>() / count,
-            top5_agreement: each(|it| f64::from(it.top5)).iter().sum::<f64>() / (5.0 * count),
+            top1_agreement,
+            top1_interval,
+            top5_agreement,
+            top5_interval,
             dp_mean: dp.iter().sum::<f64>() / count,
             dp_rms: (dp.iter().map(|dp| dp * dp).sum::<f64>() / count).sqrt(),
             dp: Spread::of(dp),
