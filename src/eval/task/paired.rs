@@ -3,6 +3,7 @@ use super::{Record, TaskError};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use statrs::distribution::{Binomial, DiscreteCDF};
 use std::collections::BTreeMap;
 
 /// With fewer subjects, items are resampled: a handful of clusters makes intervals too narrow.
@@ -165,15 +166,8 @@ fn interval(resampled: &[Sums], figure: impl Fn(Sums) -> f64) -> (f64, f64) {
 /// Two-sided exact test that `lost` and `won` are equally likely: twice the smaller tail of the
 /// binomial distribution, at most 1.
 fn mcnemar(lost: usize, won: usize) -> f64 {
-    let (all, few) = (lost + won, lost.min(won));
-    // ln of the binomial coefficient, step by step; the terms are at most 2^-n · C.
-    let mut log_term = -(all as f64) * std::f64::consts::LN_2;
-    let mut tail = log_term.exp();
-    for at in 1..=few {
-        log_term += ((all - at + 1) as f64 / at as f64).ln();
-        tail += log_term.exp();
-    }
-    (2.0 * tail).min(1.0)
+    let flips = Binomial::new(0.5, (lost + won) as u64).expect("a half is a probability");
+    (2.0 * flips.cdf(lost.min(won) as u64)).min(1.0)
 }
 
 #[cfg(test)]
