@@ -97,7 +97,7 @@ fn markdown_shows_figures_gates_and_method() {
     assert!(text.starts_with("### `out/<a> & \"b\"`: FAILED\n\nAgainst `float`.\n\n| figure |"));
     for line in [
         "| reference perplexity | 2.0000 ± 0 |",
-        "| top-1 agreement | 50.00 % |",
+        "| top-1 agreement | 50.00 % (95 %: 0.00 to 100.00 %) |",
         "| word perplexity | 16.00 |",
         "| max-kl | ≤ 0.3 | 0.25 | passed |",
         "| min-top1 | ≥ 0.75 | 0.5 | FAILED |",

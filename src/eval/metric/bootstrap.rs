@@ -94,8 +94,9 @@ fn draws(blocks: &[Sums], figure: impl Fn(Sums) -> f64) -> Vec<f64> {
 fn acceleration(without: &[f64]) -> f64 {
     let mean = without.iter().sum::<f64>() / without.len() as f64;
     let power = |n: i32| without.iter().map(|it| (mean - it).powi(n)).sum::<f64>();
-    let spread = power(2).powf(1.5);
-    if spread > 0.0 { power(3) / (6.0 * spread) } else { 0.0 }
+    let skewed = power(3) / (6.0 * power(2).powf(1.5));
+    // No number where all are alike.
+    if skewed.is_finite() { skewed } else { 0.0 }
 }
 
 /// Linear between neighbours of sorted values.
@@ -103,8 +104,8 @@ fn percentile(sorted: &[f64], share: f64) -> f64 {
     let place = share.clamp(0.0, 1.0) * (sorted.len() - 1) as f64;
     let (low, part) = (place.floor() as usize, place.fract());
     let high = sorted[(low + 1).min(sorted.len() - 1)];
-    // Not where both are infinite.
-    if part > 0.0 { sorted[low] + (high - sorted[low]) * part } else { sorted[low] }
+    // Equal ones may be infinite.
+    if sorted[low] < high { sorted[low] + (high - sorted[low]) * part } else { high }
 }
 
 #[cfg(test)]
