@@ -16,7 +16,7 @@ use crate::{
 };
 use serde_json::{Value, json};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io::{self, Write},
 };
 
@@ -257,12 +257,6 @@ impl List<'_> {
             EncodingsVersion::V2 => writeln!(self.out, "]}}"),
         }
     }
-}
-
-/// Names, each once, in order.
-pub(super) fn unique<'n>(names: impl Iterator<Item = &'n str>) -> Vec<&'n str> {
-    let mut seen = BTreeSet::new();
-    names.filter(|name| seen.insert(*name)).collect()
 }
 
 #[cfg(test)]

@@ -3,12 +3,14 @@ use super::{
     OnnxError,
     data::{self, DataQueue},
     decoder::{self, Ends},
-    encodings::unique,
     graph::{Builder, GraphForm},
+    names::{
+        CONFIG_KEY, DATA_FILE, FORM, FORM_KEY, GRAPH_FILE, GRIDS_KEY, HASHES_KEY, INPUT_SCALES_KEY,
+        PACKAGE_KEY, SCHEMES_KEY, SOURCE_KEY, is_turned,
+    },
     proto::{
         DataType, EXTERNAL, GraphProto, ModelProto, NodeProto, OperatorSet, Pair, TensorProto,
     },
-    read::is_turned,
     stored::Stored,
 };
 use crate::{
@@ -19,31 +21,14 @@ use crate::{
     tensor::FloatType,
 };
 use prost::Message;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// The graph.
-pub const GRAPH_FILE: &str = "model.onnx";
-/// The weights.
-pub const DATA_FILE: &str = "model.onnx.data";
 /// Tensors of fewer bytes stay in the graph.
 const SMALL: usize = 1024;
 /// Offsets that systems can map: pages, and larger ones for large tensors.
 const PAGE: u64 = 4096;
 const LARGE_PAGE: u64 = 65536;
 const LARGE: usize = 1 << 20;
-
-/// Keys of what a reader of our own needs.
-pub(super) const FORM_KEY: &str = "milm.form";
-pub(super) const CONFIG_KEY: &str = "milm.config";
-pub(super) const SCHEMES_KEY: &str = "milm.schemes";
-pub(super) const GRIDS_KEY: &str = "milm.activations";
-pub(super) const INPUT_SCALES_KEY: &str = "milm.input_scales";
-/// SHA-256 of each tensor, in the order of the graph.
-pub(super) const HASHES_KEY: &str = "milm.tensor_sha256";
-const PACKAGE_KEY: &str = "milm.package_sha256";
-const SOURCE_KEY: &str = "milm.source_sha256";
-/// What `FORM_KEY` says.
-pub(super) const FORM: &str = "1";
 
 /// What is to be written.
 #[derive(Clone, Copy, Debug)]
@@ -321,4 +306,10 @@ fn place(offset: u64, length: usize) -> Vec<Pair> {
         pair("offset", offset.to_string()),
         pair("length", length.to_string()),
     ]
+}
+
+/// Names, each once, in order.
+fn unique<'n>(names: impl Iterator<Item = &'n str>) -> Vec<&'n str> {
+    let mut seen = BTreeSet::new();
+    names.filter(|name| seen.insert(*name)).collect()
 }

@@ -8,6 +8,7 @@ mod encodings;
 mod error;
 mod export;
 mod graph;
+mod names;
 mod positions;
 mod proto;
 mod read;
@@ -16,6 +17,7 @@ mod weights;
 
 pub use encodings::{Coverage, ENCODINGS_FILE, EncodingsVersion, UNCOVERED_FILE};
 pub use error::OnnxError;
-pub use export::{DATA_FILE, Export, ExportOptions, GRAPH_FILE, accepts};
+pub use export::{Export, ExportOptions, accepts};
 pub use graph::GraphForm;
+pub use names::{DATA_FILE, GRAPH_FILE};
 pub(super) use read::{changed_tensors, is_onnx, model};

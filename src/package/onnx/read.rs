@@ -1,16 +1,16 @@
 //! The model of an ONNX folder that [`Export`](super::Export) wrote: its tensors, not its graph.
 use super::{
     OnnxError,
-    export::{
+    names::{
         CONFIG_KEY, DATA_FILE, FORM, FORM_KEY, GRAPH_FILE, GRIDS_KEY, HASHES_KEY, INPUT_SCALES_KEY,
-        SCHEMES_KEY,
+        SCHEMES_KEY, is_turned,
     },
     proto::{DataType, EXTERNAL, ModelProto, TensorProto},
     stored::{turn, unpacked},
 };
 use crate::{
     checkpoint::{Folder, sha256},
-    model::{ModelSpec, Role, TensorSpec, WeightStore},
+    model::{ModelSpec, WeightStore},
     scheme::{
         IntScheme, OUTLIER_GRID, OutlierColumns, QTensor, Rounded, SplitTensor, TensorScheme,
     },
@@ -94,11 +94,6 @@ pub(in crate::package) fn changed_tensors(folder: &Folder) -> Vec<String> {
         (!same).then(|| name.clone())
     };
     reader.order.iter().zip(&hashes).filter_map(differs).collect()
-}
-
-/// Whether a matrix is stored as `[in, out]`.
-pub(super) fn is_turned(tensor: &TensorSpec) -> bool {
-    tensor.input.is_some() && tensor.role != Role::Embed
 }
 
 impl Reader {
