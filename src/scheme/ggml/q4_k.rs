@@ -91,8 +91,8 @@ fn codes(weights: &[f32; 32], (scale, min): (f32, f32)) -> [f32; 32] {
 }
 
 fn error(weights: &[f32; 32], (scale, min): (f32, f32)) -> f32 {
-    let codes = codes(weights, (scale, min));
-    weights.iter().zip(codes).map(|(w, q)| (scale * q - min - w).powi(2)).sum()
+    let inverse = search::inverse(scale);
+    search::distance(weights, |w| scale * search::code((w + min) * inverse, RANGE) - min)
 }
 
 /// A near superblock: scale and minimum of each sub-block by search, the superblock's two scales
@@ -101,7 +101,7 @@ pub(super) fn round_block(weights: &[f32; 256]) -> [u8; 144] {
     let blocks: &[[f32; 32]; 8] = weights.as_chunks().0.try_into().expect("eight of 32");
     let wanted = blocks.map(|block| search::affine(&block, RANGE.1));
     let most = |of: fn(&(f32, f32)) -> f32| wanted.iter().map(of).fold(0.0, f32::max) / MOST;
-    let (d, dmin) = (half(most(|it| it.0)), half(most(|it| it.1)));
+    let (d, dmin) = (search::half_up(most(|it| it.0)), search::half_up(most(|it| it.1)));
     let (scale, min) = (search::inverse(d), search::inverse(dmin));
     let number = |x: f32| search::code(x, (0.0, MOST)) as u8;
     let scales = wanted.map(|(s, m)| (number(s * scale), number(m * min)));

@@ -89,7 +89,8 @@ fn codes(weights: &[f32; 16], scale: f32) -> [f32; 16] {
 }
 
 fn error(weights: &[f32; 16], scale: f32) -> f32 {
-    weights.iter().zip(codes(weights, scale)).map(|(w, q)| (scale * q - w).powi(2)).sum()
+    let inverse = search::inverse(scale);
+    search::distance(weights, |w| scale * search::code(w * inverse, RANGE))
 }
 
 /// A near superblock: the scale of each sub-block by search, the superblock's from the largest,
@@ -99,7 +100,7 @@ pub(super) fn round_block(weights: &[f32; 256]) -> [u8; 210] {
     let wanted = blocks.map(|block| search::symmetric(&block, RANGE));
     let extreme =
         wanted.into_iter().fold(0.0, |far: f32, s| if s.abs() > far.abs() { s } else { far });
-    let d = half(extreme / SCALES.0);
+    let d = search::half_up(extreme / SCALES.0);
     let inverse = search::inverse(d);
     let scales = wanted.map(|scale| search::code(scale * inverse, SCALES) as i8);
     let mut best = Fit { d, scales };

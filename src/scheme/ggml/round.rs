@@ -112,15 +112,17 @@ mod tests {
                 }
             }
         }
+    }
 
-        /// What is on the grid of a format stays: codes with scales that float16 holds.
-        #[test]
-        fn values_of_a_block_stay_near(seed in 0_u64..1000) {
-            for rounding in ROUNDINGS {
-                let values = there_and_back(rounding, &normal(seed, 256));
-                let found = error(&values, &there_and_back(rounding, &values));
-                prop_assert!(found < 0.02, "{} {}", rounding.format.name(), found);
-            }
+    /// What is on the grid of a format stays near: a third of what the rounding itself changes.
+    #[test]
+    fn values_of_blocks_stay_near() {
+        for rounding in ROUNDINGS {
+            let first = normal(3, 1 << 14);
+            let once = there_and_back(rounding, &first);
+            let moved = error(&first, &once);
+            let found = error(&once, &there_and_back(rounding, &once));
+            assert!(found < moved / 3.0, "{} {found} {moved}", rounding.format.name());
         }
     }
 }

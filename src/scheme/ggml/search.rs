@@ -1,19 +1,70 @@
-//! Which scales stand nearest to some weights: least squares over codes that a few trial scales
+//! Which scales stand nearest to some weights: least squares over the codes that a few trial scales
 //! give, each followed by the best scale for its codes.
+//!
+//! Loops run over trials or in eight lanes, so that compilers make vectors of them in one order.
+use half::f16;
 
-/// Trial scales on each side of the one whose grid just holds the largest weight.
-const TRIALS: i32 = 10;
+/// Trial scales, half of them on each side of the one whose grid just holds the largest weight.
+const TRIALS: usize = 20;
 /// Their distance in steps of the grid.
 const STEP: f32 = 0.125;
 
-/// Code of a value in steps, to nearest.
+/// Code of a value in steps, to nearest, ties to even.
 pub(super) fn code(steps: f32, (least, most): (f32, f32)) -> f32 {
-    steps.round_ties_even().clamp(least, most)
+    /// Numbers from here on have no fractions: adding it rounds. A call of `round` is no vector.
+    const WHOLE: f32 = 12_582_912.0;
+    let within = if steps > least { steps } else { least };
+    let within = if within < most { within } else { most };
+    (within + WHOLE) - WHOLE
+}
+
+/// The scale as a file holds it: the next float16 away from 0, so that no code has to be larger
+/// than there is one.
+pub(super) fn half_up(x: f32) -> f32 {
+    let near = f16::from_f32(x);
+    let short = near.to_f32().abs() < x.abs();
+    f16::from_bits(near.to_bits() + u16::from(short)).to_f32()
 }
 
 /// What weights on a scale are multiplied by to become steps; 0 where float16 lost the scale.
 pub(super) fn inverse(scale: f32) -> f32 {
     if scale == 0.0 { 0.0 } else { 1.0 / scale }
+}
+
+/// Σ (w − near(w))².
+pub(super) fn distance<const N: usize>(weights: &[f32; N], near: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0_f32; 8];
+    for weights in weights.as_chunks::<8>().0 {
+        for (lane, w) in lanes.iter_mut().zip(weights) {
+            let far = near(*w) - w;
+            *lane += far * far;
+        }
+    }
+    lanes.iter().sum()
+}
+
+/// Inverse scales of the trials of a grid of `steps` over `width`.
+fn trials(steps: f32, width: f32) -> [f32; TRIALS] {
+    std::array::from_fn(|t| (steps + STEP * (t as f32 - (TRIALS / 2) as f32)) / width)
+}
+
+/// Of each trial Σq, Σq² and Σwq of its codes `q` of `w − low`.
+fn code_sums(
+    weights: &[f32],
+    low: f32,
+    inverses: &[f32; TRIALS],
+    range: (f32, f32),
+) -> [[f32; TRIALS]; 3] {
+    let [mut q1, mut qq, mut wq] = [[0.0; TRIALS]; 3];
+    for w in weights {
+        for t in 0..TRIALS {
+            let q = code((w - low) * inverses[t], range);
+            q1[t] += q;
+            qq[t] += q * q;
+            wq[t] += w * q;
+        }
+    }
+    [q1, qq, wq]
 }
 
 /// The scale `s` of `w ≈ s·q`, `least ≤ q ≤ most`; of either sign, since one more step lies below 0
@@ -23,15 +74,9 @@ pub(super) fn symmetric(weights: &[f32], range: (f32, f32)) -> f32 {
     if extreme == 0.0 {
         return 0.0;
     }
+    let [_, qq, wq] = code_sums(weights, 0.0, &trials(range.0, extreme), range);
     let (mut best, mut scale) = (-1.0, 0.0);
-    for trial in -TRIALS..=TRIALS {
-        let inverse = (range.0 + STEP * trial as f32) / extreme;
-        let (mut wq, mut qq) = (0.0_f32, 0.0_f32);
-        for w in weights {
-            let q = code(w * inverse, range);
-            wq += w * q;
-            qq += q * q;
-        }
+    for (qq, wq) in qq.into_iter().zip(wq) {
         // What is left of Σw² shrinks by (Σwq)² / Σq².
         if qq > 0.0 && wq * (wq / qq) > best {
             (best, scale) = (wq * (wq / qq), wq / qq);
@@ -47,13 +92,14 @@ pub(super) fn affine(weights: &[f32], most: f32) -> (f32, f32) {
     if high <= low {
         return (0.0, -low);
     }
+    let count = weights.len() as f64;
+    let total = -weights.iter().map(|w| f64::from(*w)).sum::<f64>();
+    let squares = weights.iter().map(|w| f64::from(*w).powi(2)).sum();
+    let [q1, qq, wq] = code_sums(weights, low, &trials(most, high - low), (0.0, most));
     let (mut best, mut found) = (f32::INFINITY, (0.0, 0.0));
-    for trial in -TRIALS..=TRIALS {
-        let inverse = (most + STEP * trial as f32) / (high - low);
-        let mut sums = Sums::default();
-        for w in weights {
-            sums.add(*w, code((w - low) * inverse, (0.0, most)), -1.0);
-        }
+    for t in 0..TRIALS {
+        let [q1, aa, wa] = [q1[t], qq[t], wq[t]].map(f64::from);
+        let sums = Sums { ww: squares, wa, wc: total, aa, ac: -q1, cc: count };
         let (scale, min) = sums.solve();
         let error = sums.error(scale, min);
         if error < best {
