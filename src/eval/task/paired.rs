@@ -50,7 +50,8 @@ pub struct Paired {
     /// Share of items with another answer, right or wrong.
     pub changed: f64,
     /// The smallest loss that this many items would show with 80 % power at 5 %, given how often
-    /// answers differ.
+    /// answers differ; at least 3 of the items, since what happens to fewer of them may happen to none
+    /// of a sample (rule of three, Hanley & Lippman-Hand 1983).
     pub detectable: f64,
 }
 
@@ -121,7 +122,7 @@ impl Paired {
             p_value: mcnemar(lost, won),
             changed: mean(&|(_, _, _, changed)| f64::from(u8::from(*changed))),
             // Normal quantiles of 97.5 % and 80 %.
-            detectable: (1.959_964 + 0.841_621) * (variance / count).sqrt(),
+            detectable: ((1.959_964 + 0.841_621) * (variance / count).sqrt()).max(3.0 / count),
         })
     }
 }
@@ -210,6 +211,7 @@ mod tests {
         let same = Paired::of(("t", "acc"), &base, &base, 1).unwrap();
         assert_eq!((same.difference, same.low, same.high), (0.0, 0.0, 0.0));
         assert_eq!((same.lost, same.won, same.changed, same.p_value), (0, 0, 0.0, 1.0));
+        assert!((same.detectable - 3.0 / 40.0).abs() < 1e-12, "three of forty");
         let mut other = base.clone();
         for i in [0, 2, 4] {
             other[i] = record(i, "0", 0.0, "B");
