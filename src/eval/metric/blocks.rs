@@ -37,7 +37,7 @@ pub struct Estimate {
 impl Estimate {
     /// Mean of all values and its standard error as a ratio of sums over B blocks,
     /// √(B/(B-1) · Σ (S_b - mean·n_b)²) / Σ n_b, since blocks may differ in length (Cochran,
-    /// Sampling Techniques, section 6.3). The interval is that of [`interval`].
+    /// Sampling Techniques, section 6.3). The interval is that of `bootstrap::interval`.
     pub fn of(values: &[f64], blocks: &[Range<usize>]) -> Self {
         let sums: Vec<Sums> = sums(values, blocks);
         let total: f64 = sums.iter().map(|[_, len]| len).sum();
