@@ -174,6 +174,54 @@ fn transformers_opens_mixtures_of_experts() {
     }
 }
 
+/// Rotations at run time stand in `transform_config`: compressed-tensors applies them as we do.
+/// Without them transformers computes something else.
+#[test]
+fn compressed_tensors_applies_the_rotations_of_a_package() {
+    let Some(python) = python() else { return };
+    let top = tempfile::tempdir().unwrap();
+    for (name, down, keys) in [("R4", true, false), ("R3", false, true), ("both", true, true)] {
+        let target = top.path().join(name);
+        let mut command = program();
+        command.args(["quantize", "builtin:milm-mini", "--scheme=w4a16", "--group-size=32"]);
+        command.args(["--embeddings=float", "--rotate=hadamard", "--tied-head=untie"]);
+        command.args([format!("--rotate-down={down}"), format!("--rotate-keys={keys}")]);
+        command.args(["--preset=balanced", "--calibration-samples=4", "-o"]).arg(&target);
+        command.assert().success();
+        let ours = logits(&open(&target), &IDS);
+        let (_, with) = in_python(&python, &target, &["--opened", "--transforms"]);
+        let (_, without) = in_python(&python, &target, &["--opened"]);
+        let [with, without] = [with, without].map(|it| largest(&it["loaded"], &ours));
+        println!("{name}: {with:.6} with its rotations, {without:.3} without");
+        assert!(with < 1e-2, "{name}: {with}");
+        // Queries and keys turn together: left out of both, nothing changes.
+        assert!(without > 1e-2 || !down, "{name}: {without}");
+    }
+}
+
+/// Without a manifest the package's own key tells of the rotations; those that only the standard's
+/// key tells of are refused.
+#[test]
+fn rotations_of_others_are_refused() {
+    let top = tempfile::tempdir().unwrap();
+    let target = top.path().join("package");
+    let mut command = program();
+    command.args(["quantize", "builtin:milm-mini", "--preset=balanced", "--rotate=hadamard"]);
+    command.args(["--rotate-down=true", "--calibration-samples=4", "-o"]).arg(&target);
+    command.assert().success();
+    let before = logits(&open(&target), &IDS);
+    fs::remove_file(target.join("milm.json")).unwrap();
+    assert_eq!(logits(&open(&target), &IDS), before);
+    let file = target.join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let said = &config["quantization_config"]["transform_config"]["config_groups"]["R4"];
+    assert_eq!(said["apply"][0]["targets"].as_array().unwrap().len(), 8, "{said}");
+    config.as_object_mut().unwrap().remove("milm_transform");
+    fs::write(&file, config.to_string()).unwrap();
+    let refused = package::open(target.to_str().unwrap()).err().unwrap().to_string();
+    assert!(refused.contains("transform_config") && refused.contains("input"), "{refused}");
+}
+
 /// Twins: another code, another scale, and the comparison fails.
 #[test]
 fn other_codes_and_scales_are_other_weights() {

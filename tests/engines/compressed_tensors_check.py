@@ -1,11 +1,13 @@
 """A package in stock transformers with compressed-tensors: weights, logits, token ids.
 
-compressed_tensors_check.py --ids 5,9,2 [--texts TEXTS.json] [--opened] FOLDER OUT [FOLDER OUT ...]
+compressed_tensors_check.py --ids 5,9,2 [--texts TEXTS.json] [--opened] [--transforms] FOLDER OUT [FOLDER OUT ...]
 
 Each OUT.safetensors gets
   weight:NAME  float32, what compressed-tensors' own compressors make of the stored tensors of NAME
   float        float32 [tokens, vocabulary], logits of transformers' float model with these weights
   loaded       the same of the model as from_pretrained opens it, static or dynamic activations and all
+With --transforms transformers' model gets the rotations of `transform_config`, as compressed-tensors applies
+them, before it computes `loaded`; transformers itself leaves them out.
 With --opened only `loaded`: transformers joins the experts of mixtures, so that stored tensors and
 modules are not the same.
 Standard output is a line of JSON for each folder: `versions`; `error`, why from_pretrained does not
@@ -22,6 +24,7 @@ import transformers
 from compressed_tensors.compressors import BaseCompressor
 from compressed_tensors.compressors.format import infer_module_format
 from compressed_tensors.quantization import QuantizationConfig
+from compressed_tensors.transform import TransformConfig, apply_transform_config
 from compressed_tensors.utils.match import is_match
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -67,6 +70,9 @@ def plain_model(folder):
 def opened(folder, ids):
     """The model as from_pretrained opens it, and its logits."""
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    if args.transforms:
+        config = json.loads((pathlib.Path(folder) / "config.json").read_text())["quantization_config"]
+        apply_transform_config(model, TransformConfig.model_validate(config["transform_config"]))
     with torch.no_grad():
         return model, model(ids).logits[0].float()
 
@@ -107,6 +113,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--ids", required=True)
 parser.add_argument("--texts")
 parser.add_argument("--opened", action="store_true")
+parser.add_argument("--transforms", action="store_true")
 parser.add_argument("paths", nargs="+")
 args = parser.parse_args()
 ids = torch.tensor([[int(word) for word in args.ids.split(",")]])

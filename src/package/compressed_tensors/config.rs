@@ -1,5 +1,5 @@
 //! `quantization_config` of a package: only keys that the standard knows.
-use super::{METHOD, read::Schemes};
+use super::{METHOD, read::Schemes, transform::transform_config};
 use crate::{
     model::{Model, ModelSpec, Part, Role},
     quantize::Method,
@@ -96,6 +96,7 @@ pub(crate) fn describe(model: &Model, schemes: &Schemes, method: Method) -> Desc
     if !groups.is_empty() || !kv_cache.is_null() {
         config["quantization_config"] = quantization(groups, &ignore, method);
         config["quantization_config"]["kv_cache_scheme"] = kv_cache;
+        config["quantization_config"]["transform_config"] = transform_config(model);
     }
     Description { config, beyond }
 }
@@ -114,6 +115,12 @@ fn run_time_steps(model: &Model) -> Vec<String> {
         ];
         for (_, what) in online.iter().filter(|(is, _)| *is) {
             steps.push(format!("a matrix is multiplied at run time to {what}"));
+        }
+        if transform_config(model) != json!({}) {
+            steps.push(
+                "`transform_config` says which: engines that do not read it compute something else"
+                    .into(),
+            );
         }
     }
     let grids = model.weights.activations.len();

@@ -5,6 +5,7 @@
 
 mod config;
 mod read;
+mod transform;
 mod vllm;
 
 pub(super) use config::{Description, describe};

@@ -1,7 +1,7 @@
 //! Which weights of a package are quantized and how, from its `config.json` alone.
 use super::{super::PackageError, METHOD};
 use crate::{
-    model::part_name,
+    model::{TRANSFORM_KEY, part_name},
     scheme::{Activations, Format, Granularity, IntScheme, TensorScheme},
     tensor::{Dtype, RawTensor},
 };
@@ -30,7 +30,9 @@ pub(crate) fn read_schemes(
     if method != METHOD {
         return Err(unsupported("quant_method", method));
     }
-    refuse_online(quantization)?;
+    if config.get(TRANSFORM_KEY).is_none() {
+        refuse_online(quantization)?;
+    }
     let groups = quantization.get("config_groups").and_then(Value::as_object);
     let groups: Vec<Group> =
         groups.into_iter().flat_map(|map| map.values()).map(group).collect::<Result<_, _>>()?;
@@ -64,7 +66,8 @@ pub(crate) fn read_schemes(
 }
 
 /// Rotations of activations that the forward pass would have to do are not known here; those that
-/// were put into the weights (`weight_input`, `weight_output`) leave nothing to do.
+/// were put into the weights (`weight_input`, `weight_output`) leave nothing to do. Packages of this
+/// program say them twice, and the key of its own is read.
 fn refuse_online(quantization: &Value) -> Result<(), PackageError> {
     let groups = quantization.get("transform_config").and_then(|it| it.get("config_groups"));
     let groups = groups.and_then(Value::as_object).into_iter().flat_map(|map| map.values());
