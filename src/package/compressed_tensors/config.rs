@@ -94,9 +94,8 @@ pub(crate) fn describe(model: &Model, schemes: &Schemes, method: Method) -> Desc
         ));
     }
     if !groups.is_empty() || !kv_cache.is_null() {
-        config["quantization_config"] = quantization(groups, &ignore, method);
-        config["quantization_config"]["kv_cache_scheme"] = kv_cache;
-        config["quantization_config"]["transform_config"] = transform_config(model);
+        let whole = [kv_cache, transform_config(model)];
+        config["quantization_config"] = quantization(groups, &ignore, method, whole);
     }
     Description { config, beyond }
 }
@@ -132,7 +131,12 @@ fn run_time_steps(model: &Model) -> Vec<String> {
     steps
 }
 
-fn quantization(mut groups: Vec<(Key, Group<'_>)>, ignore: &[&str], method: Method) -> Value {
+fn quantization(
+    mut groups: Vec<(Key, Group<'_>)>,
+    ignore: &[&str],
+    method: Method,
+    [kv_cache, transforms]: [Value; 2],
+) -> Value {
     // The group of most linear layers first: it is the one that `Linear` may stand for.
     groups.sort_by_key(|(_, group)| std::cmp::Reverse(group.in_blocks));
     let formats: Vec<&str> = groups.iter().map(|((_, format, _), _)| format.name()).collect();
@@ -154,11 +158,11 @@ fn quantization(mut groups: Vec<(Key, Group<'_>)>, ignore: &[&str], method: Meth
         "format": if uniform { first } else { "mixed-precision" },
         "global_compression_ratio": null,
         "ignore": ignore,
-        "kv_cache_scheme": null,
+        "kv_cache_scheme": kv_cache,
         "quant_method": METHOD,
         "quantization_status": "compressed",
         "sparsity_config": {},
-        "transform_config": {},
+        "transform_config": transforms,
         "version": VERSION,
     })
 }
