@@ -17,8 +17,9 @@ use std::{collections::BTreeMap, path::PathBuf};
 ///
 /// GGUF, for llama.cpp and what is built on it: weights, metadata, vocabulary and chat template in
 /// one file. Quantized weights keep their codes: int4 in groups of 32·k becomes Q4_0, with zero
-/// points Q4_1, int8 Q8_0; scales become float16, and what that changed is told. Llama, Mistral, Qwen2 and Qwen3; blocks that differ in sizes go out under
-/// the architecture `deci`. What llama.cpp cannot compute is refused before anything is written.
+/// points Q4_1, int8 Q8_0; scales become float16, and what that changed is told. Llama, Mistral,
+/// Qwen2 and Qwen3, mixtures of experts of them too; blocks that differ in sizes go out under the
+/// architecture `deci`. What llama.cpp cannot compute is refused before anything is written.
 ///
 /// ONNX, for ONNX Runtime and converters of devices: a folder with the decoder as a graph of plain
 /// operators, its weights beside it, keys and values as inputs and outputs. Quantized weights keep

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
     milm-compress verify ./package --device hexagon-npu --memory 100MB\n  \
     milm-compress verify ./package --key release.pub")]
 pub(super) struct Args {
-    /// The package, or a GGUF file that `export` wrote
+    /// The package, or a GGUF file or ONNX folder that `export` wrote
     package: String,
     /// Public key that the package must be signed with, see `sign`
     #[arg(long, value_name = "FILE")]
