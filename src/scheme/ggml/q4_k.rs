@@ -30,8 +30,6 @@ fn decode_block(block: &[u8; 144], out: &mut [f32; 256]) {
 const RANGE: (f32, f32) = (0.0, 15.0);
 /// Largest scale and minimum in steps of the superblock's.
 const MOST: f32 = 63.0;
-/// Times that the superblock's scales and those of its sub-blocks are fitted in turns.
-const ROUNDS: usize = 3;
 
 /// A superblock before it is packed.
 #[derive(Clone, Copy)]
@@ -107,18 +105,11 @@ pub(super) fn round_block(weights: &[f32; 256]) -> [u8; 144] {
     let scales = wanted.map(|(s, m)| (number(s * scale), number(m * min)));
     let mut best = Fit { d, dmin, scales };
     best.nudge(weights);
-    let mut least = best.error(weights);
-    for _ in 0..ROUNDS {
-        let mut next = best;
-        next.refit(weights);
-        next.nudge(weights);
-        let error = next.error(weights);
-        if error >= least {
-            break;
-        }
-        (best, least) = (next, error);
-    }
-    pack(weights, &best)
+    let turn = |fit: &mut Fit| {
+        fit.refit(weights);
+        fit.nudge(weights);
+    };
+    pack(weights, &search::improved(best, turn, |fit| fit.error(weights)))
 }
 
 fn pack(weights: &[f32; 256], fit: &Fit) -> [u8; 144] {

@@ -33,8 +33,6 @@ fn decode_block(block: &[u8; 210], out: &mut [f32; 256]) {
 const RANGE: (f32, f32) = (-32.0, 31.0);
 /// Scales of sub-blocks in steps of the superblock's.
 const SCALES: (f32, f32) = (-128.0, 127.0);
-/// Times that the superblock's scale and those of its sub-blocks are fitted in turns.
-const ROUNDS: usize = 3;
 
 /// A superblock before it is packed.
 #[derive(Clone, Copy)]
@@ -105,18 +103,11 @@ pub(super) fn round_block(weights: &[f32; 256]) -> [u8; 210] {
     let scales = wanted.map(|scale| search::code(scale * inverse, SCALES) as i8);
     let mut best = Fit { d, scales };
     best.nudge(weights);
-    let mut least = best.error(weights);
-    for _ in 0..ROUNDS {
-        let mut next = best;
-        next.refit(weights);
-        next.nudge(weights);
-        let error = next.error(weights);
-        if error >= least {
-            break;
-        }
-        (best, least) = (next, error);
-    }
-    pack(weights, &best)
+    let turn = |fit: &mut Fit| {
+        fit.refit(weights);
+        fit.nudge(weights);
+    };
+    pack(weights, &search::improved(best, turn, |fit| fit.error(weights)))
 }
 
 fn pack(weights: &[f32; 256], fit: &Fit) -> [u8; 210] {

@@ -155,6 +155,24 @@ impl Sums {
     }
 }
 
+/// Turns of [`improved`] at most.
+const TURNS: usize = 3;
+
+/// A fit after turns that each change it, as long as its error shrinks.
+pub(super) fn improved<F: Copy>(first: F, turn: impl Fn(&mut F), error: impl Fn(&F) -> f32) -> F {
+    let (mut best, mut least) = (first, error(&first));
+    for _ in 0..TURNS {
+        let mut next = best;
+        turn(&mut next);
+        let found = error(&next);
+        if found >= least {
+            break;
+        }
+        (best, least) = (next, found);
+    }
+    best
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
