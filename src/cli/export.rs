@@ -220,6 +220,9 @@ impl Settings {
 pub(super) fn write(model: &str, args: &Settings, context: &Context) -> anyhow::Result<()> {
     args.coherent()?;
     let opened = package::open(model)?;
+    // What is refused without reading the weights comes before they are all read.
+    let Opened { model: found, .. } = &opened;
+    args.check(std::slice::from_ref(&found.spec), &found.weights.quantized, context)?;
     if opened.manifest.is_some() {
         verify::intact(model, "exported", context)?;
     }
