@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr};
 /// Settings of a calibration. Every field is a flag and a recipe key of the same name.
 #[derive(Clone, Debug, PartialEq, clap::Args, serde::Serialize, serde::Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
+#[group(id = "calibrate")]
 pub struct Settings {
     /// Text to calibrate on: plain UTF-8, or jsonl with `text` or `messages`; may be repeated,
     /// with a weight each [default: builtin:en and builtin:zh]

@@ -118,3 +118,21 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// clap itself asks this in builds with debug assertions only, and ends the program there.
+    #[test]
+    fn groups_of_flags_have_names_of_their_own() {
+        let mut command = Cli::command();
+        command.build();
+        for verb in command.get_subcommands() {
+            let groups: Vec<_> = verb.get_groups().map(clap::ArgGroup::get_id).collect();
+            let names: BTreeSet<_> = groups.iter().collect();
+            assert_eq!(names.len(), groups.len(), "{}: {groups:?}", verb.get_name());
+        }
+    }
+}

@@ -8,6 +8,7 @@ use std::{fmt, str::FromStr};
 /// of target is given: parameters, bytes, a share, widths, or a number of layers.
 #[derive(Clone, Debug, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
+#[group(id = "prune")]
 pub struct Settings {
     /// Largest number of parameters, e.g. 3.5B or 350M
     #[arg(long, value_name = "N")]

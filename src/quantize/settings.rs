@@ -9,6 +9,7 @@ use std::{fmt, str::FromStr};
 /// Settings of `quantize`. Every field is a flag and a recipe key of the same name.
 #[derive(Clone, Debug, PartialEq, clap::Args, serde::Serialize, serde::Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
+#[group(id = "quantize")]
 pub struct Settings {
     /// Bits of weights and activations: w8a16, w8a8, w4a16, w4a8
     #[arg(long, default_value = "w4a16")]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// are absent leave the choice to a preset, and without one to what their text says.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
+#[group(id = "transform")]
 pub struct Settings {
     /// Rotation of the residual stream, fused into the weights [default: none]
     #[arg(long, value_enum, value_name = "KIND")]
