@@ -175,7 +175,7 @@ fn a_full_disk_and_a_read_only_folder_are_told() {
             "{told}"
         );
     } else {
-        println!("skipped: no /dev/full here");
+        crate::util::skip("there is no /dev/full");
     }
     drop(output);
     if Path::new("/proc/version").exists() {

@@ -1,7 +1,4 @@
 //! ONNX folders: onnxruntime computes what we compute, our reader gives back what was written.
-//!
-//! `MILM_ONNX_PYTHON` names a Python with onnx, onnxruntime and numpy, `MILM_MAKE_VENV=1` makes one
-//! under target/.
 use crate::{cli::program, prune::ids, util};
 use milm_compress::{
     checkpoint::{Folder, OutputDir},
@@ -25,14 +22,9 @@ use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
 };
-
-/// The Python with onnxruntime, if there is one.
-fn onnxruntime() -> Option<PathBuf> {
-    util::python("MILM_ONNX_PYTHON", "onnx-venv", &["onnx", "onnxruntime", "numpy"])
-}
 
 /// Logits in onnxruntime: `prefill` tokens at once, then one by one with the cache.
 fn in_onnxruntime(python: &Path, folder: &Path, (ids, prefill): (&[u32], usize)) -> Vec<f32> {
@@ -163,7 +155,7 @@ fn with_grids(mut model: Model, bits: u32) -> Model {
 /// Prefill and decoding with the cache, of every family; with one switch set wrong it is seen.
 #[test]
 fn every_family_in_onnxruntime() {
-    let Some(python) = onnxruntime() else { return };
+    let Some(python) = util::engines() else { return };
     let top = tempfile::tempdir().unwrap();
     let text = ids(3, 40);
     for name in util::MODELS {
@@ -187,7 +179,7 @@ fn every_family_in_onnxruntime() {
 /// Rotations that are left to the forward pass are products with matrices.
 #[test]
 fn online_rotations_in_onnxruntime() {
-    let Some(python) = onnxruntime() else { return };
+    let Some(python) = util::engines() else { return };
     let top = tempfile::tempdir().unwrap();
     let (text, plain) = (ids(3, 24), golden("llama"));
     for (at, key) in ["keys", "down_input"].into_iter().enumerate() {
@@ -207,7 +199,7 @@ fn online_rotations_in_onnxruntime() {
 /// Codes in the graph against our forward pass over the same codes.
 #[test]
 fn quantized_graphs_in_onnxruntime() {
-    let Some(python) = onnxruntime() else { return };
+    let Some(python) = util::engines() else { return };
     let top = tempfile::tempdir().unwrap();
     let text = ids(3, 24);
     let kernels = Kernels::default();
@@ -257,7 +249,7 @@ fn quantized_graphs_in_onnxruntime() {
 /// Static grids of all points.
 #[test]
 fn static_grids_in_onnxruntime() {
-    let Some(python) = onnxruntime() else { return };
+    let Some(python) = util::engines() else { return };
     let top = tempfile::tempdir().unwrap();
     let text = ids(5, 24);
     for (name, bits, bound) in [("llama", 16, 1e-3), ("llama", 8, 0.05), ("qwen2-moe", 16, 1e-3)] {

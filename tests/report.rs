@@ -1,5 +1,5 @@
 //! The page of several runs, as a user makes it and as a browser shows it.
-use crate::cli::program;
+use crate::{cli::program, util::skip};
 use serde_json::{Value, json};
 use std::{fs, path::Path, process::Command};
 
@@ -147,8 +147,7 @@ fn shown(browser: &str, file: &Path) -> Value {
 #[test]
 fn browsers_show_it_whole() {
     let Some(browser) = browser() else {
-        println!("skipped: no Chromium is installed");
-        return;
+        return skip("no Chromium is installed");
     };
     let dir = tempfile::tempdir().unwrap();
     runs(dir.path());
@@ -196,8 +195,7 @@ fn axe(browser: &str, dir: &Path, page: &str, script: &str) -> (Vec<String>, u64
 #[test]
 fn axe_finds_the_page_accessible() {
     let (Some(browser), Some(script)) = (browser(), std::env::var_os("MILM_AXE")) else {
-        println!("skipped: no Chromium is installed, or MILM_AXE names no axe.min.js");
-        return;
+        return skip("no Chromium is installed, or MILM_AXE names no axe.min.js");
     };
     let script = fs::read_to_string(script).unwrap();
     let dir = tempfile::tempdir().unwrap();

@@ -1,12 +1,12 @@
 //! Pruned models in stock engines: transformers and llama.cpp compute what we compute.
 //!
-//! `MILM_TRANSFORMERS_PYTHON` names a Python with torch and transformers, `MILM_MAKE_VENV=1` makes
-//! one under target/; `MILM_LLAMA_CPP_PYTHON` one with llama-cpp-python. `MILM_SMOLLM2_DIR` names
-//! the folder that holds `smollm2-bf16`; without it the carried model is pruned.
+//! `MILM_SMOLLM2_DIR` names a folder that holds `smollm2-bf16`; without it the carried model is
+//! pruned.
 use crate::{
     cli::program,
-    gguf::export::{in_llama_cpp, largest, llama_cpp, logits, write},
+    gguf::export::{in_llama_cpp, largest, logits, write},
     prune::{cut::prune, ids, with},
+    util::engines,
 };
 use milm_compress::{
     forward::Reference,
@@ -28,12 +28,6 @@ use std::{
 
 const SAID: &str = "The capital of France is a city where many people live and work.";
 const GREEDY: usize = 24;
-
-/// The Python with transformers, if there is one.
-fn transformers() -> Option<PathBuf> {
-    let packages = ["torch", "transformers", "numpy"];
-    crate::util::python("MILM_TRANSFORMERS_PYTHON", "transformers-venv", &packages)
-}
 
 /// Ids and logits of each folder in transformers.
 fn in_transformers(
@@ -113,22 +107,16 @@ fn without_divisors(model: &Model) -> Model {
     plain
 }
 
-/// One model in both engines, as far as these are there.
+/// One model in both engines.
 #[test]
 fn stock_engines_run_a_pruned_model() {
-    let (transformers, llama_cpp) = (transformers(), llama_cpp());
-    if transformers.is_none() && llama_cpp.is_none() {
-        return;
-    }
+    let Some(python) = engines() else { return };
     let folder = tempfile::tempdir().unwrap();
     let shared = folder.path().join("shared");
     pruned(&shared, &["--calibration-samples=32"]);
     let model = crate::util::open(&shared);
     assert!(model.config["rope_scaling"].is_object(), "narrow heads: {}", model.config);
-    if let Some(python) = transformers {
-        by_transformers(&python, &shared, &model);
-    }
-    let Some(python) = llama_cpp else { return };
+    by_transformers(&python, &shared, &model);
     by_llama_cpp(&python, &shared, &model);
     let allocated = folder.path().join("allocated");
     pruned(&allocated, &["--allocate", "--calibration-samples=8"]);
@@ -177,7 +165,7 @@ fn by_llama_cpp(python: &Path, target: &Path, model: &Model) {
 /// Every family that is said to load, in the way that is said to.
 #[test]
 fn transformers_runs_every_family() {
-    let Some(python) = transformers() else { return };
+    let Some(python) = engines() else { return };
     let top_folder = tempfile::tempdir().unwrap();
     let mut folders = Vec::new();
     for name in
@@ -220,7 +208,7 @@ fn exported(folder: &Path, dtype: &str) -> PathBuf {
 #[test]
 fn llama_cpp_takes_what_the_plan_says() {
     let folder = tempfile::tempdir().unwrap();
-    let python = llama_cpp();
+    let python = engines();
     for name in ["llama", "llama-tied-bias", "mistral-sliding", "qwen2", "qwen3-tied", "mixtral"] {
         for unit in [AttnUnit::Pairs, AttnUnit::Heads, AttnUnit::Groups] {
             let what = format!("{name}-{unit:?}");

@@ -168,8 +168,7 @@ fn judged_tasks_and_unknown_ones_are_refused() {
 #[test]
 fn pipelines_pass_fail_and_err() {
     if Command::new("bash").arg("--version").output().is_err() {
-        println!("skipped: no bash");
-        return;
+        return crate::util::skip("there is no bash");
     }
     let folder =
         Path::new(assert_cmd::cargo::cargo_bin!("milm-compress")).parent().unwrap().to_owned();

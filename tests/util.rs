@@ -9,7 +9,6 @@ use std::{
     fs,
     panic::resume_unwind,
     path::{Path, PathBuf},
-    process::Command,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
@@ -84,30 +83,24 @@ impl Progress for Fuse {
     }
 }
 
-/// The Python that a variable names, or, where `MILM_MAKE_VENV=1` asks for it, one made under target/
-/// with these packages. Says why there is none.
-pub(crate) fn python(variable: &str, place: &str, packages: &[&str]) -> Option<PathBuf> {
-    if let Some(python) = std::env::var_os(variable) {
-        return Some(python.into());
+/// Why a test compares nothing here. Where `MILM_NO_SKIP=1` promises that all is there, it fails.
+pub(crate) fn skip(why: &str) {
+    let promised = std::env::var_os("MILM_NO_SKIP").is_some_and(|wish| wish == "1");
+    assert!(!promised, "nothing may be skipped (MILM_NO_SKIP=1), but {why}");
+    println!("skipped: {why}");
+}
+
+/// The Python with the engines of tests/engines/requirements.txt.
+pub(crate) fn engines() -> Option<PathBuf> {
+    let python = std::env::var_os("MILM_ENGINES_PYTHON").map(PathBuf::from);
+    if python.is_none() {
+        skip("MILM_ENGINES_PYTHON names no Python with tests/engines/requirements.txt");
     }
-    let wanted = packages.join(", ");
-    if std::env::var_os("MILM_MAKE_VENV").is_none_or(|wish| wish != "1") {
-        println!(
-            "skipped: {variable} names no Python with {wanted}, and MILM_MAKE_VENV=1 does not ask for one"
-        );
-        return None;
-    }
-    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join(place);
-    let python = place.join("bin/python");
-    let works = |it: &mut Command| it.status().is_ok_and(|status| status.success());
-    // The processor's builds of torch are a tenth of the size.
-    let pip =
-        ["-m", "pip", "install", "-q", "--extra-index-url", "https://download.pytorch.org/whl/cpu"];
-    let made = python.exists()
-        || works(Command::new("python3").args(["-m", "venv"]).arg(&place))
-            && works(Command::new(&python).args(pip).args(packages));
-    if !made {
-        println!("skipped: no environment with {wanted} could be made");
-    }
-    made.then_some(python)
+    python
+}
+
+/// The folder with SmolLM2-135M, for tests that are run on demand.
+pub(crate) fn smollm2() -> PathBuf {
+    let folder = std::env::var_os("MILM_SMOLLM2_DIR");
+    folder.expect("MILM_SMOLLM2_DIR names the folder with smollm2-bf16").into()
 }

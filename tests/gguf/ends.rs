@@ -1,9 +1,9 @@
 //! Embeddings and heads that are rounded on the way, and hashes of what blocks stand for.
 use super::{
-    export::{in_llama_cpp, llama_cpp, logits, named, words, write},
+    export::{in_llama_cpp, logits, named, words, write},
     quantized::{grid, quantized},
 };
-use crate::{cli::program, prune::ids};
+use crate::{cli::program, prune::ids, util::engines};
 use milm_compress::{
     checkpoint::{OutputFile, sha256},
     linalg::Team,
@@ -184,7 +184,7 @@ fn values_have_their_hash() {
 /// rounding to 4 bits is to the float model. What is left are its int8 activations at the head.
 #[test]
 fn llama_cpp_reads_rounded_ends() {
-    let Some(python) = llama_cpp() else { return };
+    let Some(python) = engines() else { return };
     let top = tempfile::tempdir().unwrap();
     let said = ids(3, 20);
     let list = said.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");

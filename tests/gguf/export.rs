@@ -15,11 +15,7 @@ use milm_compress::{
     text::{TextFiles, Tokenizer},
 };
 use serde_json::{Value, json};
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
 /// Golden models with the architecture that they go out as.
 pub(super) const MODELS: &[(&str, Arch)] = &[
@@ -365,15 +361,6 @@ fn an_unknown_way_to_cut_text_needs_a_name() {
     assert_eq!(gguf.metadata["tokenizer.ggml.tokens"].shown(), "array of 128", "one per row");
 }
 
-/// The Python of `MILM_LLAMA_CPP_PYTHON`, which has llama-cpp-python.
-pub(crate) fn llama_cpp() -> Option<PathBuf> {
-    let python = std::env::var_os("MILM_LLAMA_CPP_PYTHON").map(PathBuf::from);
-    if python.is_none() {
-        println!("skipped: MILM_LLAMA_CPP_PYTHON names no Python with llama-cpp-python");
-    }
-    python
-}
-
 /// Ids and logits of a text or of ids in llama.cpp.
 pub(crate) fn in_llama_cpp(python: &Path, file: &Path, input: &[&str]) -> (Vec<u32>, Vec<f32>) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engines/llama_cpp_logits.py");
@@ -388,7 +375,7 @@ pub(crate) fn in_llama_cpp(python: &Path, file: &Path, input: &[&str]) -> (Vec<u
 /// Float32 on both sides: what is left is the order of sums.
 #[test]
 fn llama_cpp_computes_the_same() {
-    let Some(python) = llama_cpp() else { return };
+    let Some(python) = util::engines() else { return };
     let top = tempfile::tempdir().unwrap();
     let ids = IDS.map(|id| id.to_string()).join(",");
     for (name, model, _) in all() {

@@ -1,6 +1,6 @@
 //! Quantized models as GGUF: the codes stay, and stock llama.cpp computes with them.
-use super::export::{MODELS, cut, in_llama_cpp, llama_cpp, logits, write};
-use crate::{cli::program, prune::ids};
+use super::export::{MODELS, cut, in_llama_cpp, logits, write};
+use crate::{cli::program, prune::ids, util::engines};
 use milm_compress::{
     checkpoint::sha256,
     forward::{self, Backend, Reference},
@@ -185,7 +185,7 @@ fn what_blocks_cannot_say_is_refused_before_anything_is_written() {
 /// there the position in the middle is compared.
 #[test]
 fn llama_cpp_computes_with_our_codes() {
-    let Some(python) = llama_cpp() else { return };
+    let Some(python) = engines() else { return };
     let top = tempfile::tempdir().unwrap();
     for (name, _) in MODELS {
         for (label, blocks) in
