@@ -160,13 +160,55 @@ pub enum CheckpointError {
         /// The output.
         path: PathBuf,
     },
-    /// The output exists and holds something else than a model.
+    /// The output exists and is no folder, or a link.
     #[error(
-        "`{}` exists and does not look like a model folder: it is not replaced, even with --force\nhint: choose another name, or remove it yourself",
+        "`{}` exists and is not a folder: it is not replaced, even with --force\nhint: choose another name, or remove it yourself",
         path.display()
     )]
     NotReplaceable {
         /// The output.
+        path: PathBuf,
+    },
+    /// The output exists and holds what this program did not write there.
+    #[error(
+        "`{}` holds {}, which this program did not write there: it is not replaced, even with --force\nhint: choose another name, or move them away",
+        path.display(), shown_names(names, *more)
+    )]
+    Strangers {
+        /// The output.
+        path: PathBuf,
+        /// Some of the files and folders.
+        names: Vec<String>,
+        /// How many others there are.
+        more: usize,
+    },
+    /// An output that is a file would replace something else.
+    #[error(
+        "`{}` is {kind}: it is not written over\nhint: name a file",
+        path.display()
+    )]
+    Special {
+        /// The output.
+        path: PathBuf,
+        /// What stands there.
+        kind: &'static str,
+    },
+    /// Another program works on the same output.
+    #[error(
+        "another run works on `{}`\nhint: wait for it to end, or choose another output",
+        path.display()
+    )]
+    Busy {
+        /// Its folder.
+        path: PathBuf,
+    },
+    /// A file of unfinished work is not as it was written.
+    #[error(
+        "`{}` of the unfinished work is damaged\nhint: start anew with --force and without --resume",
+        path.display()
+    )]
+    DamagedWork {
+        /// The file.
         path: PathBuf,
     },
     /// The output's name is not a name.
@@ -302,4 +344,11 @@ fn write_hint(error: &std::io::Error) -> &'static str {
         Kind::NotFound | Kind::NotADirectory => "\nhint: is the folder above it there?",
         _ => "",
     }
+}
+
+/// `a`, `b` and 3 more.
+fn shown_names(names: &[String], more: usize) -> String {
+    let shown = names.iter().map(|name| format!("`{}`", name.escape_debug()));
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
 }

@@ -1,5 +1,5 @@
 //! A folder of files: on the disk, or carried by the binary.
-use super::{BUILTIN_PREFIX, BUILTINS, Builtin, CheckpointError};
+use super::{BUILTIN_PREFIX, BUILTINS, Builtin, CheckpointError, temporary};
 use crate::tensor::Bytes;
 use std::{
     collections::BTreeMap,
@@ -55,6 +55,10 @@ impl Folder {
             return Ok(Self { name: name.to_owned(), source });
         }
         let path = Path::new(name);
+        if !path.is_dir() {
+            // It may have lost its name to a run that was killed.
+            temporary::tidy(path);
+        }
         if !path.is_dir() {
             return Err(CheckpointError::NotAFolder { name: name.to_owned() });
         }

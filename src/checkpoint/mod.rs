@@ -11,20 +11,22 @@ mod finite;
 mod folder;
 mod hashed;
 mod header;
+mod mark;
 mod output;
 mod shards;
 pub mod synth;
+mod temporary;
 mod work;
 mod writer;
 
 pub use builtin::{BUILTIN_PREFIX, BUILTINS, Builtin};
 pub use error::{CheckpointError, HeaderError};
-pub use file::{OutputFile, write_file};
+pub use file::{OutputFile, check_file, write_file};
 pub use finite::{NonFinite, find_nonfinite};
 pub use folder::Folder;
 pub use hashed::HashedFile;
 pub use header::{metadata as safetensors_metadata, parse as parse_safetensors};
-pub use output::{FileRecord, OutputDir, remove_unfinished};
+pub use output::{FileRecord, OutputDir, remove_output, remove_unfinished};
 pub use shards::{INDEX_FILE, Tensors, WEIGHTS_FILE};
 pub use work::{WorkDir, difference};
 pub use writer::{

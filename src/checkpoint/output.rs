@@ -1,5 +1,9 @@
 //! Outputs that appear whole or not at all.
-use super::{CheckpointError, HashedFile, writer::sha256};
+use super::{
+    CheckpointError, HashedFile, mark,
+    temporary::{self, old_name, tidy},
+    writer::sha256,
+};
 use std::{
     ffi::OsStr,
     fs,
@@ -31,9 +35,6 @@ pub struct OutputDir {
     _lock: Option<fs::File>,
 }
 
-/// Random letters behind the name of a temporary folder.
-const RANDOM: usize = 6;
-
 /// Temporary folders and files of outputs that are being written.
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
@@ -57,6 +58,12 @@ pub fn remove_unfinished() {
     }
 }
 
+/// Removes an output of this program, and only that: as one that is replaced.
+pub fn remove_output(folder: &Path) -> Result<(), CheckpointError> {
+    mark::check_replaceable(folder)?;
+    temporary::remove_at_once(folder, mark::discard)
+}
+
 pub(super) fn write_error(path: &Path) -> impl FnOnce(std::io::Error) -> CheckpointError + '_ {
     |source| CheckpointError::Write { path: path.to_owned(), source }
 }
@@ -67,17 +74,6 @@ pub(super) fn split(target: &Path) -> Result<(&Path, &OsStr), CheckpointError> {
     let name = name.ok_or_else(|| CheckpointError::OutputName { path: target.to_owned() })?;
     let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty());
     Ok((parent.unwrap_or(Path::new(".")), name))
-}
-
-/// Whether a folder may be replaced on request: it is empty or holds a model.
-fn replaceable(path: &Path) -> bool {
-    let known = |name: &OsStr| {
-        let ending = Path::new(name).extension().and_then(OsStr::to_str);
-        name == "config.json" || matches!(ending, Some("safetensors" | "gguf"))
-    };
-    let Ok(entries) = fs::read_dir(path) else { return false };
-    let names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
-    names.is_empty() || names.iter().any(|name| known(name))
 }
 
 fn make_parents(parent: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
@@ -100,88 +96,71 @@ fn remove_made(made: &[PathBuf]) {
     made.iter().rev().take_while(|path| fs::remove_dir(path).is_ok()).count();
 }
 
-/// A lock on a folder, unless another holds it or the system has none.
-#[expect(clippy::disallowed_methods, reason = "a folder is opened to be locked")]
-fn lock(path: &Path) -> Option<fs::File> {
-    let folder = if cfg!(unix) { fs::File::open(path).ok()? } else { return None };
-    folder.try_lock().ok().map(|()| folder)
-}
-
-/// Removes temporary folders of runs for the same output that were killed: nobody holds their
-/// locks. Folders that were set aside (`.old`) stay, since they may be all that is left.
-fn remove_left_over(parent: &Path, name: &OsStr) {
-    let prefix = format!(".{}.tmp-", name.to_string_lossy());
-    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let random = name.to_str().and_then(|name| name.strip_prefix(&prefix));
-        let ours = random.is_some_and(|it| {
-            it.len() == RANDOM && it.bytes().all(|byte| byte.is_ascii_alphanumeric())
-        });
-        let folder = ours && entry.file_type().is_ok_and(|it| it.is_dir());
-        if folder && lock(&entry.path()).is_some() {
-            let removed = fs::remove_dir_all(entry.path());
-            tracing::debug!("left over of a killed run: {removed:?}");
-        }
-    }
-}
-
 fn check_target(target: &Path, force: bool) -> Result<(), CheckpointError> {
     if target.symlink_metadata().is_err() {
         return Ok(());
     }
-    let path = target.to_owned();
-    match (force, replaceable(target)) {
-        (false, _) => Err(CheckpointError::Exists { path }),
-        (true, false) => Err(CheckpointError::NotReplaceable { path }),
-        (true, true) => Ok(()),
+    if !force {
+        return Err(CheckpointError::Exists { path: target.to_owned() });
     }
+    mark::check_replaceable(target)
+}
+
+/// Gives `temp` the name `target`, and tells under which name the old output stands now, if there
+/// was one. Either of them has the name at any time where the system can exchange two; elsewhere
+/// [`tidy`] brings the old one back.
+fn swap(temp: &Path, target: &Path) -> std::io::Result<Option<PathBuf>> {
+    if target.symlink_metadata().is_err() {
+        return fs::rename(temp, target).map(|()| None);
+    }
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        if renameat_with(CWD, temp, CWD, target, RenameFlags::EXCHANGE).is_ok() {
+            return Ok(Some(temp.to_owned()));
+        }
+    }
+    let old = old_name(temp);
+    fs::rename(target, &old)?;
+    if let Err(error) = fs::rename(temp, target) {
+        fs::rename(&old, target)?;
+        return Err(error);
+    }
+    Ok(Some(old))
 }
 
 impl OutputDir {
     /// Starts an output. A target that exists is refused without `force`, and with it unless it
-    /// is empty or holds a model; nothing is ever merged. Missing parents are made.
+    /// is empty or an output of this program and nothing else; nothing is ever merged. Missing
+    /// parents are made.
     pub fn create(target: &Path, force: bool) -> Result<Self, CheckpointError> {
-        let (parent, name) = split(target)?;
+        tidy(target);
         check_target(target, force)?;
+        Self::begin(target, force)
+    }
+
+    /// A folder for what is needed during the work on `target` only.
+    pub fn scratch(target: &Path) -> Result<Self, CheckpointError> {
+        Self::begin(target, false)
+    }
+
+    fn begin(target: &Path, force: bool) -> Result<Self, CheckpointError> {
+        let (parent, name) = split(target)?;
         let made = make_parents(parent)?;
-        remove_left_over(parent, name);
-        let temp = tempfile::Builder::new()
-            .prefix(&format!(".{}.tmp-", name.to_string_lossy()))
-            .rand_bytes(RANDOM)
-            .tempdir_in(parent)
-            .map_err(|source| {
+        let (temp, lock) =
+            temporary::make((parent, name), 0o777, temporary::folder).map_err(|source| {
                 remove_made(&made);
                 CheckpointError::Write { path: parent.to_owned(), source }
-            })?
-            .keep();
+            })?;
         unfinished().push(temp.clone());
-        let lock = lock(&temp);
         let target = target.to_owned();
-        let output = Self { target, temp, force, made, committed: false, _lock: lock };
-        output.open_to_others()?;
-        Ok(output)
-    }
-
-    /// A temporary folder is its owner's alone; the output gets a folder's usual rights.
-    #[cfg(unix)]
-    fn open_to_others(&self) -> Result<(), CheckpointError> {
-        use std::os::unix::fs::PermissionsExt;
-        let probe = self.temp.join("probe");
-        let failed = || write_error(&self.temp);
-        fs::create_dir(&probe).map_err(failed())?;
-        let mode = fs::metadata(&probe).map_err(failed())?.permissions().mode();
-        fs::remove_dir(&probe).map_err(failed())?;
-        fs::set_permissions(&self.temp, fs::Permissions::from_mode(mode)).map_err(failed())
-    }
-
-    #[cfg(not(unix))]
-    fn open_to_others(&self) -> Result<(), CheckpointError> {
-        Ok(())
+        Ok(Self { target, temp, force, made, committed: false, _lock: lock })
     }
 
     /// Refuses a target as [`Self::create`] would; for the start of long work.
     pub fn check(target: &Path, force: bool) -> Result<(), CheckpointError> {
         split(target)?;
+        tidy(target);
         check_target(target, force)
     }
 
@@ -220,38 +199,23 @@ impl OutputDir {
         Ok(FileRecord { bytes: bytes.len() as u64, sha256: sha256(bytes) })
     }
 
-    /// Gives the folder its name. What stood there before is replaced by two renames, so that
-    /// either the old or the new folder is on the disk at any time.
+    /// Gives the folder its name, marked as an output of this program. What stood there before is
+    /// replaced at once, and then removed.
     pub fn commit(mut self) -> Result<(), CheckpointError> {
         let (target, temp) = (self.target.clone(), self.temp.clone());
+        if let Some(mark) = mark::mark(&temp)? {
+            self.write(mark::MARK_FILE, mark.as_bytes())?;
+        }
         sync_dir(&temp).map_err(write_error(&target))?;
         check_target(&target, self.force)?;
         // Held over the renames: an interrupt comes before or after both.
         let mut list = unfinished();
-        let old = (target.symlink_metadata().is_ok()).then(|| {
-            let mut name = temp.clone().into_os_string();
-            name.push(".old");
-            PathBuf::from(name)
-        });
-        if let Some(old) = &old {
-            fs::rename(&target, old).map_err(write_error(&target))?;
-        }
-        if let Err(source) = fs::rename(&temp, &target) {
-            if let Some(old) = &old {
-                fs::rename(old, &target).map_err(write_error(&target))?;
-            }
-            return Err(CheckpointError::Write { path: target, source });
-        }
+        let old = swap(&temp, &target).map_err(write_error(&target))?;
         list.retain(|path| *path != temp);
         drop(list);
         self.committed = true;
         if let Some(old) = old {
-            let removed = if old.is_symlink() || old.is_file() {
-                fs::remove_file(&old)
-            } else {
-                fs::remove_dir_all(&old)
-            };
-            removed.map_err(write_error(&old))?;
+            mark::discard(&old).map_err(write_error(&old))?;
         }
         sync_dir(split(&target)?.0).map_err(write_error(&target))
     }
@@ -289,6 +253,13 @@ mod tests {
         all
     }
 
+    /// An output with one file.
+    fn write(target: &Path, force: bool, text: &str) {
+        let output = OutputDir::create(target, force).unwrap();
+        output.write("config.json", text.as_bytes()).unwrap();
+        output.commit().unwrap();
+    }
+
     #[test]
     fn an_output_appears_whole_or_not_at_all() {
         let top = tempfile::tempdir().unwrap();
@@ -299,31 +270,76 @@ mod tests {
         drop(output);
         assert!(names(top.path()).is_empty(), "made parents are removed again");
 
-        let output = OutputDir::create(&target, false).unwrap();
-        output.write("config.json", b"{}").unwrap();
-        output.commit().unwrap();
-        assert_eq!(names(&target), ["config.json"]);
+        write(&target, false, "{}");
+        assert_eq!(names(&target), [mark::MARK_FILE, "config.json"]);
         assert_eq!(names(target.parent().unwrap()), ["out"]);
     }
 
     #[test]
-    fn what_exists_is_replaced_only_on_request_and_never_merged() {
+    fn only_outputs_of_this_program_are_replaced_and_never_merged() {
         let top = tempfile::tempdir().unwrap();
         let target = top.path().join("out");
+        // A folder of somebody else, however much it looks like a model.
         fs::create_dir(&target).unwrap();
-        fs::write(target.join("letter.txt"), "dear").unwrap();
+        for name in ["config.json", "model.safetensors", "letter.txt"] {
+            fs::write(target.join(name), "dear").unwrap();
+        }
         let refused = OutputDir::create(&target, false).unwrap_err();
         assert!(matches!(refused, CheckpointError::Exists { .. }));
-        let refused = OutputDir::create(&target, true).unwrap_err();
-        assert!(matches!(refused, CheckpointError::NotReplaceable { .. }), "not a model");
-        fs::write(target.join("config.json"), "{}").unwrap();
+        let refused = OutputDir::create(&target, true).unwrap_err().to_string();
+        assert!(refused.contains("`config.json`, `letter.txt`"), "{refused}");
+        assert_eq!(names(&target).len(), 3, "untouched");
+        fs::remove_dir_all(&target).unwrap();
 
+        write(&target, false, "old");
         let output = OutputDir::create(&target, true).unwrap();
         output.write("model.safetensors", b"x").unwrap();
-        assert_eq!(names(&target), ["config.json", "letter.txt"], "untouched until the end");
+        assert_eq!(fs::read(target.join("config.json")).unwrap(), b"old", "there until the end");
         output.commit().unwrap();
-        assert_eq!(names(&target), ["model.safetensors"]);
+        assert_eq!(names(&target), [mark::MARK_FILE, "model.safetensors"]);
         assert_eq!(names(top.path()), ["out"]);
+
+        // One of ours with something in it that it does not list: a file, a folder, a link.
+        for stranger in ["letter.txt", "notes"] {
+            let path = target.join(stranger);
+            if stranger == "notes" { fs::create_dir(&path) } else { fs::write(&path, "dear") }
+                .unwrap();
+            let refused = OutputDir::create(&target, true).unwrap_err().to_string();
+            assert!(refused.contains(&format!("holds `{stranger}`")), "{refused}");
+            assert!(path.exists() && remove_output(&target).is_err() && path.exists());
+            let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
+        }
+        remove_output(&target).unwrap();
+        assert!(names(top.path()).is_empty());
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_link_is_neither_followed_nor_replaced() {
+        let top = tempfile::tempdir().unwrap();
+        let (real, link) = (top.path().join("real"), top.path().join("link"));
+        write(&real, false, "real");
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        assert!(OutputDir::create(&link, true).is_err());
+        assert_eq!(fs::read(real.join("config.json")).unwrap(), b"real");
+        // Nor is a file of ours that became a link.
+        fs::rename(real.join("config.json"), top.path().join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink("../elsewhere", real.join("config.json")).unwrap();
+        assert!(OutputDir::create(&real, true).is_err());
+        assert_eq!(fs::read(top.path().join("elsewhere")).unwrap(), b"real");
+    }
+
+    #[test]
+    fn what_comes_into_the_old_output_meanwhile_is_kept() {
+        let top = tempfile::tempdir().unwrap();
+        let target = top.path().join("out");
+        write(&target, false, "old");
+        let aside = top.path().join(".out.tmp-abc123");
+        fs::rename(&target, &aside).unwrap();
+        fs::write(aside.join("letter.txt"), "dear").unwrap();
+        mark::discard(&aside).unwrap();
+        assert_eq!(names(top.path()), ["out.kept-abc123"]);
+        assert_eq!(fs::read(top.path().join("out.kept-abc123/letter.txt")).unwrap(), b"dear");
     }
 
     #[test]
@@ -333,16 +349,40 @@ mod tests {
         let target = top.path().join("out");
         let living = OutputDir::create(&target, false).unwrap();
         living.write("config.json", b"{}").unwrap();
-        for name in [".out.tmp-abc123", ".out.tmp-abc123.old", ".out.tmp-x", ".other.tmp-abc123"] {
+        let work = ".out.partial.tmp-abc123";
+        for name in [".out.tmp-abc123", work, ".out.tmp-x", ".other.tmp-abc123"] {
             fs::create_dir(top.path().join(name)).unwrap();
             fs::write(top.path().join(name).join("model.safetensors"), "x").unwrap();
         }
         drop(OutputDir::create(&target, false).unwrap());
-        let kept = [".other.tmp-abc123", ".out.tmp-abc123.old", ".out.tmp-x"];
         let mut left = names(top.path());
         left.retain(|name| top.path().join(name) != living.temp);
-        assert_eq!(left, kept);
+        assert_eq!(left, [".other.tmp-abc123", ".out.tmp-x"]);
         living.commit().unwrap();
-        assert_eq!(names(&target), ["config.json"]);
+        assert_eq!(names(&target), [mark::MARK_FILE, "config.json"]);
+    }
+
+    /// Where names cannot be exchanged, a kill between two renames leaves the old output under
+    /// another name: whoever asks for it next, to read or to write, finds it.
+    #[test]
+    fn an_output_that_lost_its_name_comes_back() {
+        let top = tempfile::tempdir().unwrap();
+        let target = top.path().join("out");
+        let (new, old) =
+            (top.path().join(".out.tmp-abc123"), top.path().join(".out.tmp-abc123.old"));
+        for force in [false, true] {
+            write(&target, false, "old");
+            fs::rename(&target, &old).unwrap();
+            fs::create_dir(&new).unwrap();
+            fs::write(new.join("config.json"), "new").unwrap();
+            if force {
+                write(&target, true, "newer");
+            }
+            let folder = crate::checkpoint::Folder::open(target.to_str().unwrap()).unwrap();
+            let text = folder.text("config.json").unwrap().unwrap();
+            assert_eq!(text, if force { "newer" } else { "old" });
+            assert_eq!(names(top.path()), ["out"], "and nothing is left over");
+            remove_output(&target).unwrap();
+        }
     }
 }

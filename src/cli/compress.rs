@@ -1,6 +1,6 @@
 //! `milm-compress compress`: a recipe from checkpoint to measured package.
 use super::{
-    Context, Outcome,
+    Context, Outcome, between,
     device::Device,
     eval, export, output,
     prune::{self, Prepared},
@@ -8,8 +8,8 @@ use super::{
     run::{Settings as RunSettings, continue_prompt},
 };
 use crate::{
-    checkpoint::{CheckpointError, Folder, OutputDir, difference},
-    package::{self, Manifest, Opened},
+    checkpoint::{self, OutputDir},
+    package::{self, Opened},
     recipe::{Recipe, Step, Verb},
     report::{self, EvalReport},
 };
@@ -108,7 +108,7 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let done = work.run();
     let Some(between) = work.between().filter(|path| path.exists()) else { return done };
     match (&done, args.keep_intermediate) {
-        (Ok(Outcome::Done), false) => remove(&between)?,
+        (Ok(Outcome::Done), false) => checkpoint::remove_output(&between)?,
         (_, true) => {}
         (_, false) => context.note(format_args!(
             "the pruned checkpoint is kept in `{}`: --resume goes on from it",
@@ -186,15 +186,10 @@ impl<'a> Work<'a> {
                 }
             }
         }
-        if let Some(between) = self.between().filter(|_| !self.args.resume) {
-            anyhow::ensure!(
-                context.force || between.symlink_metadata().is_err(),
-                "`{}` exists: the pruned checkpoint of an earlier run\n\
-                 hint: go on from it with --resume, or start anew with --force",
-                between.display()
-            );
+        match self.between().filter(|_| !self.args.resume) {
+            Some(between) => between::check(&between, &self.args.output, context),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn run(&mut self) -> anyhow::Result<Outcome> {
@@ -236,12 +231,13 @@ impl<'a> Work<'a> {
         recipe["step"][0] = step.clone();
         if let Some(between) = between {
             if self.args.resume && between.symlink_metadata().is_ok() {
-                check_same(between, &step)?;
+                between::check_same(between, &step)?;
                 let between = between.display();
                 self.context.note(format_args!("`{between}` is there: it is not pruned again"));
                 return Ok(step);
             }
-            recipe = json!({ "step": [step] });
+            recipe =
+                json!({ "step": [step], between::MADE_FOR: between::shown(&self.args.output) });
         }
         let target = between.unwrap_or(&self.args.output);
         let pruned = prepared.write(target, self.args.resume, &recipe, self.context)?;
@@ -285,10 +281,8 @@ impl<'a> Work<'a> {
         let Some(quantize) = self.quantize_settings().filter(|_| wanted) else {
             return eval::evaluate(package, settings, self.context);
         };
-        let mut name = self.args.output.as_os_str().to_owned();
-        name.push(".yardstick");
         // Never completed, so that it is removed, whatever happens.
-        let scratch = OutputDir::create(Path::new(&name), false)?;
+        let scratch = OutputDir::scratch(&self.args.output)?;
         let target = scratch.path().join("package");
         let vendor = quantize.vendor_standard();
         let between = between.map(|path| path.to_string_lossy());
@@ -321,24 +315,6 @@ impl<'a> Work<'a> {
         let done = prepared.write((&self.args.output, self.args.resume), &recipe, self.context)?;
         output::text(&done.text(&self.args.output))
     }
-}
-
-/// A pruned checkpoint that is there was made from the same model, text and settings.
-fn check_same(folder: &Path, step: &Value) -> anyhow::Result<()> {
-    let name = folder.to_string_lossy();
-    let manifest = Manifest::read(&Folder::open(&name)?)?;
-    let manifest = manifest.with_context(|| format!("`{name}` was not made by this program"))?;
-    let path = folder.to_owned();
-    match difference(&manifest.recipe["step"][0], step) {
-        None => Ok(()),
-        Some((what, begun, now)) => {
-            Err(CheckpointError::OtherWork { path, what, begun, now }.into())
-        }
-    }
-}
-
-fn remove(folder: &Path) -> anyhow::Result<()> {
-    std::fs::remove_dir_all(folder).with_context(|| format!("cannot remove `{}`", folder.display()))
 }
 
 fn read(args: &Args, context: &Context) -> anyhow::Result<(String, Recipe)> {

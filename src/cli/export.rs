@@ -197,11 +197,10 @@ impl Settings {
             !self.output.as_os_str().is_empty(),
             "`output` is missing\nhint: name the file to write"
         );
-        anyhow::ensure!(
-            context.force || !self.output.exists(),
-            "`{}` exists\nhint: choose another name, or replace it with --force",
-            self.output.display()
-        );
+        match self.to {
+            Form::Gguf => OutputFile::check(&self.output, context.force)?,
+            Form::Onnx => OutputDir::check(&self.output, context.force)?,
+        }
         for spec in specs {
             match self.to {
                 Form::Gguf => {

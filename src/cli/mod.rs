@@ -2,6 +2,7 @@
 //!
 //! Add a verb: one file with its `Args` and `run`, one line in `Verb` and one in [`run`].
 mod bench;
+mod between;
 mod calibrate;
 mod calibration;
 mod compress;

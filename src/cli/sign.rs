@@ -1,6 +1,9 @@
 //! `milm-compress sign`: says who made a package.
 use super::{Context, Outcome, input, output, verify};
-use crate::{checkpoint::write_file, package};
+use crate::{
+    checkpoint::{OutputFile, write_file},
+    package,
+};
 use anyhow::Context as _;
 use std::{
     io::Write,
@@ -57,11 +60,7 @@ fn new_key(name: &Path, context: &Context) -> anyhow::Result<Outcome> {
     };
     let (secret_file, public_file) = (with(".key"), with(".pub"));
     for path in [&secret_file, &public_file] {
-        anyhow::ensure!(
-            context.force || !path.exists(),
-            "`{}` exists\nhint: choose another name, or replace it with --force",
-            path.display()
-        );
+        OutputFile::check(path, context.force)?;
     }
     let (public, secret) = package::new_keys()?;
     write_secret(&secret_file, &secret)?;

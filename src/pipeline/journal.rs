@@ -1,10 +1,10 @@
 //! What a stage has done so far, so that it can be taken up after the last finished block.
 use super::PipelineError;
-use crate::{calibrate::HiddenStates, checkpoint::WorkDir, model::Tensors, prune::BlockScores};
+use crate::{
+    calibrate::HiddenStates, checkpoint::WorkDir, model::Tensors, package::PackageError,
+    prune::BlockScores,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-
-/// The file that says how far the work is.
-const STATE: &str = "state.json";
 
 /// Which pass over the blocks is under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ pub(super) struct Journal<R> {
 
 impl<R: Clone + Serialize + DeserializeOwned> Journal<R> {
     pub(super) fn open(work: WorkDir) -> Result<Self, PipelineError> {
-        let state = match work.json(STATE)? {
+        let state = match work.state()? {
             Some(state) => serde_json::from_value(state).map_err(PipelineError::State)?,
             None => State {
                 shot: 0,
@@ -153,13 +153,49 @@ impl<R: Clone + Serialize + DeserializeOwned> Journal<R> {
         value.map(serde_json::from_value).transpose().map_err(PipelineError::State)
     }
 
-    /// The work is done.
-    pub(super) fn finish(self) -> Result<(), PipelineError> {
-        Ok(self.work.finish()?)
+    /// Does the work. Its record goes when it is done, and when it cannot be done: what fails for
+    /// any other reason than the system's would fail again.
+    pub(super) fn run<T>(
+        mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, PipelineError>,
+    ) -> Result<T, PipelineError> {
+        match work(&mut self) {
+            Ok(done) => {
+                self.work.finish()?;
+                Ok(done)
+            }
+            Err(error) if may_pass(&error) => Err(error),
+            Err(error) => {
+                if let Err(left) = self.work.finish() {
+                    tracing::warn!("{left}");
+                }
+                Err(error)
+            }
+        }
     }
 
     fn note(&self) -> Result<(), PipelineError> {
         let state = serde_json::to_value(&self.state).map_err(PipelineError::State)?;
-        Ok(self.work.put_json(STATE, &state)?)
+        Ok(self.work.put_state(&state)?)
     }
+}
+
+/// Whether the same work may end otherwise: what failed was the system (a full disk), a folder that
+/// was in the way, or the record itself.
+fn may_pass(error: &PipelineError) -> bool {
+    if let PipelineError::Checkpoint(_)
+    | PipelineError::Package(PackageError::Checkpoint(_))
+    | PipelineError::Damaged { .. }
+    | PipelineError::State(_) = error
+    {
+        return true;
+    }
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if inner.is::<std::io::Error>() {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
 }

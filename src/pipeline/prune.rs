@@ -107,29 +107,39 @@ impl Prune<'_> {
             self.write_checkpoint(&model, &text(&pruned)?, target, force)?;
             return Ok(pruned);
         }
-        let mut journal =
-            Journal::open(WorkDir::begin(target, self.key, resume || finished, force)?)?;
+        let work = WorkDir::begin(target, self.key, resume || finished, force)?;
+        Journal::open(work)?.run(|journal| {
+            let (model, pruned) = self.work(plan, journal)?;
+            if !finished {
+                let report = text(&pruned)?;
+                journal.note_output(&report)?;
+                self.write_checkpoint(&model, &report, target, force)?;
+            }
+            Ok(pruned)
+        })
+    }
+
+    /// Cuts, shot by shot, and measures.
+    fn work(
+        &self,
+        plan: Plan,
+        journal: &mut Journal<Refit>,
+    ) -> Result<(Model, Pruned), PipelineError> {
         let mut model = self.opened.model.clone();
         let mut streams = None;
         for (index, shapes) in plan.shots(self.settings.shots).into_iter().enumerate() {
             // Statistics are those of the float model, which the first shot alone cuts.
             let prune = Prune { statistics: self.statistics.filter(|_| index == 0), ..*self };
             let mut shot = Shot { prune: &prune, index, source: &model, shapes };
-            let choice = shot.choose(&mut journal)?;
-            (model, streams) = shot.cut(&choice, &mut journal)?;
+            let choice = shot.choose(journal)?;
+            (model, streams) = shot.cut(&choice, journal)?;
         }
         let costs = streams.map_or(Ok(Vec::new()), |streams| self.costs(&model, &streams))?;
         let refits = journal.state.layers.clone();
         let worst = refits.iter().max_by(|a, b| a.error_after.total_cmp(&b.error_after)).cloned();
         let plan = plan.carried_out(&model);
         let pruned = Pruned { schema: SCHEMA, plan, refits, worst, costs };
-        if !finished {
-            let report = text(&pruned)?;
-            journal.note_output(&report)?;
-            self.write_checkpoint(&model, &report, target, force)?;
-        }
-        journal.finish()?;
-        Ok(pruned)
+        Ok((model, pruned))
     }
 
     /// Drops the blocks that change the residual stream least (`ShortGPT`, arXiv 2403.03853), and

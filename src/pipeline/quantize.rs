@@ -99,47 +99,59 @@ impl Quantize<'_> {
         let mut basis = Basis::new(self, &bases[0])?;
         self.candidates(&basis)?; // refuses before anything is written
         let work = WorkDir::begin(target, self.key, resume || finished, force)?;
-        let mut journal = Journal::open(work)?;
-        let trials = self.trials(&bases, &journal)?;
-        let best = trials.iter().min_by(|a, b| a.error.total_cmp(&b.error)).map(|it| it.at);
-        if let Some(best) = best.filter(|best| *best > 0) {
-            basis = Basis::new(self, &bases[best])?;
-        }
-        let candidates = self.candidates(&basis)?;
+        Journal::open(work)?.run(|journal| {
+            let trials = self.trials(&bases, journal)?;
+            let best = trials.iter().min_by(|a, b| a.error.total_cmp(&b.error)).map(|it| it.at);
+            if let Some(best) = best.filter(|best| *best > 0) {
+                basis = Basis::new(self, &bases[best])?;
+            }
+            let (model, plan, quantized) = self.work(&basis, trials, journal)?;
+            let report = serde_json::to_string_pretty(&quantized).map_err(PipelineError::State)?;
+            let report = report + "\n";
+            let rewritten = Rewritten {
+                opened: self.opened,
+                source_sha256: self.source_sha256,
+                model: &model,
+                recipe: self.recipe,
+                files: &BTreeMap::from([(REPORT_FILE.to_owned(), report.clone())]),
+                method: self.settings.method(),
+                shard_bytes: self.settings.shard_size.0,
+                team: self.team,
+                progress: self.progress,
+            };
+            journal.note_output(&report)?;
+            let manifest = rewritten.write(target, force || finished)?;
+            Ok((quantized, Summary::new(&manifest, &plan)))
+        })
+    }
+
+    /// Rounds in the chosen coordinates; the model of codes, what each tensor became, the report.
+    fn work(
+        &self,
+        basis: &Basis<'_>,
+        trials: Vec<Trial>,
+        journal: &mut Journal<LayerReport>,
+    ) -> Result<(Model, Plan, Quantized), PipelineError> {
+        let candidates = self.candidates(basis)?;
         let mut settings = self.settings.clone();
         let mut allocation = None;
         if let Some(candidates) = &candidates {
-            let spread = self.spread(&basis, candidates, &journal)?;
+            let spread = self.spread(basis, candidates, journal)?;
             settings.rules.splice(..0, spread.rules(candidates));
             allocation = Some(spread);
         }
         let plan = quantize::plan(&basis.outline, &settings)?;
-        let mut model = self.ends(&basis, &plan)?;
+        let mut model = self.ends(basis, &plan)?;
         let loss = match self.settings.rounding() {
-            CodeChoice::Adaptive => self.adaptive(&basis, &plan, &mut model, &mut journal)?,
-            CodeChoice::Nearest => self.nearest(&basis, &plan, &mut model)?,
+            CodeChoice::Adaptive => self.adaptive(basis, &plan, &mut model, journal)?,
+            CodeChoice::Nearest => self.nearest(basis, &plan, &mut model)?,
         };
         let layers = journal.state.layers.clone();
         let worst = layers.iter().max_by(|a, b| a.error.total_cmp(&b.error)).cloned();
         let transform = basis.transform.as_ref().map(|it| it.report().clone());
         let quantized =
             Quantized { schema: SCHEMA, loss, trials, transform, allocation, layers, worst };
-        let report = serde_json::to_string_pretty(&quantized).map_err(PipelineError::State)? + "\n";
-        let rewritten = Rewritten {
-            opened: self.opened,
-            source_sha256: self.source_sha256,
-            model: &model,
-            recipe: self.recipe,
-            files: &BTreeMap::from([(REPORT_FILE.to_owned(), report.clone())]),
-            method: self.settings.method(),
-            shard_bytes: self.settings.shard_size.0,
-            team: self.team,
-            progress: self.progress,
-        };
-        journal.note_output(&report)?;
-        let manifest = rewritten.write(target, force || finished)?;
-        journal.finish()?;
-        Ok((quantized, Summary::new(&manifest, &plan)))
+        Ok((model, plan, quantized))
     }
 
     /// What a budget is spread over, if there is one; else what each tensor becomes is checked.

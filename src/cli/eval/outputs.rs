@@ -1,5 +1,6 @@
 //! In which forms a result is written.
 use crate::{
+    checkpoint::check_file,
     cli::{Context, Outcome, output},
     report::{self, Sheet},
 };
@@ -67,12 +68,7 @@ impl OutputSettings {
                 "`{}` cannot be written: its folder is not there\nhint: make the folder first",
                 path.display()
             );
-            if path.exists() && !context.force {
-                anyhow::bail!(
-                    "`{}` exists\nhint: choose another name, or replace it with --force",
-                    path.display()
-                );
-            }
+            check_file(path, context.force)?;
         }
         Ok(())
     }
