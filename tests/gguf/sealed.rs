@@ -19,7 +19,7 @@ fn a_flipped_bit_anywhere_is_found() {
     write(&named("qwen2"), &file, ExportOptions::default()).unwrap();
     let bytes = fs::read(&file).unwrap();
     assert!(intact(&file), "unchanged");
-    let step = (bytes.len() / 1500).max(1) ;
+    let step = (bytes.len() / 1500).max(1);
     let near_the_end = bytes.len() - 40..bytes.len();
     let places = (0..bytes.len()).step_by(step).chain(0..64).chain(near_the_end);
     for (i, at) in places.enumerate() {
