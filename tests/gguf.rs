@@ -7,5 +7,7 @@ pub(crate) mod export;
 mod hostile;
 mod models;
 mod quantized;
+mod sealed;
 mod smollm2;
+mod split;
 mod tokenizers;

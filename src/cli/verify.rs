@@ -118,13 +118,20 @@ fn verified(args: &Args, context: &Context) -> anyhow::Result<Verification> {
             result.unrecorded
         ));
     }
+    if result.passed() && result.uncovered {
+        context.note(
+            "an earlier version wrote the file: its metadata has no recorded hash and is not compared; \
+             export it again to have one",
+        );
+    }
     Ok(result)
 }
 
 fn said(args: &Args, result: &Verification) -> String {
     let decoded = if args.deep { format!("; {} decoded", result.decoded) } else { String::new() };
+    let open = if result.uncovered { "; metadata is not covered" } else { "" };
     format!(
-        "{}: {} files with {} tensors, {:.1} MB, are as they were made{decoded}\n",
+        "{}: {} files with {} tensors, {:.1} MB, are as they were made{decoded}{open}\n",
         args.package,
         result.files,
         result.tensors,

@@ -90,6 +90,8 @@ pub struct Verification {
     pub decoded: usize,
     /// Quantized weights among them whose values have no recorded hash.
     pub unrecorded: usize,
+    /// Whether the metadata of a GGUF file has no recorded hash: an earlier version wrote it.
+    pub uncovered: bool,
     /// Everything that is wrong; empty for an intact package.
     pub problems: Vec<Problem>,
 }
@@ -157,17 +159,34 @@ fn verify_gguf(path: &Path, progress: &dyn Progress) -> Result<Verification, Pac
     let file = gguf.file.clone();
     let bytes = gguf.tensors.iter().map(|it| it.bytes.len() as u64).sum();
     let no_hashes = || PackageError::NoHashes { file: file.clone() };
-    let hashes = gguf.tensor_hashes().filter(|it| it.len() == gguf.tensors.len());
-    let hashes = hashes.ok_or_else(no_hashes)?;
+    let sealed = gguf.sealed().ok_or_else(no_hashes)?;
     progress.start("verify", bytes, Unit::Bytes);
     let differs =
         |hash: &str, tensor: &gguf::TensorInfo| hash != self::hash(&tensor.bytes, progress);
-    let all = hashes.iter().zip(&gguf.tensors).filter(|(hash, tensor)| differs(hash, tensor));
-    let what: Vec<String> = all.map(|(_, tensor)| format!("tensor `{}`", tensor.name)).collect();
+    let all =
+        sealed.tensors.iter().zip(&gguf.tensors).filter(|(hash, tensor)| differs(hash, tensor));
+    let mut what: Vec<String> =
+        all.map(|(_, tensor)| format!("tensor `{}`", tensor.name)).collect();
+    if let Some(recorded) = sealed.header {
+        let found = gguf::header_sha256(&gguf.header);
+        what.extend((found.as_deref() != Some(recorded)).then(|| "metadata".into()));
+    }
+    if !is_padding(&gguf) {
+        what.push("padding between tensors".into());
+    }
     progress.finish();
+    let uncovered = sealed.header.is_none();
     let problems = if what.is_empty() { vec![] } else { vec![Problem::Changed { file, what }] };
     let tensors = gguf.tensors.len();
-    Ok(Verification { files: 1, tensors, bytes, problems, ..Verification::default() })
+    Ok(Verification { files: 1, tensors, bytes, uncovered, problems, ..Verification::default() })
+}
+
+/// Whether zeros up to the alignment, as `export` writes them, are all that lies behind tensors.
+fn is_padding(gguf: &gguf::Gguf) -> bool {
+    let blank = |it: &Bytes| it.len() < gguf::ALIGNMENT && it.iter().all(|byte| *byte == 0);
+    let length = |it: &Bytes| it.len();
+    let all = gguf.tensors.iter().map(|it| &it.bytes).chain(&gguf.padding).map(length);
+    gguf.padding.iter().all(blank) && all.sum::<usize>().is_multiple_of(gguf::ALIGNMENT)
 }
 
 fn damaged(reason: &str) -> Problem {

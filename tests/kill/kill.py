@@ -2,7 +2,7 @@
 
 kill.py PROGRAM MODEL [--every K] [--only NAME]
 
-Takes strace. MODEL is a small float checkpoint (tests/golden/llama). For each verb, on a free name and
+Takes strace. MODEL is a small float checkpoint with a tokenizer (builtin:milm-mini). For each verb, on a free name and
 with --force over an older output, the calls of an undisturbed run are counted; then the run is repeated
 and killed (SIGKILL) at each of them. After each kill:
 
@@ -30,7 +30,9 @@ parser.add_argument("model")
 parser.add_argument("--every", type=int, default=1, help="only each K-th call")
 parser.add_argument("--only", help="only the verb of this name")
 args = parser.parse_args()
-program, model = (str(pathlib.Path(it).resolve()) for it in (args.program, args.model))
+program, model = str(pathlib.Path(args.program).resolve()), args.model
+if not model.startswith("builtin:"):
+    model = str(pathlib.Path(model).resolve())
 
 small = ["--calibration-samples", "2", "--calibration-tokens", "64", "--allow-rank-deficient"]
 fast = ["--preset", "fast", "--rotate", "none", "--group-size", "32"]
@@ -56,8 +58,8 @@ VERBS = [
     ("prune", ["prune", model, "--keep", "0.7", *small, "-o", "out"], True, older),
     ("compress", ["compress", "recipe.toml", "--model", model, "-o", "out"], True, older),
     ("export onnx", ["export", model, "--to", "onnx", "-o", "out"], False, older),
-    ("export gguf", ["export", model, "--to", "gguf", "--pre", "gpt-2", "-o", "out"], False, None),
-    ("calibrate", ["calibrate", model, *small[:4], "-o", "out"], False, None),
+    ("export gguf", ["export", model, "--to", "gguf", "-o", "out"], False, None),
+    ("calibrate", ["calibrate", model, *small, "-o", "out"], False, None),
 ]
 
 
@@ -81,19 +83,17 @@ def content(path):
 
 
 def calls(log):
-    """The places, in the main thread's count, of calls that change files."""
-    places, main, count = [], None, 0
+    """Numbers of calls that change files: strace counts the calls of each thread apart."""
+    counts, places = {}, set()
     for line in log.read_text(errors="replace").splitlines():
-        pid, _, rest = line.partition(" ")
+        thread, _, rest = line.partition(" ")
         rest = rest.strip()
         if not re.match(r"\w+\(", rest):
             continue
-        main = main or pid
-        if pid == main:
-            count += 1
-            if not rest.startswith("openat(") or "O_CREAT" in rest:
-                places.append(count)
-    return places
+        counts[thread] = counts.get(thread, 0) + 1
+        if not rest.startswith("openat(") or "O_CREAT" in rest:
+            places.add(counts[thread])
+    return sorted(places)
 
 
 failed = False

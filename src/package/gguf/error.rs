@@ -25,6 +25,14 @@ pub enum GgufError {
         /// What is wrong.
         what: Box<ParseError>,
     },
+    /// The file is one of several parts, and they are not whole.
+    #[error("`{file}`: {what}")]
+    Split {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        what: Box<SplitError>,
+    },
     /// The content cannot be turned into a checkpoint.
     #[error("`{file}`: {what}")]
     Content {
@@ -34,6 +42,29 @@ pub enum GgufError {
         what: Box<ContentError>,
     },
 }
+
+/// Files that are not the parts of one.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages name every field")]
+pub enum SplitError {
+    #[error(
+        "it is part {part} of {count}, but its name does not end in `{expected}`, by which the others are found\nhint: give the parts the names that they were published under"
+    )]
+    Name { part: u64, count: u64, expected: String },
+    #[error(
+        "of {count} parts are missing: {}\nhint: fetch every part into the same folder",
+        missing.join(", ")
+    )]
+    Missing { count: u64, missing: Vec<String> },
+    #[error("part `{part}`: `{key}` is {found}, expected {expected}\nhint: {MIXED}")]
+    Key { part: String, key: &'static str, found: String, expected: String },
+    #[error("the parts hold {found} tensors, `split.tensors.count` says {expected}\nhint: {MIXED}")]
+    Count { found: usize, expected: u64 },
+    #[error("tensor `{tensor}` stands in part `{part}` and in one before it\nhint: {MIXED}")]
+    Twice { tensor: String, part: String },
+}
+
+const MIXED: &str = "are these parts of the same model? fetch all of them again";
 
 /// What a readable file says cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -301,25 +332,27 @@ pub enum ParseError {
 /// Types of ggml that are not read, for the message.
 const UNREAD: &[(u32, &str)] = &[
     (9, "Q8_1"),
-    (10, "Q2_K"),
-    (11, "Q3_K"),
     (15, "Q8_K"),
     (16, "IQ2_XXS"),
     (17, "IQ2_XS"),
     (18, "IQ3_XXS"),
     (19, "IQ1_S"),
-    (20, "IQ4_NL"),
     (21, "IQ3_S"),
     (22, "IQ2_S"),
-    (23, "IQ4_XS"),
     (24, "I8"),
     (25, "I16"),
     (26, "I32"),
     (27, "I64"),
     (28, "F64"),
     (29, "IQ1_M"),
+    (31, "Q4_0_4_4"),
+    (32, "Q4_0_4_8"),
+    (33, "Q4_0_8_8"),
     (34, "TQ1_0"),
     (35, "TQ2_0"),
+    (36, "IQ4_NL_4_4"),
+    (37, "IQ4_NL_4_8"),
+    (38, "IQ4_NL_8_8"),
     (39, "MXFP4"),
 ];
 

@@ -1,7 +1,7 @@
 //! A model as a GGUF file.
 use super::{
     arch::{Arch, Rotation, accepts, rotation},
-    data::{Hashes, Sink, Source},
+    data::{Sink, Source},
     ends::{Ends, RoundedTensor},
     error::ExportError,
     experts::file_shape,
@@ -9,7 +9,8 @@ use super::{
     metadata::architecture,
     names::{ROPE_FACTORS, key, tensor_name},
     schemes::{self, accepts_schemes, scale_change},
-    value::{Array, Value, write_text},
+    seal,
+    value::Value,
     vocab,
     write::{Entry, Pairs, header, padding},
 };
@@ -17,7 +18,7 @@ use crate::{
     checkpoint::OutputFile,
     model::{Expert, Model, Role, TensorSpec},
     progress::{Progress, Unit},
-    scheme::ggml::{BlockFormat, float_format, grid_format},
+    scheme::ggml::{BlockFormat, HalfChange, float_format, grid_format},
     tensor::{FloatType, RawTensor},
     text::TextFiles,
 };
@@ -42,8 +43,8 @@ pub struct Export<'a> {
     arch: Arch,
     float: FloatType,
     ends: Ends,
-    /// Largest relative change of a scale; none without quantized weights.
-    scale_change: Option<f64>,
+    /// What float16 changes of scales; none without quantized weights.
+    scale_change: Option<HalfChange>,
     pairs: Pairs,
     tensors: Vec<Entry>,
     /// Of each tensor the pieces that it consists of, one behind the other.
@@ -84,12 +85,8 @@ impl<'a> Export<'a> {
         if let Some((package, source)) = options.chain {
             export.pairs.extend([said(key::PACKAGE, package), said(key::SOURCE, source)]);
         }
-        for (key, known) in [(key::SHA256, 1), (key::VALUES, 2)] {
-            let has = |it: &Entry| it.format.block_len() >= known;
-            let unknown = |it| "0".repeat(if has(it) { HASH } else { 0 });
-            let unknown = export.tensors.iter().map(unknown).collect();
-            export.pairs.push((key.into(), Value::Array(Array::Strings(unknown))));
-        }
+        let coded: Vec<bool> = export.tensors.iter().map(|it| it.format.block_len() > 1).collect();
+        export.pairs.extend(seal::open_pairs(&coded));
         Ok(export)
     }
 
@@ -186,8 +183,8 @@ impl<'a> Export<'a> {
         &self.notes
     }
 
-    /// Largest relative change of a scale by its storage as float16; none without quantized weights.
-    pub fn scale_change(&self) -> Option<f64> {
+    /// What storing scales as float16 changes; none without quantized weights.
+    pub fn scale_change(&self) -> Option<HalfChange> {
         self.scale_change
     }
 
@@ -198,45 +195,26 @@ impl<'a> Export<'a> {
         file: &mut OutputFile,
         progress: &dyn Progress,
     ) -> Result<Vec<RoundedTensor>, ExportError> {
-        let header = header(&self.pairs, &self.tensors);
+        let mut header = header(&self.pairs, &self.tensors);
         file.append(&header)?;
         progress.start("export", self.bytes(), Unit::Bytes);
         let mut sink = Sink::new(file, progress);
-        let mut hashes = Vec::new();
+        let (mut hashes, mut values) = (Vec::new(), Vec::new());
         for (entry, sources) in self.tensors.iter().zip(&self.sources) {
             for (at, source) in sources.iter().enumerate() {
                 source.write(self.model, (entry, at), &mut sink)?;
             }
-            hashes.push(sink.hashes());
+            let found = sink.hashes();
+            hashes.push(found.bytes);
+            values.push(found.values);
             sink.file.append(&padding(entry.bytes()))?;
         }
         let rounded = sink.rounded();
-        let mut patch = |key: &str, of: &dyn Fn(&Hashes) -> &str| {
-            let mut at = texts_start(&header, key);
-            hashes.iter().map(of).try_for_each(|hash| {
-                // Each has its length before it.
-                let text = at + 8;
-                at = text + hash.len();
-                file.patch(text as u64, hash.as_bytes())
-            })
-        };
-        patch(key::SHA256, &|it| &it.bytes)?;
-        patch(key::VALUES, &|it| &it.values)?;
+        seal::fill(&mut header, &hashes, &values);
+        file.patch(0, &header)?;
         progress.finish();
         Ok(rounded)
     }
-}
-
-/// Digits of a hash.
-const HASH: usize = 64;
-
-/// Where the elements of an array of texts begin in a header.
-fn texts_start(header: &[u8], key: &str) -> usize {
-    let mut text = Vec::new();
-    write_text(key, &mut text);
-    let start = header.windows(text.len()).position(|it| it == text).unwrap_or(0);
-    // Type, type of elements and their number.
-    start + text.len() + 4 + 4 + 8
 }
 
 /// The stored floats of a tensor.

@@ -3,6 +3,7 @@ use super::{
     error::{ContentError, GgufError, ParseError},
     names::key,
     parse::{TensorInfo, parse},
+    split,
     value::{Array, Value},
 };
 use crate::tensor::Bytes;
@@ -19,10 +20,19 @@ pub struct Gguf {
     pub metadata: BTreeMap<String, Value>,
     /// Tensors in the order of the file.
     pub tensors: Vec<TensorInfo>,
+    /// Everything before the first tensor.
+    pub header: Bytes,
+    /// What lies behind each tensor and before the next, and where no tensor begins.
+    pub padding: Vec<Bytes>,
 }
 
-/// Maps a file and reads its header.
+/// Maps a file and reads its header; of a file in parts all of them, whichever is named.
 pub fn open(path: &Path) -> Result<Gguf, GgufError> {
+    split::whole(open_part(path)?, path)
+}
+
+/// Maps one file and reads its header.
+pub(super) fn open_part(path: &Path) -> Result<Gguf, GgufError> {
     let file = path.display().to_string();
     let bytes = Bytes::map(path)?;
     Gguf::parse(&file, &bytes).map_err(|what| GgufError::Parse { file, what: Box::new(what) })
@@ -37,6 +47,8 @@ impl Gguf {
             version: parsed.version,
             metadata: parsed.metadata,
             tensors: parsed.tensors,
+            header: parsed.header,
+            padding: parsed.padding,
         })
     }
 
@@ -48,16 +60,6 @@ impl Gguf {
     /// A tensor by its name in the file.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         self.tensors.iter().find(|tensor| tensor.name == name)
-    }
-
-    /// SHA-256 of each tensor, in the order of the file, where this program wrote it.
-    pub fn tensor_hashes(&self) -> Option<&[String]> {
-        self.texts(key::SHA256).ok().flatten()
-    }
-
-    /// SHA-256 of the values of each tensor, alike; empty where none is recorded.
-    pub fn value_hashes(&self) -> Option<&[String]> {
-        self.texts(key::VALUES).ok().flatten()
     }
 
     /// A text.

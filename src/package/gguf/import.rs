@@ -7,7 +7,7 @@ use super::{
     file::Gguf,
     model::Files,
     names::{ROPE_FACTORS, place, tensor_name},
-    parse::TensorInfo,
+    parse::{TensorInfo, without_ones},
     tokenizer::Tokens,
 };
 use crate::{
@@ -252,7 +252,7 @@ fn piece(
         }
     };
     match part {
-        Some(bytes) if info.shape == expected => {
+        Some(bytes) if info.shape == without_ones(&expected) => {
             Ok(TensorInfo { shape: spec.shape(tensor), bytes, ..info.clone() })
         }
         _ => {

@@ -65,8 +65,12 @@ pub(super) mod key {
     pub(crate) const SCALING_ATTENTION: &str = "rope.scaling.attn_factor";
     pub(crate) const YARN_FAST: &str = "rope.scaling.yarn_beta_fast";
     pub(crate) const YARN_SLOW: &str = "rope.scaling.yarn_beta_slow";
-    /// SHA-256 of each tensor's bytes, in the order of the file; a key of this project.
-    pub(crate) const SHA256: &str = "milm.tensor_sha256";
+    /// SHA-256 of everything before the tensors, in which these digits are zeros, and then of each
+    /// tensor's bytes, in the order of the file; a key of this project. One list: a file cannot lose
+    /// the first hash alone.
+    pub(crate) const SHA256: &str = "milm.sha256";
+    /// Those of the tensors alone, in files of earlier versions.
+    pub(crate) const TENSORS_SHA256: &str = "milm.tensor_sha256";
     /// SHA-256 of what each tensor's blocks stand for, as a package's manifest has it, in the same
     /// order; empty of plain floats, whose bytes say it.
     pub(crate) const VALUES: &str = "milm.values_sha256";
@@ -74,6 +78,9 @@ pub(super) mod key {
     pub(crate) const PACKAGE: &str = "milm.package_sha256";
     /// SHA-256 of the tensors of that package's source.
     pub(crate) const SOURCE: &str = "milm.source_sha256";
+    pub(crate) const SPLIT_NO: &str = "split.no";
+    pub(crate) const SPLIT_COUNT: &str = "split.count";
+    pub(crate) const SPLIT_TENSORS: &str = "split.tensors.count";
     pub(crate) const TEMPLATE: &str = "tokenizer.chat_template";
     pub(crate) const ADD_SPACE: &str = "tokenizer.ggml.add_space_prefix";
 }

@@ -23,6 +23,13 @@ pub(super) const DEFAULT_ALIGNMENT: u64 = 32;
 const MAX_ALIGNMENT: u64 = 1 << 20;
 const ALIGNMENT: &str = "general.alignment";
 
+/// A shape without axes of 1 in front, which mean nothing in ggml: `[1, 64]` is `[64]` there, and
+/// files say it either way.
+pub(super) fn without_ones(shape: &[usize]) -> &[usize] {
+    let ones = shape.iter().take_while(|axis| **axis == 1).count();
+    &shape[ones.min(shape.len().saturating_sub(1))..]
+}
+
 /// Where a tensor lies and what it is.
 #[derive(Clone, Debug)]
 pub struct TensorInfo {
@@ -30,7 +37,7 @@ pub struct TensorInfo {
     pub name: String,
     /// Its block format.
     pub format: &'static dyn BlockFormat,
-    /// Shape, outermost axis first: the reverse of the file's order.
+    /// Shape, outermost axis first: the reverse of the file's order, and without outer axes of 1.
     pub shape: Vec<usize>,
     /// Its blocks.
     pub bytes: Bytes,
@@ -42,6 +49,8 @@ pub(super) struct Parsed {
     pub(super) version: u32,
     pub(super) metadata: BTreeMap<String, Value>,
     pub(super) tensors: Vec<TensorInfo>,
+    pub(super) header: Bytes,
+    pub(super) padding: Vec<Bytes>,
 }
 
 /// A tensor as the header lists it.
@@ -85,8 +94,10 @@ pub(super) fn parse(file: &Bytes) -> Result<Parsed, ParseError> {
     }
     let alignment = alignment(&metadata)?;
     let data = (reader.at as u64).next_multiple_of(alignment);
-    let tensors = place(file, data, alignment, listed)?;
-    Ok(Parsed { version, metadata, tensors })
+    let (tensors, padding) = place(file, data, alignment, listed)?;
+    let start = usize::try_from(data).unwrap_or(usize::MAX).min(file.len());
+    let header = file.slice(0..start).unwrap_or_else(|| Bytes::fixed(&[]));
+    Ok(Parsed { version, metadata, tensors, header, padding })
 }
 
 fn alignment(metadata: &BTreeMap<String, Value>) -> Result<u64, ParseError> {
@@ -97,13 +108,13 @@ fn alignment(metadata: &BTreeMap<String, Value>) -> Result<u64, ParseError> {
         .ok_or_else(|| ParseError::Alignment { found: value.shown() })
 }
 
-/// Finds the bytes of every tensor: aligned, inside the file, no two overlapping.
+/// Finds the bytes of every tensor, aligned, inside the file, no two overlapping, and those of none.
 fn place(
     file: &Bytes,
     data: u64,
     alignment: u64,
     listed: Vec<Listed>,
-) -> Result<Vec<TensorInfo>, ParseError> {
+) -> Result<(Vec<TensorInfo>, Vec<Bytes>), ParseError> {
     let mut tensors = Vec::new();
     let mut spans = Vec::new();
     let mut names = std::collections::BTreeSet::new();
@@ -134,7 +145,19 @@ fn place(
             return Err(ParseError::Overlap { first: name(first), second: name(second), start });
         }
     }
-    Ok(tensors)
+    Ok((tensors, gaps(file, data, &spans)))
+}
+
+/// What spans of the data that follow one another leave of the file behind its header.
+fn gaps(file: &Bytes, data: u64, spans: &[(u64, u64, usize)]) -> Vec<Bytes> {
+    let end = (file.len() as u64).saturating_sub(data);
+    let starts = spans.iter().map(|span| span.0).chain([end]);
+    let ends = std::iter::once(0).chain(spans.iter().map(|span| span.1));
+    let part = |(from, to): (u64, u64)| {
+        let [from, to] = [from, to].map(|at| usize::try_from(data + at).ok());
+        file.slice(from?..to?).filter(|it| !it.is_empty())
+    };
+    ends.zip(starts).filter_map(part).collect()
 }
 
 /// A place in the file.
@@ -269,6 +292,7 @@ impl Reader<'_> {
         let (Some(shape), Some(weights)) = (shape, weights) else {
             return Err(ParseError::Shape { tensor: name, at, found: dims });
         };
+        let shape = without_ones(&shape).to_vec();
         let row = shape.last().copied().unwrap_or(1);
         if !row.is_multiple_of(format.block_len()) {
             let (format, block) = (format.name(), format.block_len());

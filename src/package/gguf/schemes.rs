@@ -5,7 +5,10 @@ use super::{
 };
 use crate::{
     model::{Model, ModelSpec, WeightStore, part_name},
-    scheme::{Activations, TensorScheme, ggml},
+    scheme::{
+        Activations, TensorScheme,
+        ggml::{self, HalfChange},
+    },
 };
 use std::collections::BTreeMap;
 
@@ -31,33 +34,45 @@ pub fn accepts_schemes(
     accepts_stacks(spec, schemes)
 }
 
-/// The largest relative change of a scale of any quantized weight that float16 brings; an error
-/// where float16 does not hold one.
-pub(super) fn scale_change(weights: &WeightStore) -> Result<Option<f64>, ExportError> {
+/// What float16 changes of the scales of all quantized weights; an error where one is beyond it.
+pub(super) fn scale_change(weights: &WeightStore) -> Result<Option<HalfChange>, ExportError> {
     if !weights.activations.is_empty() {
         return Err(Unsupported::ActivationGrids.into());
     }
-    let mut largest = None;
+    let mut all: Option<HalfChange> = None;
     for name in weights.quantized.keys() {
         let raw = weights.raw.get(&part_name(name, "weight_scale"));
         let scales = raw.and_then(crate::tensor::RawTensor::to_f32).unwrap_or_default();
         let tensor = || name.clone();
         let change = ggml::half_change(&scales);
         let change = change.ok_or_else(|| ExportError::Scale { tensor: tensor() })?;
-        largest = Some(change.max(largest.unwrap_or(0.0)));
+        let before = all.unwrap_or_default();
+        let largest = change.largest.max(before.largest);
+        all = Some(HalfChange { largest, tiny: change.tiny + before.tiny });
     }
-    Ok(largest)
+    Ok(all)
 }
 
 /// What llama.cpp does in its own way with a quantized model.
-pub(super) fn notes(model: &Model, change: Option<f64>) -> Vec<String> {
+pub(super) fn notes(model: &Model, change: Option<HalfChange>) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(change) = change {
-        notes.push(if change > 0.0 {
-            format!("scales are stored as float16: the largest relative change is {change:.1e}")
-        } else {
-            "scales are stored as float16, which holds them exactly".to_owned()
+        notes.push(match change {
+            HalfChange { largest: 0.0, tiny: 0 } => {
+                "scales are stored as float16, which holds them exactly".to_owned()
+            }
+            HalfChange { largest, .. } => {
+                format!(
+                    "scales are stored as float16: the largest relative change is {largest:.1e}"
+                )
+            }
         });
+        if change.tiny > 0 {
+            notes.push(format!(
+                "{} scales are too near 0 for float16: they become its smallest numbers or 0",
+                change.tiny
+            ));
+        }
     }
     let mut schemes = model.weights.quantized.values();
     if schemes.any(|(scheme, _)| scheme.activations == Activations::Int8PerToken) {

@@ -8,6 +8,9 @@ use crate::scheme::ggml::BlockFormat;
 /// Version that is written.
 const VERSION: u32 = 3;
 
+/// Where tensors begin in files that are written: at multiples of this.
+pub(in crate::package) const ALIGNMENT: usize = DEFAULT_ALIGNMENT as usize;
+
 /// Metadata in the order of the file.
 pub(super) type Pairs = Vec<(String, Value)>;
 

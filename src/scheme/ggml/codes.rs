@@ -23,21 +23,35 @@ pub fn grid_format(scheme: IntScheme, columns: usize) -> Option<&'static dyn Blo
     }
 }
 
-/// The largest relative change of a scale that is stored as float16, e.g. `2^-11`; `None` where a
-/// scale, or the minimum of a block (at most 15 steps), is beyond float16's range.
-pub fn half_change(scales: &[f32]) -> Option<f64> {
-    /// Below this many parts in one, a scale is lost in float16's smallest numbers.
+/// What storing scales as float16 changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct HalfChange {
+    /// The largest relative change of a scale that float16 holds to its full width, e.g. `2^-11`.
+    pub largest: f64,
+    /// Scales so near 0 that float16's smallest numbers, or its 0, stand for them: the weights move by
+    /// less than a millionth.
+    pub tiny: usize,
+}
+
+/// What storing scales as float16 changes; `None` where one, or the minimum of a block (at most 15
+/// steps), is beyond float16's range, or no number.
+pub fn half_change(scales: &[f32]) -> Option<HalfChange> {
+    /// Beyond this relative change, a scale is lost in float16's smallest numbers.
     const LOST: f64 = 1.0 / 64.0;
-    let mut largest = 0.0_f64;
+    let mut all = HalfChange::default();
     for scale in scales {
-        let stored = f16::from_f32(*scale).to_f64();
-        let change = ((stored - f64::from(*scale)) / f64::from(*scale)).abs();
-        if !change.is_finite() || change > LOST || !f16::from_f32(scale * 16.0).is_finite() {
+        if !f16::from_f32(scale * 16.0).is_finite() {
             return None;
         }
-        largest = largest.max(change);
+        let (exact, stored) = (f64::from(*scale), f16::from_f32(*scale).to_f64());
+        let far = (stored - exact).abs();
+        if far > LOST * exact.abs() {
+            all.tiny += 1;
+        } else if far > 0.0 {
+            all.largest = all.largest.max(far / exact.abs());
+        }
     }
-    Some(largest)
+    Some(all)
 }
 
 /// Appends the blocks of one row of a weight on a grid that has a [`grid_format`].
@@ -70,6 +84,10 @@ fn least(scale: f16, zero_point: i8) -> f16 {
 
 /// The zero point, -8..=7, that gives a block this least value, if one does.
 fn zero_point(scale: f16, stored: f16) -> Option<i8> {
+    if scale.to_f32() == 0.0 {
+        // All weights of the block are its least value.
+        return (stored.to_f32() == 0.0).then_some(0);
+    }
     let found = (-stored.to_f32() / scale.to_f32() - 8.0).round();
     let found = Some(found).filter(|it| (-8.0..=7.0).contains(it))? as i8;
     // Numbers are compared: the least value 0 has two signs.
@@ -160,7 +178,7 @@ mod tests {
             let symmetric = symmetric || eight;
             let tensor = tensor(if eight { 8 } else { 4 }, symmetric, granularity, seed);
             let format = grid_format(tensor.scheme, 128).unwrap();
-            prop_assert_eq!(half_change(&tensor.scales), Some(0.0));
+            prop_assert_eq!(half_change(&tensor.scales), Some(HalfChange::default()));
             let mut rows = Vec::new();
             for row in 0..3 {
                 let mut bytes = Vec::new();
@@ -204,10 +222,15 @@ mod tests {
 
     #[test]
     fn scales_beyond_float16_are_told() {
-        assert_eq!(half_change(&[0.5, -0.25]), Some(0.0));
+        assert_eq!(half_change(&[0.5, -0.25]), Some(HalfChange::default()));
         // 1/3 lies within half of the last of 11 bits.
-        assert!(half_change(&[1.0 / 3.0]).is_some_and(|it| it > 0.0 && it <= 1.0 / 2048.0));
-        for beyond in [1e5, 5000.0, 1e-8, 2.7e-7] {
+        assert!(
+            half_change(&[1.0 / 3.0]).is_some_and(|it| {
+                it.tiny == 0 && it.largest > 0.0 && it.largest <= 1.0 / 2048.0
+            })
+        );
+        assert_eq!(half_change(&[0.5, 1e-8, 2.7e-7]), Some(HalfChange { largest: 0.0, tiny: 2 }));
+        for beyond in [1e5, 5000.0, f32::INFINITY, f32::NAN] {
             assert_eq!(half_change(&[0.5, beyond]), None, "{beyond}");
         }
     }

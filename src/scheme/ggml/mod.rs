@@ -5,7 +5,11 @@
 //! by `tests/golden/ggml`.
 mod codes;
 mod float;
+mod iq4_nl;
+mod iq4_xs;
 mod k_scales;
+mod q2_k;
+mod q3_k;
 mod q4_0;
 mod q4_1;
 mod q4_k;
@@ -17,7 +21,7 @@ mod q8_0;
 mod round;
 mod search;
 
-pub use codes::{decode_rows, encode_row, format_grid, grid_format, half_change};
+pub use codes::{HalfChange, decode_rows, encode_row, format_grid, grid_format, half_change};
 pub use round::{ROUNDINGS, Rounding};
 
 use crate::tensor::FloatType;
@@ -56,9 +60,13 @@ pub const FORMATS: &[&dyn BlockFormat] = &[
     &q5_0::Q5_0,
     &q5_1::Q5_1,
     &q8_0::Q8_0,
+    &q2_k::Q2K,
+    &q3_k::Q3K,
     &q4_k::Q4K,
     &q5_k::Q5K,
     &q6_k::Q6K,
+    &iq4_nl::Iq4Nl,
+    &iq4_xs::Iq4Xs,
     &float::BF16,
 ];
 
@@ -117,7 +125,7 @@ mod tests {
             }
             assert_eq!(find_format(format.id()).unwrap().name(), format.name());
         }
-        assert!(find_format(10).is_none(), "Q2_K is not read");
+        assert!(find_format(16).is_none(), "IQ2_XXS is not read");
     }
 
     #[test]
