@@ -11,6 +11,7 @@ mod finite;
 mod folder;
 mod hashed;
 mod header;
+mod hint;
 mod output;
 mod shards;
 pub mod synth;
