@@ -35,6 +35,7 @@ mod sign;
 mod slice;
 mod static_scales;
 mod stock;
+mod stored;
 mod text;
 mod tasks;
 mod tidy;

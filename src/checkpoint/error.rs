@@ -51,12 +51,15 @@ pub enum CheckpointError {
     },
     /// Neither a folder nor a carried model.
     #[error(
-        "no checkpoint folder at `{name}`\nhint: give a Hugging Face folder with config.json, or {}",
-        carried()
+        "no checkpoint folder at `{name}`\nhint: give a Hugging Face folder with config.json, or {}{}",
+        carried(),
+        hint.map(|it| format!("; {it}")).unwrap_or_default()
     )]
     NotAFolder {
         /// As it was given.
         name: String,
+        /// What to do with what is there.
+        hint: Option<&'static str>,
     },
     /// A carried model of this name does not exist.
     #[error("no model `{name}` in this program\nhint: {} is known", carried())]
@@ -153,6 +156,25 @@ pub enum CheckpointError {
         file: String,
         /// Who names it.
         by: String,
+    },
+    /// A link leads out of the folder.
+    #[error(
+        "`{file}` is a link to `{}`, outside the folder\nhint: links are followed inside a folder only, so that nobody else's folder reaches your files; copy what they lead to: `cp -rL FOLDER COPY`",
+        target.display()
+    )]
+    Link {
+        /// The link.
+        file: String,
+        /// Where it leads.
+        target: PathBuf,
+    },
+    /// A file that Git LFS has not fetched.
+    #[error(
+        "`{file}` is a pointer of Git LFS, not the file itself\nhint: run `git lfs pull` in the folder, or fetch it with `hf download`"
+    )]
+    LfsPointer {
+        /// The file.
+        file: String,
     },
     /// The output exists.
     #[error("`{}` exists\nhint: choose another name, or replace it with --force", path.display())]

@@ -1,5 +1,5 @@
 //! A folder of files: on the disk, or carried by the binary.
-use super::{BUILTIN_PREFIX, BUILTINS, Builtin, CheckpointError, temporary};
+use super::{BUILTIN_PREFIX, BUILTINS, Builtin, CheckpointError, hint, temporary};
 use crate::tensor::Bytes;
 use std::{
     collections::BTreeMap,
@@ -42,6 +42,8 @@ const NOT_CARRIED: &[&str] = &[
 ];
 /// Files that an output writes anew.
 const REWRITTEN: &[&str] = &["config.json", "milm.json", "milm.json.minisig"];
+/// What says which model the folder holds.
+const CONFIG_FILE: &str = "config.json";
 /// The largest file that is carried over.
 const MAX_CARRIED: u64 = 256 << 20;
 
@@ -60,7 +62,8 @@ impl Folder {
             temporary::tidy(path);
         }
         if !path.is_dir() {
-            return Err(CheckpointError::NotAFolder { name: name.to_owned() });
+            let hint = hint::not_a_folder(path);
+            return Err(CheckpointError::NotAFolder { name: name.to_owned(), hint });
         }
         let root = path.canonicalize().map_err(|source| read_error(path, source))?;
         Ok(Self { name: name.to_owned(), source: Source::Disk(root) })
@@ -96,6 +99,11 @@ impl Folder {
     /// Names of all entries, sorted; subfolders end in `/` and are not descended into. Names that
     /// are not UTF-8 are shown with replacement characters.
     pub fn list(&self) -> Result<Vec<String>, CheckpointError> {
+        self.list_in("")
+    }
+
+    /// [`Folder::list`] of a subfolder of a folder on the disk; `""` is the folder itself.
+    pub fn list_in(&self, subfolder: &str) -> Result<Vec<String>, CheckpointError> {
         let root = match &self.source {
             Source::Carried(builtin) => {
                 return Ok(builtin.files.iter().map(|(name, _)| (*name).to_owned()).collect());
@@ -105,7 +113,7 @@ impl Folder {
         };
         let failed = |source| read_error(Path::new(&self.name), source);
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(root).map_err(failed)? {
+        for entry in std::fs::read_dir(root.join(subfolder)).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let mut name = entry.file_name().to_string_lossy().into_owned();
             if entry.path().is_dir() {
@@ -145,7 +153,8 @@ impl Folder {
             Err(source) => return Err(read_error(&path, source)),
         };
         if !target.starts_with(root) && !hub_blobs(root).is_some_and(|it| target.starts_with(it)) {
-            return Err(outside());
+            let file = self.file_name(file);
+            return Err(CheckpointError::Link { file, target });
         }
         Ok(Some(Bytes::map(&target)?))
     }
@@ -153,6 +162,7 @@ impl Folder {
     /// A text file; `None` when it does not exist.
     pub fn text(&self, file: &str) -> Result<Option<String>, CheckpointError> {
         let Some(bytes) = self.read(file)? else { return Ok(None) };
+        self.refuse_pointer(file, &bytes)?;
         String::from_utf8(bytes.to_vec()).map(Some).map_err(|error| CheckpointError::NotUtf8 {
             file: self.file_name(file),
             at: error.utf8_error().valid_up_to(),
@@ -168,11 +178,10 @@ impl Folder {
 
     /// The parsed `config.json`.
     pub fn config(&self) -> Result<serde_json::Value, CheckpointError> {
-        self.json("config.json")?.ok_or_else(|| CheckpointError::NoFile {
-            folder: self.name.clone(),
-            file: "config.json".into(),
-            hint: "a checkpoint is a Hugging Face folder; a GGUF file becomes one by `import`",
-        })
+        match self.json(CONFIG_FILE)? {
+            Some(config) => Ok(config),
+            None => Err(self.no_file(CONFIG_FILE)?),
+        }
     }
 
     /// Files that belong to the model beside its weights (tokenizer, templates, licence), to be
@@ -187,12 +196,24 @@ impl Folder {
         let mut kept = Vec::new();
         for name in names {
             let large = |bytes: &Bytes| bytes.len() as u64 > MAX_CARRIED;
-            match self.read(&name)? {
-                Some(bytes) if !large(&bytes) => kept.push(name),
-                _ => tracing::warn!("`{}` is not carried over", self.file_name(&name)),
+            match self.read(&name) {
+                Ok(Some(bytes)) if !large(&bytes) => kept.push(name),
+                Ok(Some(_)) => self.left_behind(&name, "it is larger than 256 MiB"),
+                Ok(None) => self.left_behind(&name, "it is a link to nothing"),
+                Err(CheckpointError::Link { target, .. }) => {
+                    let reason = format!("it is a link to `{}`", target.display());
+                    self.left_behind(&name, &reason);
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(kept)
+    }
+}
+
+impl Folder {
+    fn left_behind(&self, file: &str, reason: &str) {
+        tracing::warn!("`{}` is not carried over: {reason}", self.file_name(file));
     }
 }
 
@@ -225,6 +246,9 @@ mod tests {
             let error = folder.read_named_by(bad, "index").unwrap_err().to_string();
             assert!(error.contains("outside the folder"), "{bad}: {error}");
         }
+        let link = folder.read("link").unwrap_err().to_string();
+        assert!(link.contains("secret`") && link.contains("cp -rL"), "{link}");
+        assert!(!folder.side_files().unwrap().contains(&"link".to_owned()), "and is not copied");
         assert_eq!(folder.read("inner").unwrap().unwrap().len(), 2, "a link inside is followed");
         assert!(folder.read("absent").unwrap().is_none());
         assert_eq!(folder.list().unwrap(), ["a.json", "inner", "link"]);

@@ -11,6 +11,7 @@ mod finite;
 mod folder;
 mod hashed;
 mod header;
+mod hint;
 mod mark;
 mod output;
 mod shards;

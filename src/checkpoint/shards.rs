@@ -1,6 +1,6 @@
 //! The tensors of a folder: one safetensors file, or shards with an index.
-use super::{CheckpointError, Folder, HeaderError, header};
-use crate::tensor::RawTensor;
+use super::{CheckpointError, Folder, header};
+use crate::tensor::{Bytes, RawTensor};
 use std::collections::BTreeMap;
 
 /// The file of an unsharded checkpoint.
@@ -20,24 +20,38 @@ pub struct Tensors {
 }
 
 impl Folder {
-    /// Maps every tensor of the folder. Only headers are read.
+    /// Maps every tensor of the folder. Only headers are read. As in transformers, an unsharded file
+    /// is read rather than an index beside it.
     pub fn tensors(&self) -> Result<Tensors, CheckpointError> {
+        if let Some(bytes) = self.read(WEIGHTS_FILE)? {
+            self.warn_of_index()?;
+            return self.single(&bytes);
+        }
         match self.json(INDEX_FILE)? {
             Some(index) => self.sharded(&index),
-            None => self.single(),
+            None => Err(self.no_file(WEIGHTS_FILE)?),
         }
     }
 
-    fn single(&self) -> Result<Tensors, CheckpointError> {
-        let Some(bytes) = self.read(WEIGHTS_FILE)? else {
-            return Err(CheckpointError::NoFile {
-                folder: self.name().to_owned(),
-                file: WEIGHTS_FILE.into(),
-                hint: "weights are read from model.safetensors, or from shards with model.safetensors.index.json",
-            });
-        };
-        let raw =
-            header::parse(&bytes).map_err(|source| self.header_error(WEIGHTS_FILE, source))?;
+    /// Says that an index is not read, unless it names the unsharded file alone.
+    fn warn_of_index(&self) -> Result<(), CheckpointError> {
+        let Some(bytes) = self.read(INDEX_FILE)? else { return Ok(()) };
+        let index: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
+        let map = index.as_ref().and_then(|it| it.get("weight_map")?.as_object());
+        let other = |it: &serde_json::Value| it.as_str().is_some_and(|it| it != WEIGHTS_FILE);
+        if map.is_none_or(|map| map.values().any(other)) {
+            tracing::warn!(
+                "`{}` is read, and `{}` beside it is not: they come from different versions; remove \
+                 the one that does not belong to the checkpoint",
+                self.file_name(WEIGHTS_FILE),
+                self.file_name(INDEX_FILE)
+            );
+        }
+        Ok(())
+    }
+
+    fn single(&self, bytes: &Bytes) -> Result<Tensors, CheckpointError> {
+        let raw = self.parse(WEIGHTS_FILE, bytes)?;
         let files = raw.keys().map(|name| (name.clone(), WEIGHTS_FILE.to_owned())).collect();
         Ok(Tensors { raw, files, unlisted: Vec::new() })
     }
@@ -59,7 +73,7 @@ impl Folder {
                 tensor: listed[0].to_owned(),
             };
             let bytes = self.read_named_by(shard, &index_file)?.ok_or_else(missing)?;
-            let raw = header::parse(&bytes).map_err(|source| self.header_error(shard, source))?;
+            let raw = self.parse(shard, &bytes)?;
             if let Some(absent) = listed.iter().find(|name| !raw.contains_key(**name)) {
                 return Err(CheckpointError::AbsentTensor {
                     index: index_file,
@@ -73,12 +87,26 @@ impl Folder {
         Ok(all)
     }
 
-    fn header_error(&self, file: &str, source: HeaderError) -> CheckpointError {
-        CheckpointError::Header { file: self.file_name(file), source: source.into() }
+    fn parse(
+        &self,
+        file: &str,
+        bytes: &Bytes,
+    ) -> Result<BTreeMap<String, RawTensor>, CheckpointError> {
+        self.refuse_pointer(file, bytes)?;
+        header::parse(bytes).map_err(|source| CheckpointError::Header {
+            file: self.file_name(file),
+            source: source.into(),
+        })
     }
 }
 
 impl Tensors {
+    /// Forgets a tensor.
+    pub fn remove(&mut self, name: &str) {
+        self.raw.remove(name);
+        self.files.remove(name);
+    }
+
     fn add(
         &mut self,
         shard: &str,

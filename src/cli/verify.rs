@@ -112,6 +112,14 @@ fn verified(args: &Args, context: &Context) -> anyhow::Result<Verification> {
         }
         other => other?,
     };
+    if !result.unpackaged.is_empty() {
+        let names = result.unpackaged.join("`, `");
+        context.note(format_args!(
+            "`{names}` {} not of the package, and no engine reads {}: not compared",
+            if result.unpackaged.len() == 1 { "is" } else { "are" },
+            if result.unpackaged.len() == 1 { "it" } else { "them" },
+        ));
+    }
     if result.passed() && result.unrecorded > 0 {
         context.note(format_args!(
             "{} weights have no recorded hash of their values: the package is older than that",

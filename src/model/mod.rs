@@ -9,6 +9,7 @@ mod transformed;
 mod weights;
 
 pub use config::ConfigError;
+pub use family::{HEAD, Joined};
 pub use rope::{KeptPairs, Rope, RopeScaling};
 pub use space::{Axis, Expert, Side, Space};
 pub use spec::{Block, Mlp, ModelSpec, Part, Role, TensorSpec};

@@ -82,7 +82,7 @@ impl Rewritten<'_> {
         let mut manifest = Manifest {
             schema: SCHEMA,
             tool: Tool::default(),
-            source: Source::of(self.opened, self.source_sha256.to_owned())?,
+            source: Source::of(self.opened, self.source_sha256.to_owned()),
             recipe: self.recipe.clone(),
             quantized: quantized_tensors(schemes),
             activations: self.model.weights.activations.clone(),

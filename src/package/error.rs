@@ -21,6 +21,26 @@ pub enum PackageError {
     /// An ONNX folder cannot be read.
     #[error(transparent)]
     Onnx(#[from] super::onnx::OnnxError),
+    /// A tensor is missing, and another one tells why.
+    #[error("`{name}`: tensor `{tensor}` is missing, and `{found}` is there\nhint: {hint}")]
+    OtherTensors {
+        /// The folder.
+        name: String,
+        /// What the architecture needs.
+        tensor: String,
+        /// What stands there instead.
+        found: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// Weights are stored in a form that cannot be read.
+    #[error("`{name}`: {source}")]
+    Stored {
+        /// The folder.
+        name: String,
+        /// What is wrong.
+        source: Box<super::StoredError>,
+    },
     /// The folder has no tokenizer.
     #[error(
         "`{folder}` has no tokenizer.json\nhint: copy it from the original checkpoint, or give token ids instead of text"
@@ -69,6 +89,24 @@ pub enum PackageError {
         key: &'static str,
         /// What was found.
         found: String,
+    },
+    /// A key of `quantization_config` that may change what weights stand for.
+    #[error(
+        "config.json: `quantization_config`: `{key}` is `{found}`, which is not understood\nhint: read are compressed-tensors packages with 4 or 8 bit integers; give the float checkpoint that it was made from"
+    )]
+    UnknownKey {
+        /// The key, with those above it.
+        key: String,
+        /// Its value.
+        found: String,
+    },
+    /// A tensor of a quantized module that may change what its weight stands for.
+    #[error(
+        "tensor `{tensor}` belongs to a quantized module and is not understood\nhint: read are codes, scales, zero points, and `weight_g_idx` with whole groups; give the float checkpoint that it was made from"
+    )]
+    UnknownPart {
+        /// The tensor.
+        tensor: String,
     },
     /// A quantized module that no group of the config covers.
     #[error(

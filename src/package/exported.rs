@@ -21,7 +21,7 @@ pub fn seal_onnx(
     let package = opened.manifest.as_ref();
     let source = match package {
         Some(package) => package.source.clone(),
-        None => Source::of(opened, source_sha256(opened, progress))?,
+        None => Source::of(opened, source_sha256(opened, progress)),
     };
     let weights = &opened.model.weights;
     let coded = export.form() == onnx::GraphForm::Qdq;

@@ -1,5 +1,5 @@
 //! Opens a model by its name: a checkpoint, a package, a carried one.
-use super::{Manifest, PackageError, compressed_tensors, gguf, onnx};
+use super::{Manifest, PackageError, compressed_tensors, gguf, onnx, stored};
 use crate::{
     checkpoint::Folder,
     model::{Model, WeightStore, part_name},
@@ -7,6 +7,9 @@ use crate::{
     tensor::RawTensor,
 };
 use std::{collections::BTreeMap, path::Path};
+
+/// What describes an adapter of peft.
+const ADAPTER_FILE: &str = "adapter_config.json";
 
 /// What a folder is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -49,10 +52,23 @@ pub fn open(name: &str) -> Result<Opened, PackageError> {
     if onnx::is_onnx(&folder)? {
         return open_onnx(folder);
     }
-    let config = folder.config()?;
-    let tensors = folder.tensors()?;
+    let mut config = folder.config()?;
+    let mut tensors = folder.tensors()?;
+    if folder.read(ADAPTER_FILE)?.is_some() {
+        tracing::warn!(
+            "`{}` is not applied, as peft would do it: merge the adapter into the model first",
+            folder.file_name(ADAPTER_FILE)
+        );
+    }
+    let failed = |source| PackageError::Model { name: name.to_owned(), source: Box::new(source) };
+    let spec = stored::plain(name, &mut config, &mut tensors).map_err(|fault| match fault {
+        stored::Fault::Config(source) => failed(source.into()),
+        stored::Fault::Stored(source) => {
+            PackageError::Stored { name: name.to_owned(), source: Box::new(source) }
+        }
+    })?;
     let manifest = Manifest::read(&folder)?;
-    let quantized = match &manifest {
+    let mut quantized = match &manifest {
         Some(manifest) => manifest
             .quantized
             .iter()
@@ -61,10 +77,13 @@ pub fn open(name: &str) -> Result<Opened, PackageError> {
                 (name.clone(), (TensorScheme { format, ..it.scheme }, it.shape))
             })
             .collect(),
-        None => compressed_tensors::read_schemes(&config, &tensors.raw)?,
+        None => compressed_tensors::read_schemes(&config, &spec, &tensors.raw)?,
     };
     for (name, (scheme, shape)) in &quantized {
         check_parts(name, *scheme, *shape, &tensors.raw)?;
+    }
+    if manifest.is_none() {
+        compressed_tensors::settle(&mut config, &mut quantized, &mut tensors)?;
     }
     let kind = if quantized.is_empty() { Kind::Checkpoint } else { Kind::Package };
     let activations = manifest.as_ref().map(|it| it.activations.clone()).unwrap_or_default();
@@ -72,8 +91,13 @@ pub fn open(name: &str) -> Result<Opened, PackageError> {
         return Err(PackageError::Unsupported { key: "activations", found: point.clone() });
     }
     let weights = WeightStore { raw: tensors.raw, quantized, activations };
-    let failed = |source| PackageError::Model { name: name.to_owned(), source: Box::new(source) };
-    let model = Model::new(config, weights).map_err(failed)?;
+    let model = stored::model(config, weights).map_err(|told| match told {
+        Err(source) => failed(source),
+        Ok(it) => {
+            let (name, tensor) = (name.to_owned(), it.missing);
+            PackageError::OtherTensors { name, tensor, found: it.found, hint: it.hint }
+        }
+    })?;
     Ok(Opened { model, folder, kind, manifest, files: tensors.files, unlisted: tensors.unlisted })
 }
 

@@ -31,8 +31,10 @@ impl Opened {
     pub fn text(&self) -> Result<StoredText, PackageError> {
         let folder = &self.folder;
         let missing = || PackageError::NoTokenizer { folder: folder.name().to_owned() };
+        let tokenizer = folder.read(TOKENIZER_FILE)?.ok_or_else(missing)?;
+        folder.refuse_pointer(TOKENIZER_FILE, &tokenizer)?;
         Ok(StoredText {
-            tokenizer: folder.read(TOKENIZER_FILE)?.ok_or_else(missing)?,
+            tokenizer,
             config: folder.text("tokenizer_config.json")?,
             generation: folder.text("generation_config.json")?,
             template: folder.text("chat_template.jinja")?,

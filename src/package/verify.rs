@@ -92,6 +92,8 @@ pub struct Verification {
     pub unrecorded: usize,
     /// Whether the metadata of a GGUF file has no recorded hash: an earlier version wrote it.
     pub uncovered: bool,
+    /// Files and folders of the hub and of version control, which no engine reads; not compared.
+    pub unpackaged: Vec<String>,
     /// Everything that is wrong; empty for an intact package.
     pub problems: Vec<Problem>,
 }
@@ -133,7 +135,9 @@ pub fn verify(
     };
     let mut present = folder.list()?;
     present.retain(|file| file != MANIFEST_FILE && file != SIGNATURE_FILE);
-    let extra = present.iter().filter(|file| !manifest.files.contains_key(*file));
+    present.retain(|file| !manifest.files.contains_key(file));
+    (result.unpackaged, present) = present.into_iter().partition(|it| is_of_hub(&folder, it));
+    let extra = present.iter();
     result.problems.extend(extra.map(|file| Problem::Extra { file: file.clone() }));
 
     progress.start("verify", manifest.files.values().map(|it| it.bytes).sum(), Unit::Bytes);
@@ -152,6 +156,15 @@ pub fn verify(
         result.problems.extend(check_tensors(&folder, &manifest)?);
     }
     Ok(result)
+}
+
+/// Whether an entry is one that downloads and repositories put beside a model.
+fn is_of_hub(folder: &Folder, entry: &str) -> bool {
+    match entry {
+        ".gitattributes" | ".gitignore" | ".git/" | ".huggingface/" => true,
+        ".cache/" => folder.list_in(".cache").is_ok_and(|names| names == ["huggingface/"]),
+        _ => false,
+    }
 }
 
 fn verify_gguf(path: &Path, progress: &dyn Progress) -> Result<Verification, PackageError> {

@@ -211,7 +211,7 @@ impl Job<'_> {
         let mut manifest = Manifest {
             schema: SCHEMA,
             tool: Tool::default(),
-            source: Source::of(self.opened, source)?,
+            source: Source::of(self.opened, source),
             recipe: self.recipe.clone(),
             activations: BTreeMap::new(),
             export: None,

@@ -5,10 +5,12 @@
 
 mod bytes;
 mod float;
+mod fp8;
 mod hash;
 
 pub use bytes::{Bytes, MapError};
 pub use float::{FloatType, half_to_f32, round_to};
+pub use fp8::E4M3;
 pub use hash::{hex, sha256};
 pub use safetensors::Dtype;
 

@@ -10,6 +10,7 @@ use super::{
 use crate::linalg::Hadamard;
 use serde_json::Value;
 
+mod joined;
 mod llama;
 mod mimo;
 mod mistral;
@@ -19,6 +20,11 @@ mod qwen2_moe;
 mod qwen3;
 mod qwen3_moe;
 mod resize;
+
+pub use joined::Joined;
+
+/// The matrix of a head that is not tied.
+pub const HEAD: &str = "lm_head.weight";
 
 /// What sets a family apart.
 #[derive(Clone, Copy, Debug)]

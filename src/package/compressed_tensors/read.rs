@@ -1,7 +1,8 @@
 //! Which weights of a package are quantized and how, from its `config.json` alone.
-use super::{super::PackageError, METHOD};
+use super::{super::PackageError, keys, order};
 use crate::{
-    model::{TRANSFORM_KEY, part_name},
+    checkpoint::Tensors,
+    model::{ModelSpec, Part, Role, TRANSFORM_KEY, part_name},
     scheme::{Activations, Format, Granularity, IntScheme, TensorScheme},
     tensor::{Dtype, RawTensor},
 };
@@ -21,15 +22,13 @@ struct Group {
 /// The quantized weights that `quantization_config` declares; none without one.
 pub(crate) fn read_schemes(
     config: &Value,
+    spec: &ModelSpec,
     raw: &BTreeMap<String, RawTensor>,
 ) -> Result<Schemes, PackageError> {
     let Some(quantization) = config.get("quantization_config").filter(|it| !it.is_null()) else {
         return Ok(Schemes::new());
     };
-    let method = quantization.get("quant_method").unwrap_or(&Value::Null);
-    if method != METHOD {
-        return Err(unsupported("quant_method", method));
-    }
+    keys::check(quantization)?;
     if config.get(TRANSFORM_KEY).is_none() {
         refuse_online(quantization)?;
     }
@@ -45,7 +44,9 @@ pub(crate) fn read_schemes(
         }
         let module = name.trim_end_matches(".weight");
         let no_group = || PackageError::NoGroup { tensor: name.clone() };
-        let group = choose(&groups, module)?.ok_or_else(no_group)?;
+        let embed = spec.find(None, Role::Embed, None, Part::Weight);
+        let class = if embed.is_some_and(|it| it.name == *name) { "Embedding" } else { "Linear" };
+        let group = choose(&groups, module, class)?.ok_or_else(no_group)?;
         let missing = |suffix| PackageError::MissingPart { tensor: part_name(name, suffix) };
         let shape = stored_shape(name, raw).ok_or_else(|| missing("weight_shape"))?;
         let scale = raw.get(&part_name(name, "weight_scale"));
@@ -63,6 +64,21 @@ pub(crate) fn read_schemes(
         schemes.insert(name.clone(), (scheme, shape));
     }
     Ok(schemes)
+}
+
+/// Settles what other programs store beside the codes and scales of weights whose parts are there;
+/// without quantized weights left, the config says nothing of them either.
+pub(crate) fn settle(
+    config: &mut Value,
+    schemes: &mut Schemes,
+    tensors: &mut Tensors,
+) -> Result<(), PackageError> {
+    let quantized = !schemes.is_empty();
+    order::settle(schemes, tensors)?;
+    if let Some(config) = config.as_object_mut().filter(|_| quantized && schemes.is_empty()) {
+        config.remove("quantization_config");
+    }
+    Ok(())
 }
 
 /// Rotations of activations that the forward pass would have to do are not known here; those that
@@ -89,19 +105,15 @@ fn group(value: &Value) -> Result<Group, PackageError> {
     let absent = Value::Null;
     let weights = value.get("weights").unwrap_or(&absent);
     let at = |key| weights.get(key).unwrap_or(&absent);
-    if at("type") != "int" && !at("type").is_null() {
-        return Err(unsupported("type", at("type")));
-    }
-    let bits = match at("num_bits").as_u64() {
-        Some(bits @ (4 | 8)) => bits as u32,
-        _ => return Err(unsupported("num_bits", at("num_bits"))),
+    let bits = match at("num_bits") {
+        Value::Null => 8,
+        bits if bits == 4 || bits == 8 => bits.as_u64().unwrap_or(8) as u32,
+        other => return Err(unsupported("num_bits", other)),
     };
-    if at("actorder").as_str().is_some_and(|order| order == "group") {
-        return Err(unsupported("actorder", at("actorder")));
-    }
     let size = at("group_size").as_u64().filter(|size| (1..=1 << 24).contains(size));
     let granularity = match (at("strategy").as_str(), size) {
         (Some("channel"), _) => Granularity::Channel,
+        (None, None) if *at("group_size") == -1 => Granularity::Channel,
         (Some("group") | None, Some(size)) => Granularity::Group(size as usize),
         _ => return Err(unsupported("strategy", at("strategy"))),
     };
@@ -117,9 +129,12 @@ fn group(value: &Value) -> Result<Group, PackageError> {
 /// How inputs are quantized: symmetric int8, per token while the model runs, or with one static
 /// scale.
 fn activations(input: &Value) -> Result<Activations, PackageError> {
+    if input.is_null() {
+        return Ok(Activations::Float);
+    }
     let at = |key| input.get(key).unwrap_or(&Value::Null);
-    let Some(bits) = at("num_bits").as_u64() else { return Ok(Activations::Float) };
-    let int8 = bits == 8 && at("symmetric").as_bool() != Some(false);
+    let int8 = (at("num_bits").is_null() || *at("num_bits") == 8)
+        && at("symmetric").as_bool() != Some(false);
     match (at("strategy").as_str(), at("dynamic").as_bool().unwrap_or(false)) {
         (Some("token"), true) if int8 => Ok(Activations::Int8PerToken),
         (Some("tensor"), false) if int8 => Ok(Activations::Int8Static),
@@ -127,23 +142,27 @@ fn activations(input: &Value) -> Result<Activations, PackageError> {
     }
 }
 
-/// The group of a module: one that names it or matches it, else one for its class.
-fn choose<'a>(groups: &'a [Group], module: &str) -> Result<Option<&'a Group>, PackageError> {
+/// The group of a module: one that names it, else one that matches it, else one for its class.
+fn choose<'a>(
+    groups: &'a [Group],
+    module: &str,
+    class: &str,
+) -> Result<Option<&'a Group>, PackageError> {
+    let called = |name: &str| groups.iter().find(|it| it.targets.iter().any(|it| it == name));
+    if let Some(group) = called(module) {
+        return Ok(Some(group));
+    }
     for group in groups {
         for target in &group.targets {
-            let named = match target.strip_prefix("re:") {
-                Some(pattern) => regex::Regex::new(&format!("^(?:{pattern})"))
-                    .map_err(|_| unsupported("target", &Value::String(target.clone())))?
-                    .is_match(module),
-                None => target == module,
-            };
-            if named {
+            let Some(pattern) = target.strip_prefix("re:") else { continue };
+            let pattern = regex::Regex::new(&format!("^(?:{pattern})"))
+                .map_err(|_| unsupported("target", &Value::String(target.clone())))?;
+            if pattern.is_match(module) {
                 return Ok(Some(group));
             }
         }
     }
-    let class = |name: &str| groups.iter().find(|group| group.targets.iter().any(|it| it == name));
-    Ok(class("Linear").or_else(|| class("Embedding")))
+    Ok(called(class))
 }
 
 /// `[out, in]` of a quantized weight, from `weight_shape` or from the codes.
