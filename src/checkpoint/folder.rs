@@ -44,6 +44,11 @@ const NOT_CARRIED: &[&str] = &[
 const REWRITTEN: &[&str] = &["config.json", "milm.json", "milm.json.minisig"];
 /// The largest file that is carried over.
 const MAX_CARRIED: u64 = 256 << 20;
+/// The largest text or JSON file that is read: what is parsed of it takes many times its size.
+const MAX_TEXT: u64 = 16 << 20;
+/// Files with an entry per tensor may be larger.
+const MAX_LIST: u64 = 128 << 20;
+const LISTS: &[&str] = &["model.safetensors.index.json", "milm.json"];
 
 impl Folder {
     /// A folder by its path, or `builtin:NAME`.
@@ -148,7 +153,9 @@ impl Folder {
 
     /// A text file; `None` when it does not exist.
     pub fn text(&self, file: &str) -> Result<Option<String>, CheckpointError> {
+        let limit = if LISTS.contains(&file) { MAX_LIST } else { MAX_TEXT };
         let Some(bytes) = self.read(file)? else { return Ok(None) };
+        let bytes = bytes.within(limit, Path::new(&self.file_name(file)))?;
         String::from_utf8(bytes.to_vec()).map(Some).map_err(|error| CheckpointError::NotUtf8 {
             file: self.file_name(file),
             at: error.utf8_error().valid_up_to(),

@@ -7,7 +7,7 @@ mod bytes;
 mod float;
 mod hash;
 
-pub use bytes::{Bytes, MapError};
+pub use bytes::{Bytes, MapError, open_file, read_file};
 pub use float::{FloatType, half_to_f32, round_to};
 pub use hash::{hex, sha256};
 pub use safetensors::Dtype;
