@@ -1,9 +1,19 @@
 //! The `milm-compress` program: reads its arguments, runs the verb, maps errors to exit codes.
 use clap::Parser;
-use milm_compress::cli::{self, Cli, Outcome};
+use milm_compress::{
+    cli::{self, Cli, Outcome},
+    text::apart::{self, Guard},
+};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|it| it == apart::ARGUMENT) {
+        return apart::serve(std::env::args().skip(2));
+    }
+    match Guard::of_this_program() {
+        Ok(guard) => guard.install(),
+        Err(error) => return ended(Err(error.into()), 0),
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         // Help that was asked for is a result: one that cannot be written is an error.

@@ -21,6 +21,7 @@ mod exported;
 mod generate;
 mod gguf;
 mod golden;
+mod guard;
 mod onnx;
 mod outliers;
 mod package;

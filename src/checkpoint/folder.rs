@@ -85,6 +85,11 @@ impl Folder {
         }
     }
 
+    /// Whether it is a model that the program carries.
+    pub fn is_carried(&self) -> bool {
+        matches!(self.source, Source::Carried(_))
+    }
+
     /// Name of a file of this folder in messages.
     pub fn file_name(&self, file: &str) -> String {
         match &self.source {
