@@ -25,6 +25,7 @@ mod guard;
 mod onnx;
 mod outliers;
 mod package;
+mod hostile;
 mod kv_cache;
 mod prune;
 mod quantize;

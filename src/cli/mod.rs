@@ -49,8 +49,8 @@ pub struct Global {
     #[arg(long, short, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
     verbose: u8,
     /// Threads to use, at most 1024 [default: all processors]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    threads: Option<u64>,
     /// Seed of everything random; same seed, same bytes
     #[arg(long, global = true, value_name = "N", default_value_t = 0)]
     seed: u64,
