@@ -94,7 +94,12 @@ fn a_json_file_of_absurd_size_is_refused_by_its_size() {
     for file in ["config.json", "generation_config.json", "tokenizer_config.json"] {
         // Sparse: nothing of it is on the disk, and nothing of it may come to memory.
         let whole = fs::read(top.path().join(file)).unwrap();
-        fs::File::options().write(true).open(top.path().join(file)).unwrap().set_len(3 << 30).unwrap();
+        fs::File::options()
+            .write(true)
+            .open(top.path().join(file))
+            .unwrap()
+            .set_len(3 << 30)
+            .unwrap();
         let run = ["run", &model, "--prompt", "a", "--max-tokens", "1"];
         refused(&run, &[file, "3221225472 bytes", "at most 16777216", "hint: "]);
         fs::write(top.path().join(file), whole).unwrap();

@@ -23,6 +23,7 @@ mod gguf;
 mod golden;
 mod guard;
 mod onnx;
+mod mutate;
 mod outliers;
 mod package;
 mod hostile;
