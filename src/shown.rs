@@ -4,7 +4,7 @@
 //! that forge a line of a log, escape sequences that a terminal obeys, commands to a pipeline. Whoever
 //! prints puts its text through here; a form with line structure of its own (a table, a list)
 //! puts each entry through [`line`] first.
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Write as _};
 
 /// What follows a line end within a message of this program: an entry of a list, the hint.
 const PARTS: [&str; 3] = ["  ", "hint: ", "- "];
@@ -20,9 +20,9 @@ pub fn line(text: &str) -> Cow<'_, str> {
     }
     Cow::Owned(text.chars().fold(String::with_capacity(text.len() + 8), |mut out, c| {
         if hidden(c) {
-            out.extend(c.escape_default())
+            out.extend(c.escape_default());
         } else {
-            out.push(c)
+            out.push(c);
         }
         out
     }))
@@ -78,7 +78,7 @@ pub fn json(text: &str) -> String {
             continue;
         }
         for unit in c.encode_utf16(&mut [0; 2]) {
-            out.push_str(&format!("\\u{unit:04x}"));
+            let _ = write!(out, "\\u{unit:04x}");
         }
     }
     out

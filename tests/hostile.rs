@@ -19,7 +19,7 @@ fn model(folder: &Path) -> String {
 }
 
 fn run(arguments: &[&str]) -> Output {
-    program().args(arguments).timeout(Duration::from_secs(60)).output().unwrap()
+    program().args(arguments).timeout(Duration::from_mins(1)).output().unwrap()
 }
 
 /// The run ends with 2, and stderr holds all of `told`.

@@ -126,7 +126,7 @@ fn chat_templates() {
 }
 
 /// A tokenizer with a part of every kind, small.
-const TOKENIZER: &str = r###"{"version":"1.0","truncation":null,"padding":null,
+const TOKENIZER: &str = r#"{"version":"1.0","truncation":null,"padding":null,
 "added_tokens":[{"id":0,"content":"<s>","single_word":false,"lstrip":false,"rstrip":false,
 "normalized":false,"special":true}],
 "normalizer":{"type":"Sequence","normalizers":[{"type":"NFC"},
@@ -141,7 +141,7 @@ const TOKENIZER: &str = r###"{"version":"1.0","truncation":null,"padding":null,
 "content":" "},{"type":"Fuse"},{"type":"Strip","content":" ","start":1,"stop":0}]},
 "model":{"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":null,
 "end_of_word_suffix":null,"fuse_unk":false,"byte_fallback":false,"ignore_merges":false,
-"vocab":{"<s>":0,"_":1,"a":2,"b":3,"ab":4,"c":5},"merges":[["a","b"]]}}"###;
+"vocab":{"<s>":0,"_":1,"a":2,"b":3,"ab":4,"c":5},"merges":[["a","b"]]}}"#;
 
 #[test]
 fn tokenizers() {
@@ -174,7 +174,7 @@ fn packages_signatures_and_gguf() {
     package::sign(&at("package"), &secret, None).unwrap();
     let file = top.path().join("package").join(package::SIGNATURE_FILE);
     let good = fs::read(&file).unwrap();
-    survive(&[good.clone()], usize::MAX, |it| {
+    survive(std::slice::from_ref(&good), usize::MAX, |it| {
         fs::write(&file, it).unwrap();
         package::check_signature(&at("package"), &public).is_ok()
     });

@@ -87,18 +87,17 @@ impl WorkDir {
     }
 
     /// A JSON file of the work.
-    #[expect(clippy::disallowed_methods, reason = "the folder is made here")]
     pub fn json(&self, name: &str) -> Result<Option<Value>, CheckpointError> {
         let path = self.path.join(name);
-        match fs::read(&path) {
+        match Bytes::map(&path) {
             Ok(bytes) => match serde_json::from_slice(&bytes) {
                 Ok(value) => Ok(Some(value)),
                 Err(source) => {
                     Err(CheckpointError::Json { file: path.display().to_string(), source })
                 }
             },
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(CheckpointError::Read { path, source }),
+            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -24,6 +24,7 @@ use std::{
 ///
 /// Settings that are not given come from the model's `generation_config.json`, except for the
 /// temperature: without `--temperature` the best token is taken each time.
+/// On a terminal control characters of the text are shown as escapes; elsewhere it is as written.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  \
     milm-compress run builtin:milm-mini --prompt 'It was the best of'\n  \
