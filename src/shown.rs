@@ -40,7 +40,12 @@ pub fn terminal(text: &str) -> String {
     text.split('\n').map(shown).collect::<Vec<_>>().join("\n")
 }
 
-/// Text as part of a line or a table of Markdown, in a code span or outside of one.
+/// Text in a code span of Markdown, where all but its end is taken as it is.
+pub fn code(text: &str) -> String {
+    line(text).replace('`', "'")
+}
+
+/// Text as part of a line or a table of Markdown, outside of code spans.
 pub fn markdown(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in line(text).chars() {
@@ -146,6 +151,7 @@ mod tests {
 
     #[test]
     fn markdown_keeps_names_in_their_cell() {
+        assert_eq!(code("a<b>`c`\n"), "a<b>'c'\\n");
         assert_eq!(markdown("a|b`c`<img src=x>\nd"), "a\\|b'c'&lt;img src=x>\\nd");
     }
 

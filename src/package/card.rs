@@ -1,6 +1,6 @@
 //! The model card: what a package is, in words, from its manifest alone.
 use super::{EngineFit, Manifest, Tool};
-use crate::shown::{line, markdown};
+use crate::shown::{code, line, markdown};
 use serde_json::Value;
 use std::fmt::Write;
 
@@ -37,8 +37,8 @@ pub(super) fn card(manifest: &Manifest, engines: &[EngineFit]) -> String {
         out,
         "Made by {name} {version} from `{}` (SHA-256 of its tensors `{}`); everything below is from \
          `milm.json`.\n",
-        markdown(&source.name),
-        markdown(&source.sha256)
+        code(&source.name),
+        code(&source.sha256)
     );
     sizes(&mut out, manifest);
     schemes(&mut out, manifest);

@@ -1,6 +1,6 @@
 //! Markdown, for comments on merge requests and summaries of CI.
 use super::{Sheet, rows};
-use crate::shown::markdown as cell;
+use crate::shown::{code, markdown as cell};
 use std::fmt::Write;
 
 /// A report as a heading and tables.
@@ -12,9 +12,9 @@ pub fn markdown(report: &Sheet<'_>) -> String {
         (false, false) => "FAILED",
     };
     // Writing to a string cannot fail.
-    let _ = writeln!(out, "### `{}`: {verdict}\n", cell(report.model));
+    let _ = writeln!(out, "### `{}`: {verdict}\n", code(report.model));
     if let Some(reference) = report.reference {
-        let _ = writeln!(out, "Against `{}`.\n", cell(reference));
+        let _ = writeln!(out, "Against `{}`.\n", code(reference));
     }
     out.push_str("| figure | value |\n| --- | --- |\n");
     for (name, text) in &report.figures {
@@ -28,7 +28,7 @@ pub fn markdown(report: &Sheet<'_>) -> String {
             let _ = writeln!(out, "| {} | {bound} | {value} | {verdict} |", cell(&gate.gate));
         }
         for (gate, note) in rows::notes(report.gates) {
-            let _ = writeln!(out, "\n`{}`: {}.", cell(gate), cell(note));
+            let _ = writeln!(out, "\n`{}`: {}.", code(gate), cell(note));
         }
     }
     let _ = writeln!(out, "\n{}", cell(&report.method));
