@@ -4,6 +4,7 @@
 //! checkpoint → calibrate → prune → transform → quantize → package → runtime / eval → report
 //! ```
 //! Modules are listed in the order data flows; a module uses only modules above it.
+pub mod shown;
 pub mod progress;
 pub mod tensor;
 pub mod linalg;

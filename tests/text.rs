@@ -23,7 +23,7 @@ fn mini() -> Tokenizer {
         tokenizer: mini_file("tokenizer.json"),
         tokenizer_config: Some(text("tokenizer_config.json")),
         generation_config: Some(text("generation_config.json")),
-        chat_template: None,
+        ..TextFiles::default()
     })
     .unwrap()
 }
@@ -37,7 +37,7 @@ fn smollm2() -> Tokenizer {
         tokenizer: &tokenizer,
         tokenizer_config: Some(&config),
         generation_config: Some(&generation),
-        chat_template: None,
+        ..TextFiles::default()
     };
     Tokenizer::new(&files).unwrap()
 }

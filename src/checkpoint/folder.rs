@@ -46,6 +46,11 @@ const REWRITTEN: &[&str] = &["config.json", "milm.json", "milm.json.minisig"];
 const CONFIG_FILE: &str = "config.json";
 /// The largest file that is carried over.
 const MAX_CARRIED: u64 = 256 << 20;
+/// The largest text or JSON file that is read: what is parsed of it takes many times its size.
+const MAX_TEXT: u64 = 16 << 20;
+/// Files with an entry per tensor may be larger.
+const MAX_LIST: u64 = 128 << 20;
+const LISTS: &[&str] = &["model.safetensors.index.json", "milm.json"];
 
 impl Folder {
     /// A folder by its path, or `builtin:NAME`.
@@ -85,6 +90,11 @@ impl Folder {
             Source::Disk(root) => Some(root),
             Source::Carried(_) | Source::Memory(_) => None,
         }
+    }
+
+    /// Whether it is a model that the program carries.
+    pub fn is_carried(&self) -> bool {
+        matches!(self.source, Source::Carried(_))
     }
 
     /// Name of a file of this folder in messages.
@@ -161,7 +171,9 @@ impl Folder {
 
     /// A text file; `None` when it does not exist.
     pub fn text(&self, file: &str) -> Result<Option<String>, CheckpointError> {
+        let limit = if LISTS.contains(&file) { MAX_LIST } else { MAX_TEXT };
         let Some(bytes) = self.read(file)? else { return Ok(None) };
+        let bytes = bytes.within(limit, Path::new(&self.file_name(file)))?;
         self.refuse_pointer(file, &bytes)?;
         String::from_utf8(bytes.to_vec()).map(Some).map_err(|error| CheckpointError::NotUtf8 {
             file: self.file_name(file),

@@ -126,13 +126,12 @@ impl WorkDir {
     }
 
     /// A JSON file of the work, as it was written.
-    #[expect(clippy::disallowed_methods, reason = "the folder is made here")]
     pub fn json(&self, name: &str) -> Result<Option<Value>, CheckpointError> {
         let path = self.path.join(name);
-        let bytes = match fs::read(&path) {
+        let bytes = match Bytes::map(&path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(CheckpointError::Read { path, source }),
+            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
         };
         let mut found: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         let value = found["value"].take();

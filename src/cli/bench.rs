@@ -48,6 +48,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let opened = package::open(&args.model)?;
+    args.check(opened.model.spec.max_positions)?;
     let model = with_kv_cache(&opened.model, args.kv_cache);
     let backend = args.backend.backend();
     let mut engine = Engine::load(&model, &*backend, &context.team, context.progress())?;
@@ -81,6 +82,21 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
         None => output::text(&table(&report))?,
     }
     Ok(Outcome::Done)
+}
+
+impl Args {
+    /// Compares the tokens with the positions that the model was made for.
+    fn check(&self, positions: usize) -> anyhow::Result<()> {
+        let decoded = self.context.saturating_add(self.decode);
+        for (what, found) in [("--prefill", self.prefill), ("--context and --decode", decoded)] {
+            anyhow::ensure!(
+                found <= positions,
+                "{what}: {found} tokens, and the model was made for {positions}\n\
+                 hint: measure with at most that many"
+            );
+        }
+        Ok(())
+    }
 }
 
 fn table(report: &BenchReport) -> String {

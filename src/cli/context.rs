@@ -1,7 +1,8 @@
 //! What every verb is given: threads, seed, progress.
-use super::{Global, progress::Bars};
+use super::{Global, output, progress::Bars};
 use crate::{checkpoint, linalg::Team, progress::Progress};
-use std::io::IsTerminal;
+use anyhow::Context as _;
+use std::io::{self, IsTerminal, Write};
 
 /// How a verb ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,20 +37,18 @@ pub struct Context {
 
 impl Context {
     pub(super) fn new(global: &Global) -> anyhow::Result<Self> {
+        log(global);
         let threads = match global.threads {
-            Some(threads) => threads,
-            None => std::thread::available_parallelism()?,
+            Some(threads) => threads as usize,
+            None => std::thread::available_parallelism()?.get(),
         };
         // Loops that rayon shares out take their threads from its global pool.
-        if let Err(error) =
-            rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global()
-        {
-            tracing::debug!("thread pool: {error}");
-        }
-        log(global);
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().with_context(|| {
+            format!("{threads} threads cannot be started\nhint: take fewer with --threads")
+        })?;
         leave_nothing_on_interrupt();
         Ok(Self {
-            team: Team::new(threads.get()),
+            team: Team::new(threads),
             seed: global.seed,
             force: global.force,
             quiet: global.quiet,
@@ -62,11 +61,17 @@ impl Context {
         &self.bars
     }
 
+    /// Lines for people whose entries are escaped already, on stderr; not with `--quiet`.
+    pub fn table(&self, lines: String) {
+        if !self.quiet {
+            self.bars.suspend(|| output::tell_lines(&lines));
+        }
+    }
+
     /// A line for people, on stderr; not with `--quiet`.
-    #[expect(clippy::print_stderr, reason = "the command line prints")]
     pub fn note(&self, line: impl std::fmt::Display) {
         if !self.quiet {
-            self.bars.suspend(|| eprintln!("{line}"));
+            self.bars.suspend(|| output::tell(&line.to_string()));
         }
     }
 }
@@ -78,16 +83,30 @@ fn log(global: &Global) {
         (false, 1) => "info",
         (false, _) => "debug",
     };
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let started = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(format!("milm_compress={level}")))
-        .with_writer(std::io::stderr)
-        .with_ansi(colour)
+        .with_writer(|| Log)
+        .with_ansi(false)
+        .log_internal_errors(false)
         .without_time()
         .with_target(false)
         .try_init();
     if let Err(error) = started {
         tracing::debug!("log: {error}");
+    }
+}
+
+/// Takes an event a call; shows it as a note.
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        output::tell(String::from_utf8_lossy(event).trim_end());
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

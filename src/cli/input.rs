@@ -1,10 +1,17 @@
 //! Files that the command line names.
+use crate::tensor::read_file;
 use anyhow::Context as _;
 use std::path::Path;
 
+/// The largest file that is read as a whole; lists of results are the largest ones.
+pub(super) const MAX: u64 = 1 << 30;
+
 /// The text of a file; `hint` says what to do when it cannot be read.
-#[expect(clippy::disallowed_methods, reason = "the file is an argument of the command line")]
 pub(super) fn text(path: &Path, hint: &str) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(path);
-    text.with_context(|| format!("cannot read `{}`\nhint: {hint}", path.display()))
+    let bytes = read_file(path, MAX).map_err(|error| match error.to_string() {
+        told if told.contains("\nhint: ") => error.into(),
+        told => anyhow::anyhow!("{told}\nhint: {hint}"),
+    })?;
+    String::from_utf8(bytes)
+        .with_context(|| format!("`{}` is not UTF-8\nhint: {hint}", path.display()))
 }

@@ -1,6 +1,9 @@
 //! `milm-compress inspect`: what a model consists of.
 use super::{Context, Outcome, output};
-use crate::package::{self, Inspection, gguf};
+use crate::{
+    package::{self, Inspection, gguf},
+    shown::line,
+};
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 use std::path::Path;
@@ -68,7 +71,7 @@ fn table(path: &str, found: &Inspection) -> String {
             role.parameters.to_string(),
             format!("{:.2}", role.bytes as f64 / 1e6),
             format!("{:.3}", role.bits_per_weight),
-            role.stored.join(", "),
+            line(&role.stored.join(", ")).into_owned(),
             format!("{:.1}", role.max_over_rms),
             format!("{:.1}", role.kurtosis),
             format!("{:.1e}", role.beyond_6_rms),
@@ -81,9 +84,10 @@ fn table(path: &str, found: &Inspection) -> String {
     }
     let tied = if found.tied { "tied head" } else { "own head" };
     let mut text = vec![format!(
-        "{path}: {}, {} blocks of width {}, vocabulary {}, {tied}\n\
+        "{}: {}, {} blocks of width {}, vocabulary {}, {tied}\n\
          {} parameters, {:.2} MB, {:.3} bits per weight\n\n{table}\n",
-        found.architecture,
+        line(path),
+        line(&found.architecture),
         found.blocks,
         found.hidden,
         found.vocab,
@@ -98,7 +102,10 @@ fn table(path: &str, found: &Inspection) -> String {
         ));
     }
     if !found.carried.is_empty() {
-        text.push(format!("\nnot of the architecture: {}\n", found.carried.join(", ")));
+        text.push(format!(
+            "\nnot of the architecture: {}\n",
+            found.carried.iter().map(|it| line(it)).collect::<Vec<_>>().join(", ")
+        ));
     }
     text.concat()
 }

@@ -49,9 +49,9 @@ pub struct Global {
     /// Log more (-v: what is done, -vv: in detail) to stderr
     #[arg(long, short, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
     verbose: u8,
-    /// Threads to use [default: all processors]
-    #[arg(long, global = true, value_name = "N")]
-    threads: Option<std::num::NonZeroUsize>,
+    /// Threads to use, at most 1024 [default: all processors]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    threads: Option<u64>,
     /// Seed of everything random; same seed, same bytes
     #[arg(long, global = true, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -88,6 +88,22 @@ enum Verb {
     Man,
 }
 
+/// Tells why the program ends, on stderr: causes first, each said once, what to do last.
+pub fn tell_error(error: &anyhow::Error) {
+    let mut told = String::new();
+    let mut hints: Vec<String> = Vec::new();
+    for cause in error.chain().map(ToString::to_string) {
+        let (what, hint) =
+            cause.rsplit_once("\nhint: ").map_or((&*cause, None), |(a, b)| (a, Some(b)));
+        // Many name their cause in their own words already.
+        if !told.contains(what) {
+            told = if told.is_empty() { what.to_owned() } else { format!("{told}: {what}") };
+        }
+        hints.extend(hint.map(|it| format!("\nhint: {it}")).filter(|it| !hints.contains(it)));
+    }
+    output::tell(&format!("error: {told}{}", hints.concat()));
+}
+
 /// Parses nothing, runs everything: the program after its arguments are read.
 pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
     let context = Context::new(&cli.global)?;
@@ -109,12 +125,16 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Verb::Logits(args) => logits::run(&args, &context),
         Verb::Synth(args) => synth::run(&args, &context),
         Verb::Completions { shell } => {
-            let mut command = Cli::command();
-            clap_complete::generate(shell, &mut command, "milm-compress", &mut std::io::stdout());
+            // The library takes no failing writer.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "milm-compress", &mut script);
+            output::text(&String::from_utf8(script)?)?;
             Ok(Outcome::Done)
         }
         Verb::Man => {
-            clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout())?;
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            output::text(&String::from_utf8(page)?)?;
             Ok(Outcome::Done)
         }
     }

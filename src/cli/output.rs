@@ -1,11 +1,26 @@
-//! Results on stdout or in a file.
+//! Results on stdout or in a file, and lines on stderr.
 use super::Context;
-use crate::checkpoint;
+use crate::{checkpoint, shown};
 use serde::Serialize;
 use std::{io::Write as _, path::Path};
 
-/// Text on stdout.
+/// Text on stdout, without what a terminal or a pipeline would obey.
 pub(super) fn text(text: &str) -> anyhow::Result<()> {
+    raw(&shown::lines(text))
+}
+
+/// A line on stderr. One that cannot be written is lost: there is no other place to tell it.
+pub(super) fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", shown::message(line));
+}
+
+/// As [`tell`], lines that end as they are.
+pub(super) fn tell_lines(lines: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", shown::lines(lines));
+}
+
+/// Text on stdout as it is: colours of this program, commands of this program to a pipeline.
+pub(super) fn raw(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     Ok(stdout.flush()?)
@@ -15,6 +30,9 @@ pub(super) fn text(text: &str) -> anyhow::Result<()> {
 pub(super) fn json(path: &Path, value: &impl Serialize, context: &Context) -> anyhow::Result<()> {
     let mut text = serde_json::to_string_pretty(value)?;
     text.push('\n');
+    if path == Path::new("-") {
+        return raw(&shown::json(&text));
+    }
     file_or_stdout(path, &text, context)
 }
 

@@ -154,7 +154,7 @@ impl<'a> Prepared<'a> {
         context: &Context,
     ) -> anyhow::Result<Self> {
         let (plan, engines) = planned(opened, settings)?;
-        context.note(report::pruning_plan(&plan, &engines));
+        context.table(report::pruning_plan(&plan, &engines));
         let Measure { measure, measure_windows, .. } = &settings.measure;
         let held_out = if measure.is_empty() { *measure_windows } else { 0 };
         let (calibration, held_out) =

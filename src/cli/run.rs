@@ -2,6 +2,7 @@
 use super::{
     Context, Outcome,
     model::{BackendName, with_kv_cache},
+    output,
 };
 use crate::{
     package::{self, Opened},
@@ -9,6 +10,7 @@ use crate::{
         Engine, GenerateSettings, Generated, NextToken as _, SamplingSettings, StopReason, generate,
     },
     scheme::KvPrecision,
+    shown,
     text::{ChatTemplate, Message, Tokenizer},
 };
 use anyhow::Context as _;
@@ -22,6 +24,7 @@ use std::{
 ///
 /// Settings that are not given come from the model's `generation_config.json`, except for the
 /// temperature: without `--temperature` the best token is taken each time.
+/// On a terminal control characters of the text are shown as escapes; elsewhere it is as written.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  \
     milm-compress run builtin:milm-mini --prompt 'It was the best of'\n  \
@@ -286,17 +289,18 @@ fn chat(
 }
 
 /// `> ` on stderr, for people at a terminal.
-#[expect(clippy::print_stderr, reason = "the command line prints")]
 fn prompt_sign(context: &Context) -> anyhow::Result<()> {
     if !context.quiet && std::io::stdin().is_terminal() && std::io::stderr().is_terminal() {
-        eprint!("> ");
-        std::io::stderr().flush()?;
+        std::io::stderr().write_all(b"> ")?;
     }
     Ok(())
 }
 
+/// What the model writes: as it is for a program that reads it, and for a terminal without what the
+/// terminal would obey.
 fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    Ok(out.flush()?)
+    if std::io::stdout().is_terminal() {
+        return output::raw(&shown::terminal(text));
+    }
+    output::raw(text)
 }

@@ -154,7 +154,7 @@ impl Profile {
     pub fn parse(name: &str, text: &str) -> Result<Self, DeviceError> {
         let wrong = |error: toml::de::Error| DeviceError::Profile {
             name: name.to_owned(),
-            reason: error.to_string().trim().to_owned(),
+            reason: crate::shown::toml_error(text, &error),
         };
         let profile = Self { name: name.to_owned(), ..toml::from_str(text).map_err(wrong)? };
         let value = |key, found: usize, expected| DeviceError::Value {

@@ -45,13 +45,13 @@ struct Shared {
 }
 
 impl Team {
-    /// A team of `threads` threads (at least one, the caller).
+    /// A team of `threads` threads (at least one, the caller), or of as many as the system gives.
     pub fn new(threads: usize) -> Self {
         let shared = Arc::new(Shared::default());
         let workers = (1..threads)
-            .map(|_| {
+            .map_while(|_| {
                 let shared = Arc::clone(&shared);
-                std::thread::spawn(move || shared.work())
+                std::thread::Builder::new().spawn(move || shared.work()).ok()
             })
             .collect();
         Self { shared, workers }

@@ -1,5 +1,6 @@
 //! The model card: what a package is, in words, from its manifest alone.
 use super::{EngineFit, Manifest, Tool};
+use crate::shown::{code, line, markdown};
 use serde_json::Value;
 use std::fmt::Write;
 
@@ -22,20 +23,22 @@ pub(super) fn card(manifest: &Manifest, engines: &[EngineFit]) -> String {
     let mut out = String::from("---\n");
     let source = &manifest.source;
     // Writing to a string cannot fail.
-    let _ = writeln!(out, "license: {}", source.license.as_deref().unwrap_or("unknown"));
+    let _ = writeln!(out, "license: {}", line(source.license.as_deref().unwrap_or("unknown")));
     let _ = writeln!(out, "base_model: {}", json(&source.name));
     let kind = if manifest.quantized.is_empty() { "finetune" } else { "quantized" };
     let _ = writeln!(out, "base_model_relation: {kind}\ntags:\n- milm-compress");
     if !manifest.quantized.is_empty() {
         out.push_str("- compressed-tensors\n");
     }
-    let _ = writeln!(out, "---\n# {}, compressed\n", source.name);
+    let _ = writeln!(out, "---\n# {}, compressed\n", markdown(&source.name));
     let Tool { name, version } = &manifest.tool;
+    let (name, version) = (markdown(name), markdown(version));
     let _ = writeln!(
         out,
         "Made by {name} {version} from `{}` (SHA-256 of its tensors `{}`); everything below is from \
          `milm.json`.\n",
-        source.name, source.sha256
+        code(&source.name),
+        code(&source.sha256)
     );
     sizes(&mut out, manifest);
     schemes(&mut out, manifest);
@@ -52,11 +55,11 @@ pub(super) fn card(manifest: &Manifest, engines: &[EngineFit]) -> String {
                 }
             },
         );
-        let _ = writeln!(out, "| {} | {told} |", fit.engine);
+        let _ = writeln!(out, "| {} | {} |", fit.engine, markdown(&told));
     }
     out.push('\n');
-    for line in &manifest.beyond_standard {
-        let _ = writeln!(out, "- Beyond the standard: {line}.");
+    for form in &manifest.beyond_standard {
+        let _ = writeln!(out, "- Beyond the standard: {}.", markdown(form));
     }
     let _ = writeln!(out, "\n## Recipe\n\n```json\n{:#}\n```\n", manifest.recipe);
     let _ = writeln!(
@@ -64,7 +67,7 @@ pub(super) fn card(manifest: &Manifest, engines: &[EngineFit]) -> String {
         "## License\n\nThat of the base model: {}. Files of the base model that were carried along lie \
          beside this one.\n\n## Check\n\n`milm-compress verify DIR` compares every file and tensor with \
          `milm.json`.",
-        source.license.as_deref().unwrap_or("not named by its card")
+        markdown(source.license.as_deref().unwrap_or("not named by its card"))
     );
     out
 }
@@ -132,8 +135,9 @@ fn accuracy(out: &mut String, evaluation: Option<&Value>) {
             let _ = writeln!(out, "| {name} | {value} |");
         }
     }
-    let method =
-        |key: &str| evaluation["method"].get(key).map_or_else(String::new, Value::to_string);
+    let method = |key: &str| {
+        markdown(&evaluation["method"].get(key).map_or_else(String::new, Value::to_string))
+    };
     let _ = writeln!(
         out,
         "\nProtocol {}, windows of {}, text {} (SHA-256 {}).\n",

@@ -55,10 +55,26 @@ pub fn check_signature(package: &str, public: &str) -> Result<(), PackageError> 
         folder: package.to_owned(),
         reason: error.to_string(),
     };
+    let malformed = || PackageError::Signature {
+        folder: package.to_owned(),
+        reason: format!("`{SIGNATURE_FILE}` has not the form of a signature"),
+    };
+    well_formed(&text).then_some(()).ok_or_else(malformed)?;
     let signature = SignatureBox::from_string(&text).map_err(wrong)?;
     let manifest = manifest(&folder)?;
     minisign::verify(&public, &signature, Cursor::new(&*manifest), true, false, false)
         .map_err(wrong)
+}
+
+/// Whether the signatures in a text have the lengths that the library takes for granted: an algorithm,
+/// a key's number and 64 bytes, then 64 bytes over that and the trusted comment, both in base64.
+fn well_formed(text: &str) -> bool {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let has = |at: usize, length: usize, padding: &str| {
+        let found = lines.get(at).filter(|it| it.len() == length);
+        found.and_then(|it| it.strip_suffix(padding)).is_some_and(|it| !it.ends_with('='))
+    };
+    has(1, 100, "=") && has(3, 88, "==")
 }
 
 fn manifest(folder: &Folder) -> Result<crate::tensor::Bytes, PackageError> {

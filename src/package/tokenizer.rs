@@ -12,6 +12,7 @@ pub struct StoredText {
     config: Option<String>,
     generation: Option<String>,
     template: Option<String>,
+    own: bool,
 }
 
 impl StoredText {
@@ -22,6 +23,7 @@ impl StoredText {
             tokenizer_config: self.config.as_deref(),
             generation_config: self.generation.as_deref(),
             chat_template: self.template.as_deref(),
+            own: self.own,
         }
     }
 }
@@ -38,6 +40,7 @@ impl Opened {
             config: folder.text("tokenizer_config.json")?,
             generation: folder.text("generation_config.json")?,
             template: folder.text("chat_template.jinja")?,
+            own: folder.is_carried(),
         })
     }
 

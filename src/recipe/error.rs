@@ -48,8 +48,8 @@ pub enum RecipeError {
 }
 
 impl RecipeError {
-    pub(super) fn toml(file: &str, error: &toml::de::Error) -> Self {
-        let reason = error.to_string().trim_end().to_owned();
+    pub(super) fn toml(file: &str, text: &str, error: &toml::de::Error) -> Self {
+        let reason = crate::shown::toml_error(text, error);
         let hint = suggestion(error.message());
         Self::Toml { file: file.to_owned(), reason, hint }
     }

@@ -81,7 +81,7 @@ impl Verb {
 impl Recipe {
     /// Reads a recipe. `file` stands in errors.
     pub fn parse(file: &str, text: &str) -> Result<Self, RecipeError> {
-        let recipe: Self = toml::from_str(text).map_err(|e| RecipeError::toml(file, &e))?;
+        let recipe: Self = toml::from_str(text).map_err(|e| RecipeError::toml(file, text, &e))?;
         if recipe.steps.is_empty() {
             return Err(RecipeError::NoSteps { file: file.to_owned() });
         }

@@ -1,5 +1,6 @@
 //! Markdown, for comments on merge requests and summaries of CI.
 use super::{Sheet, rows};
+use crate::shown::{code, markdown as cell};
 use std::fmt::Write;
 
 /// A report as a heading and tables.
@@ -11,25 +12,25 @@ pub fn markdown(report: &Sheet<'_>) -> String {
         (false, false) => "FAILED",
     };
     // Writing to a string cannot fail.
-    let _ = writeln!(out, "### `{}`: {verdict}\n", report.model);
+    let _ = writeln!(out, "### `{}`: {verdict}\n", code(report.model));
     if let Some(reference) = report.reference {
-        let _ = writeln!(out, "Against `{reference}`.\n");
+        let _ = writeln!(out, "Against `{}`.\n", code(reference));
     }
     out.push_str("| figure | value |\n| --- | --- |\n");
     for (name, text) in &report.figures {
-        let _ = writeln!(out, "| {name} | {text} |");
+        let _ = writeln!(out, "| {} | {} |", cell(name), cell(text));
     }
     if !report.gates.is_empty() {
         out.push_str("\n| gate | bound | measured | |\n| --- | --- | --- | --- |\n");
         for gate in report.gates {
             let (bound, value) = (rows::bound(gate), rows::value(gate));
             let verdict = rows::verdict(gate.passed);
-            let _ = writeln!(out, "| {} | {bound} | {value} | {verdict} |", gate.gate);
+            let _ = writeln!(out, "| {} | {bound} | {value} | {verdict} |", cell(&gate.gate));
         }
         for (gate, note) in rows::notes(report.gates) {
-            let _ = writeln!(out, "\n`{gate}`: {note}.");
+            let _ = writeln!(out, "\n`{}`: {}.", code(gate), cell(note));
         }
     }
-    let _ = writeln!(out, "\n{}", report.method);
+    let _ = writeln!(out, "\n{}", cell(&report.method));
     out
 }

@@ -4,6 +4,7 @@ use crate::{
     package::EngineFit,
     pipeline::{Cost, Pruned},
     prune::{BlockShape, Plan, Size},
+    shown::line,
 };
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use std::fmt::Write;
@@ -15,11 +16,11 @@ pub fn pruning_plan(plan: &Plan, engines: &[EngineFit]) -> String {
         let note = if fit.note.is_empty() { String::new() } else { format!(" ({})", fit.note) };
         let _ = match &fit.loads {
             Ok(()) => writeln!(out, "{}: loads it{note}", fit.engine),
-            Err(reason) => writeln!(out, "{}: does not: {reason}", fit.engine),
+            Err(reason) => writeln!(out, "{}: does not: {}", fit.engine, line(reason)),
         };
     }
     for note in &plan.notes {
-        let _ = writeln!(out, "note: {note}");
+        let _ = writeln!(out, "note: {}", line(note));
     }
     out
 }
@@ -120,7 +121,7 @@ fn worst(pruned: &Pruned) -> String {
     let mut out = String::new();
     for refit in raised {
         let (tensor, damping) = (&refit.tensor, refit.damping);
-        let _ = writeln!(out, "{tensor}: damping had to be raised to {damping}");
+        let _ = writeln!(out, "{}: damping had to be raised to {damping}", line(tensor));
     }
     if let Some(refit) = &pruned.worst {
         let _ = writeln!(

@@ -1,5 +1,8 @@
 //! What adaptive rounding did.
-use crate::pipeline::{Allocation, Quantized, Trial, UnitLoss};
+use crate::{
+    pipeline::{Allocation, Quantized, Trial, UnitLoss},
+    shown::line,
+};
 use std::{collections::BTreeMap, fmt::Write};
 
 /// The layers with the largest errors and those that needed more damping, for the terminal.
@@ -22,17 +25,21 @@ pub fn quantized_text(quantized: &Quantized) -> String {
         let _ = writeln!(
             out,
             "worst layer: {}, relative error {:.4} of its output over {} calibration tokens",
-            worst.tensor, worst.error, worst.tokens
+            line(&worst.tensor),
+            worst.error,
+            worst.tokens
         );
     }
     for layer in quantized.layers.iter().filter(|it| it.raised > 0) {
-        let _ = writeln!(out, "{}: damping had to be raised to {}", layer.tensor, layer.damping);
+        let _ =
+            writeln!(out, "{}: damping had to be raised to {}", line(&layer.tensor), layer.damping);
     }
     for layer in quantized.layers.iter().filter(|it| it.nearest) {
         let _ = writeln!(
             out,
             "{}: rounded to nearest, it saw {} calibration tokens",
-            layer.tensor, layer.tokens
+            line(&layer.tensor),
+            layer.tokens
         );
     }
     out
@@ -76,7 +83,7 @@ fn allocation_text(allocation: &Allocation) -> String {
         allocation.units.iter().map(|it| (loss(it), it)).collect();
     worst.sort_by(|a, b| b.0.total_cmp(&a.0));
     for (loss, unit) in worst.iter().take(3) {
-        let _ = writeln!(out, "  {} at {}: loss {loss:.2e} nats", unit.unit, unit.scheme);
+        let _ = writeln!(out, "  {} at {}: loss {loss:.2e} nats", line(&unit.unit), unit.scheme);
     }
     out
 }

@@ -1,17 +1,17 @@
 //! Tables for the terminal.
 use super::{Sheet, rows};
-use crate::eval::GateResult;
+use crate::{eval::GateResult, shown::line};
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 
 /// A report for people: at most `width` columns (without one, those of the terminal, if stdout is
 /// one), green and red if `colour`.
 pub fn table(sheet: &Sheet<'_>, width: Option<u16>, colour: bool) -> String {
-    let mut figures = start(width, &["figure", sheet.model]);
+    let mut figures = start(width, &["figure", &line(sheet.model)]);
     for (name, text) in &sheet.figures {
-        figures.add_row([name, text]);
+        figures.add_row([line(name), line(text)]);
     }
     let gates = gates_table(sheet.gates, width, colour);
-    format!("{}\n{}\n{gates}", figures.trim_fmt(), sheet.method)
+    format!("{}\n{}\n{gates}", figures.trim_fmt(), line(&sheet.method))
 }
 
 /// The gates and their ends; nothing without gates.
@@ -26,7 +26,7 @@ pub fn gates_table(gates: &[GateResult], width: Option<u16>, colour: bool) -> St
             verdict = verdict.fg(if gate.passed { Color::Green } else { Color::Red });
         }
         table.add_row(vec![
-            Cell::new(&gate.gate),
+            Cell::new(line(&gate.gate)),
             Cell::new(rows::bound(gate)),
             Cell::new(rows::value(gate)),
             verdict,
@@ -35,7 +35,7 @@ pub fn gates_table(gates: &[GateResult], width: Option<u16>, colour: bool) -> St
     if colour {
         table.enforce_styling();
     }
-    let notes = rows::notes(gates).map(|(gate, note)| format!("{gate}: {note}\n"));
+    let notes = rows::notes(gates).map(|(gate, note)| format!("{}: {}\n", line(gate), line(note)));
     format!("{}\n{}", table.trim_fmt(), notes.collect::<String>())
 }
 

@@ -1,8 +1,11 @@
 //! Results of benchmarks.
 use super::Sheet;
-use crate::eval::{
-    GateResult,
-    task::{Group, Metric, Paired, Summary},
+use crate::{
+    eval::{
+        GateResult,
+        task::{Group, Metric, Paired, Summary},
+    },
+    shown::line,
 };
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::{Deserialize, Serialize};
@@ -111,21 +114,23 @@ pub fn tasks_table(report: &TaskReport) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["task", "over", "items", &report.model]);
+    table.set_header(["task", "over", "items", &line(&report.model)]);
     for task in &report.tasks {
         for (at, group) in shown_groups(task).enumerate() {
-            let name = if at == 0 { task.task.as_str() } else { "" };
-            table.add_row([name, &group.name, &group.items.to_string(), &metrics(group)]);
+            let name = if at == 0 { line(&task.task) } else { "".into() };
+            table.add_row([&*name, &line(&group.name), &group.items.to_string(), &metrics(group)]);
         }
     }
     let warnings = report.tasks.iter().flat_map(|task| {
-        task.warnings.iter().map(move |warning| format!("{}: {warning}\n", task.task))
+        task.warnings
+            .iter()
+            .map(move |warning| format!("{}: {}\n", line(&task.task), line(warning)))
     });
-    let base = report.reference.as_deref().unwrap_or("the base");
+    let base = line(report.reference.as_deref().unwrap_or("the base"));
     let differences = report
         .compared
         .iter()
-        .map(|it| format!("{} {} against {base}: {}\n", it.task, it.metric, difference(it)));
+        .map(|it| format!("{} {} against {base}: {}\n", line(&it.task), it.metric, difference(it)));
     format!("{}\n{}", table.trim_fmt(), warnings.chain(differences).collect::<String>())
 }
 
@@ -173,8 +178,8 @@ pub fn compared_table(all: &[Compared]) -> String {
     ]);
     for Compared { name, paired: it, .. } in all {
         table.add_row([
-            name.clone(),
-            format!("{} {}", it.task, it.metric),
+            line(name).into_owned(),
+            format!("{} {}", line(&it.task), it.metric),
             it.items.to_string(),
             format!("{:.4}", it.base),
             format!("{:.4}", it.candidate),
@@ -185,13 +190,14 @@ pub fn compared_table(all: &[Compared]) -> String {
         ]);
     }
     let notes = all.iter().map(|Compared { name, paired: it, .. }| {
+        let (name, task) = (line(name), line(&it.task));
         let missing = match it.unpaired {
             0 => String::new(),
-            count => format!("{name}, {}: {count} items are not in both runs\n", it.task),
+            count => format!("{name}, {task}: {count} items are not in both runs\n"),
         };
         format!(
-            "{name}, {}: losses of {:.4} and more would show on {} items (power 80 %, level 5 %)\n{missing}",
-            it.task, it.detectable, it.items
+            "{name}, {task}: losses of {:.4} and more would show on {} items (power 80 %, level 5 %)\n{missing}",
+            it.detectable, it.items
         )
     });
     table.trim_fmt() + "\n" + &notes.collect::<String>()

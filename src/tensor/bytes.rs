@@ -2,7 +2,8 @@
 #![expect(unsafe_code, reason = "memory mapping; audited here, see docs/ARCHITECTURE.md")]
 use memmap2::{Mmap, UncheckedAdvice};
 use std::{
-    fs::File,
+    fs::{File, Metadata},
+    io::{self, ErrorKind, Read},
     ops::{Deref, Range},
     path::{Path, PathBuf},
     sync::Arc,
@@ -22,27 +23,96 @@ enum Source {
     Static(&'static [u8]),
 }
 
-/// A file could not be mapped.
+/// A file could not be read or mapped.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read `{}`: {source}", path.display())]
 pub struct MapError {
     /// The file.
     pub path: PathBuf,
-    /// The system's reason.
-    pub source: std::io::Error,
+    /// The system's reason, or why this program does not read it.
+    pub source: io::Error,
+}
+
+/// Opens a file to read it, and tells its size: every file that the program reads is opened here.
+/// Only regular files and links to them are, for a pipe or a device may never come to an end.
+pub fn open_file(path: &Path) -> Result<(File, u64), MapError> {
+    let open = || {
+        // A device may act on being opened, so it is looked at before. What takes the file's place
+        // after that is looked at again below, and opening it does not wait for a writer.
+        regular(&std::fs::metadata(path)?)?;
+        let mut options = File::options();
+        options.read(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::custom_flags(
+            &mut options,
+            rustix::fs::OFlags::NONBLOCK.bits().cast_signed(),
+        );
+        let file = options.open(path)?;
+        let meta = file.metadata()?;
+        regular(&meta)?;
+        Ok((file, meta.len()))
+    };
+    open().map_err(|source| MapError { path: path.to_owned(), source })
+}
+
+/// The bytes of a file that has at most `limit`.
+pub fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, MapError> {
+    let (file, size) = open_file(path)?;
+    let read = || {
+        let mut bytes = Vec::new();
+        // A file may have grown since; those of /proc tell no size.
+        if size <= limit {
+            file.take(limit + 1).read_to_end(&mut bytes)?;
+        }
+        let size = size.max(bytes.len() as u64);
+        if size > limit { Err(too_large(size, limit)) } else { Ok(bytes) }
+    };
+    read().map_err(|source| MapError { path: path.to_owned(), source })
+}
+
+fn too_large(size: u64, limit: u64) -> io::Error {
+    let told = format!(
+        "it has {size} bytes, and at most {limit} are read\nhint: no file of this kind is so large; check where it comes from"
+    );
+    io::Error::new(ErrorKind::FileTooLarge, told)
+}
+
+fn regular(meta: &Metadata) -> io::Result<()> {
+    if meta.is_dir() {
+        return Err(ErrorKind::IsADirectory.into());
+    }
+    if meta.is_file() {
+        return Ok(());
+    }
+    let told = format!(
+        "it is {}, not a file\nhint: write what it gives to a file, and name that",
+        kind(meta)
+    );
+    Err(io::Error::new(ErrorKind::InvalidInput, told))
+}
+
+#[cfg(unix)]
+fn kind(meta: &Metadata) -> &'static str {
+    use std::os::unix::fs::FileTypeExt;
+    let kind = meta.file_type();
+    match () {
+        () if kind.is_fifo() => "a pipe",
+        () if kind.is_socket() => "a socket",
+        () => "a device",
+    }
+}
+
+#[cfg(not(unix))]
+fn kind(_: &Metadata) -> &'static str {
+    "a pipe or a device"
 }
 
 impl Bytes {
     /// Maps a whole file. Nothing is read until the bytes are touched.
     pub fn map(path: &Path) -> Result<Self, MapError> {
         let wrap = |source| MapError { path: path.to_owned(), source };
-        #[expect(clippy::disallowed_methods, reason = "the one place where files are mapped")]
-        let file = File::open(path).map_err(wrap)?;
-        let meta = file.metadata().map_err(wrap)?;
-        if meta.is_dir() {
-            return Err(wrap(std::io::ErrorKind::IsADirectory.into()));
-        }
-        if meta.len() == 0 {
+        let (file, size) = open_file(path)?;
+        if size == 0 {
             return Ok(Self::owned(Vec::new()));
         }
         // SAFETY: the mapping is read-only and private to this process. Files that this program
@@ -52,6 +122,15 @@ impl Bytes {
         let map = unsafe { Mmap::map(&file) }.map_err(wrap)?;
         let range = 0..map.len();
         Ok(Self { source: Source::Mapped(Arc::new(map)), range })
+    }
+
+    /// These bytes, unless they are more than `limit`; `path` is told in the error.
+    pub fn within(self, limit: u64, path: &Path) -> Result<Self, MapError> {
+        let size = self.len() as u64;
+        if size <= limit {
+            return Ok(self);
+        }
+        Err(MapError { path: path.to_owned(), source: too_large(size, limit) })
     }
 
     /// Bytes in memory.
@@ -127,5 +206,44 @@ mod tests {
         let reversed = part.slice(2..1);
         assert!(reversed.is_none());
         assert!(part.slice(usize::MAX..usize::MAX).is_none());
+    }
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the test makes files")]
+    fn files_over_the_limit_are_refused_with_both_sizes_before_they_are_read() {
+        let top = tempfile::tempdir().unwrap();
+        let path = top.path().join("config.json");
+        std::fs::write(&path, "12345").unwrap();
+        assert_eq!(read_file(&path, 5).unwrap(), b"12345");
+        assert!(Bytes::map(&path).unwrap().within(5, &path).is_ok());
+        let mapped = Bytes::map(&path).unwrap().within(4, &path).unwrap_err();
+        for error in [read_file(&path, 4).unwrap_err(), mapped] {
+            let error = error.to_string();
+            assert!(error.contains("config.json") && error.contains("5 bytes, and at most 4"));
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn pipes_and_devices_are_refused_and_not_waited_for() {
+        let top = tempfile::tempdir().unwrap();
+        let pipe = top.path().join("config.json");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let link = top.path().join("link");
+        std::os::unix::fs::symlink(&pipe, &link).unwrap();
+        for (path, kind) in
+            [(&*pipe, "a pipe"), (&*link, "a pipe"), (Path::new("/dev/zero"), "a device")]
+        {
+            for error in [Bytes::map(path).unwrap_err(), read_file(path, 9).unwrap_err()] {
+                let error = error.to_string();
+                assert!(
+                    error.contains(&path.display().to_string()) && error.contains(kind),
+                    "{error}"
+                );
+                assert!(error.contains("\nhint: "), "{error}");
+            }
+        }
+        let folder = Bytes::map(top.path()).unwrap_err();
+        assert_eq!(folder.source.kind(), ErrorKind::IsADirectory);
     }
 }

@@ -8,7 +8,7 @@ mod float;
 mod fp8;
 mod hash;
 
-pub use bytes::{Bytes, MapError};
+pub use bytes::{Bytes, MapError, open_file, read_file};
 pub use float::{FloatType, half_to_f32, round_to};
 pub use fp8::E4M3;
 pub use hash::{hex, sha256};

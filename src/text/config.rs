@@ -44,6 +44,19 @@ impl TokenizerConfig {
         })
     }
 
+    /// The source of a template by its name.
+    pub(super) fn template(&self, name: &str) -> Result<&str, TextError> {
+        let found = self.templates.iter().find(|(known, _)| known == name);
+        if let Some((_, source)) = found {
+            return Ok(source);
+        }
+        let names: Vec<_> = self.templates.iter().map(|(name, _)| name.as_str()).collect();
+        Err(match names.as_slice() {
+            [] => TextError::NoTemplate,
+            _ => TextError::NoDefaultTemplate { found: names.join(", ") },
+        })
+    }
+
     /// The text of a named token, e.g. of `bos_token`.
     pub fn token(&self, name: &str) -> Option<&str> {
         self.tokens.iter().find(|(known, _)| *known == name).map(|(_, text)| text.as_str())

@@ -2,12 +2,15 @@
 //!
 //! Everything is made from bytes and strings that the caller has read. A new Python idiom of
 //! templates goes into `python.rs`.
+pub mod apart;
+mod components;
 mod config;
 mod documents;
 mod python;
 mod stream;
 mod template;
 mod tokenizer;
+mod words;
 
 pub use config::{GenerationConfig, TokenizerConfig};
 pub use documents::{Form, JOIN, Render, Text};
@@ -93,7 +96,28 @@ pub enum TextError {
     )]
     TemplateLimit {
         /// The limit it ran into.
-        limit: &'static str,
+        limit: std::borrow::Cow<'static, str>,
+    },
+    /// A part of a file cannot be carried out.
+    #[error(
+        "{file}: {part} was stopped: {reason}\n\
+         hint: tokenizers and templates in use need a fraction of that; copy the file from the original checkpoint"
+    )]
+    Stopped {
+        /// The file.
+        file: &'static str,
+        /// Its part, or what was done with it.
+        part: String,
+        /// Why.
+        reason: String,
+    },
+    /// The process that works on foreign files is not there.
+    #[error(
+        "the helper for tokenizers and templates: {detail}\nhint: the program starts itself again for them; let it"
+    )]
+    Helper {
+        /// What is wrong.
+        detail: String,
     },
     /// A text holds nothing.
     #[error("`{file}` holds no text\nhint: give a file with text")]

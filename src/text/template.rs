@@ -1,8 +1,17 @@
 //! Chat templates: Jinja as transformers runs it, on messages with roles.
-use super::{TextError, TokenizerConfig, config::NAMED_TOKENS, python};
+use super::{
+    TextError, TokenizerConfig,
+    apart::{Answer, Helper, Request},
+    config::NAMED_TOKENS,
+    python,
+};
 use minijinja::{Environment, ErrorKind, Value, syntax::SyntaxConfig, value::Serde};
 use serde::{Deserialize, Serialize};
-use std::io;
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 /// Instructions a template may take. Templates in use need some thousands for a long chat.
 const FUEL: u64 = 2_000_000;
@@ -34,10 +43,18 @@ impl Message {
 /// Blocks are trimmed as transformers does; `raise_exception`, `strftime_now`, `tojson` as
 /// `json.dumps`, Python's string and dict methods and `{% generation %}` (without effect) are
 /// there. Limits: a count of instructions and of bytes written, so a hostile template ends; what
-/// it holds in variables before that is not counted.
+/// it holds in variables before that is bounded by the helper's memory, see [`super::apart`].
 #[derive(Debug)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    place: Place,
+}
+
+/// Where a template was compiled.
+#[derive(Debug)]
+enum Place {
+    Here(Box<Environment<'static>>),
+    /// By its number there.
+    Apart(Arc<Helper>, usize),
 }
 
 const NAME: &str = "chat";
@@ -45,15 +62,23 @@ const NAME: &str = "chat";
 impl ChatTemplate {
     /// Compiles the template named `name` of a tokenizer's configuration, or its only one.
     pub fn new(config: &TokenizerConfig, name: &str) -> Result<Self, TextError> {
-        let found = config.templates.iter().find(|(known, _)| known == name);
-        let Some((_, source)) = found else {
-            let names: Vec<_> = config.templates.iter().map(|(name, _)| name.as_str()).collect();
-            return Err(match names.as_slice() {
-                [] => TextError::NoTemplate,
-                _ => TextError::NoDefaultTemplate { found: names.join(", ") },
-            });
-        };
-        Self::compile(source, config, None)
+        Self::with(config, name, None)
+    }
+
+    /// As [`Self::new`], compiled and rendered by the helper of a tokenizer if it has one.
+    pub(super) fn with(
+        config: &TokenizerConfig,
+        name: &str,
+        helper: Option<&Arc<Helper>>,
+    ) -> Result<Self, TextError> {
+        let source = config.template(name)?;
+        let Some(helper) = helper else { return Self::compile(source, config, None) };
+        let tokens = config.tokens.iter().map(|(name, text)| ((*name).to_owned(), text.clone()));
+        let request = Request::Template { source: source.into(), tokens: tokens.collect() };
+        match helper.ask(&request)? {
+            Answer::Template(number) => Ok(Self { place: Place::Apart(helper.clone(), number) }),
+            _ => Err(TextError::Helper { detail: "no template".to_owned() }),
+        }
     }
 
     /// Compiles `source`; `strftime_now` tells the time `now`, the present when `None`.
@@ -63,7 +88,7 @@ impl ChatTemplate {
         now: Option<jiff::Zoned>,
     ) -> Result<Self, TextError> {
         if source.len() > MAX_SOURCE {
-            return Err(TextError::TemplateLimit { limit: "1 MiB of source" });
+            return Err(TextError::TemplateLimit { limit: "1 MiB of source".into() });
         }
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         let mut environment = Environment::new();
@@ -85,7 +110,7 @@ impl ChatTemplate {
         environment
             .add_template_owned(NAME, without_generation_tags(source))
             .map_err(|error| explain(&error))?;
-        Ok(Self { environment })
+        Ok(Self { place: Place::Here(Box::new(environment)) })
     }
 
     /// The text of a conversation; with `add_generation_prompt` up to where the model answers.
@@ -104,6 +129,20 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         variables: &serde_json::Map<String, serde_json::Value>,
     ) -> Result<String, TextError> {
+        let environment = match &self.place {
+            Place::Here(environment) => environment,
+            Place::Apart(helper, template) => {
+                let messages = serde_json::to_value(messages)
+                    .map_err(|error| TextError::Template { detail: error.to_string() })?;
+                let (template, variables) = (*template, variables.clone());
+                let request =
+                    Request::Render { template, messages, add_generation_prompt, variables };
+                return match helper.ask(&request)? {
+                    Answer::Text(text) => Ok(text),
+                    _ => Err(TextError::Helper { detail: "no text".to_owned() }),
+                };
+            }
+        };
         let mut context = std::collections::BTreeMap::new();
         for (name, value) in variables {
             context.insert(name.as_str(), Value::from(Serde(value)));
@@ -111,11 +150,13 @@ impl ChatTemplate {
         context.insert("messages", Value::from(Serde(messages)));
         context.insert("add_generation_prompt", Value::from(add_generation_prompt));
         let mut out = Limited(vec![]);
-        let template = self.environment.get_template(NAME).map_err(|error| explain(&error))?;
-        match template.render_captured_to(Value::from(context), &mut out) {
-            Ok(_) => {}
+        let template = environment.get_template(NAME).map_err(|error| explain(&error))?;
+        let render = || template.render_captured_to(Value::from(context), &mut out).map(|_| ());
+        let panicked = |_| TextError::Template { detail: "it contradicts itself".to_owned() };
+        match catch_unwind(AssertUnwindSafe(render)).map_err(panicked)? {
+            Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::WriteFailure => {
-                return Err(TextError::TemplateLimit { limit: "16 MiB of output" });
+                return Err(TextError::TemplateLimit { limit: "16 MiB of output".into() });
             }
             Err(error) => return Err(explain(&error)),
         }
@@ -154,7 +195,7 @@ fn without_generation_tags(source: &str) -> String {
 
 fn explain(error: &minijinja::Error) -> TextError {
     if error.kind() == ErrorKind::OutOfFuel {
-        return TextError::TemplateLimit { limit: "2 million instructions" };
+        return TextError::TemplateLimit { limit: "2 million instructions".into() };
     }
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {

@@ -1,7 +1,8 @@
 //! The tokenizer of a checkpoint, over the `tokenizers` crate.
-use super::{ChatTemplate, GenerationConfig, TextError, TokenStream, TokenizerConfig};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use tokenizers::Tokenizer as Inner;
+use super::{
+    ChatTemplate, GenerationConfig, TextError, TokenStream, TokenizerConfig, apart::Guard,
+    words::Words,
+};
 
 /// The files of a checkpoint that concern text, already read.
 #[derive(Clone, Copy, Debug, Default)]
@@ -14,12 +15,14 @@ pub struct TextFiles<'a> {
     pub generation_config: Option<&'a str>,
     /// `chat_template.jinja`; replaces the template in `tokenizer_config.json`
     pub chat_template: Option<&'a str>,
+    /// The files are the program's own: no helper is started for them
+    pub own: bool,
 }
 
 /// Text to ids and back, with the tokens a model's texts begin and end with.
 #[derive(Debug)]
 pub struct Tokenizer {
-    inner: Inner,
+    words: Words,
     config: TokenizerConfig,
     generation: GenerationConfig,
     bos: Option<u32>,
@@ -29,9 +32,20 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads the files.
+    /// Reads the files; with a helper, if the program has installed a [`Guard`].
     pub fn new(files: &TextFiles<'_>) -> Result<Self, TextError> {
-        let mut inner = parse(files.tokenizer)?;
+        match Guard::installed().filter(|_| !files.own) {
+            Some(guard) => Self::guarded(files, guard),
+            None => Self::of(Words::here(files.tokenizer)?, files),
+        }
+    }
+
+    /// Reads the files, with a helper that works on them.
+    pub fn guarded(files: &TextFiles<'_>, guard: &Guard) -> Result<Self, TextError> {
+        Self::of(Words::apart(files.tokenizer, guard)?, files)
+    }
+
+    fn of(words: Words, files: &TextFiles<'_>) -> Result<Self, TextError> {
         let mut config =
             files.tokenizer_config.map(TokenizerConfig::parse).transpose()?.unwrap_or_default();
         let generation =
@@ -39,43 +53,33 @@ impl Tokenizer {
         if let Some(template) = files.chat_template {
             config.templates = vec![("default".to_owned(), template.to_owned())];
         }
-        // Windows and batches are cut elsewhere; whole texts are wanted here.
-        inner.with_padding(None);
-        inner
-            .with_truncation(None)
-            .map_err(|error| TextError::Tokenizer { detail: error.to_string() })?;
-        let named = |name| inner.token_to_id(config.token(name)?);
-        let [named_bos, named_eos] = ["bos_token", "eos_token"].map(named);
+        let named = |name| config.token(name).map_or(Ok(None), |token| words.id(token));
+        let (named_bos, named_eos) = (named("bos_token")?, named("eos_token")?);
         // transformers' rule: switches in tokenizer_config.json replace the post-processor of
         // tokenizer.json, and so does its absence.
         let switches = config.add_bos.is_some() || config.add_eos.is_some();
-        let around = (switches || inner.get_post_processor().is_none()).then(|| {
+        let around = (switches || !words.facts().post_processor).then(|| {
             let on = |switch: Option<bool>| switch == Some(true);
             [named_bos.filter(|_| on(config.add_bos)), named_eos.filter(|_| on(config.add_eos))]
         });
         let bos = generation.bos_token_id.or(named_bos);
         let mut eos = generation.eos_token_id.clone();
         eos.extend(named_eos.filter(|id| !eos.contains(id)));
-        Ok(Self { inner, config, generation, bos, eos, around })
+        Ok(Self { words, config, generation, bos, eos, around })
     }
 
     /// Ids of a text. Special tokens written in it become their ids; `add_special` puts BOS and
     /// EOS around it where the checkpoint wants them.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TextError> {
         let by_file = add_special && self.around.is_none();
-        let encoding = self
-            .inner
-            .encode_fast(text, by_file)
-            .map_err(|error| TextError::Encode { detail: error.to_string() })?;
+        let ids = self.words.encode(text, by_file)?;
         let [bos, eos] = self.around.filter(|_| add_special).unwrap_or_default();
-        Ok(bos.into_iter().chain(encoding.get_ids().iter().copied()).chain(eos).collect())
+        Ok(bos.into_iter().chain(ids).chain(eos).collect())
     }
 
     /// Text of ids; `skip_special` leaves special tokens out. Unknown ids give no text.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TextError> {
-        self.inner
-            .decode(ids, skip_special)
-            .map_err(|error| TextError::Decode { detail: error.to_string() })
+        self.words.decode(ids, skip_special)
     }
 
     /// Decodes ids one by one, holding characters back until they are whole.
@@ -85,17 +89,17 @@ impl Tokenizer {
 
     /// The id of a token, as written in the vocabulary.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
-        self.inner.token_to_id(token)
+        self.words.id(token).ok().flatten()
     }
 
     /// The token of an id, as written in the vocabulary.
     pub fn id_to_token(&self, id: u32) -> Option<String> {
-        self.inner.id_to_token(id)
+        self.words.token(id).ok().flatten()
     }
 
     /// Tokens in the vocabulary, added ones included.
     pub fn vocab_size(&self) -> usize {
-        self.inner.get_vocab_size(true)
+        self.words.facts().size
     }
 
     /// The token a text begins with.
@@ -115,36 +119,24 @@ impl Tokenizer {
 
     /// Compiles the chat template.
     pub fn chat_template(&self) -> Result<ChatTemplate, TextError> {
-        ChatTemplate::new(&self.config, "default")
+        ChatTemplate::with(&self.config, "default", self.words.helper())
     }
 
     /// Compiles the chat template for conversations with tools: `tool_use` where there is one.
     pub fn tool_template(&self) -> Result<ChatTemplate, TextError> {
         let special = self.config.templates.iter().any(|(name, _)| name == "tool_use");
-        ChatTemplate::new(&self.config, if special { "tool_use" } else { "default" })
+        let name = if special { "tool_use" } else { "default" };
+        ChatTemplate::with(&self.config, name, self.words.helper())
     }
 
     /// Fails when an id lies outside a model's vocabulary of `vocab` rows (a vocabulary larger
     /// than the tokenizer is common: rows are padded).
     pub fn check_vocabulary(&self, vocab: usize) -> Result<(), TextError> {
-        let highest = self.inner.get_vocab(true).into_iter().max_by_key(|(_, id)| *id);
-        match highest {
-            Some((token, id)) if id as usize >= vocab => {
-                Err(TextError::LargerThanVocabulary { token, id, vocab })
+        match &self.words.facts().highest {
+            Some((token, id)) if *id as usize >= vocab => {
+                Err(TextError::LargerThanVocabulary { token: token.clone(), id: *id, vocab })
             }
             _ => Ok(()),
         }
-    }
-}
-
-/// Reads tokenizer.json. A panic of the library on a file that lies is an error like any other.
-fn parse(bytes: &[u8]) -> Result<Inner, TextError> {
-    let wrong = |detail: String| TextError::Tokenizer { detail };
-    // The library's own message for these is about serde internals.
-    serde_json::from_slice::<serde::de::IgnoredAny>(bytes)
-        .map_err(|error| wrong(error.to_string()))?;
-    match catch_unwind(AssertUnwindSafe(|| Inner::from_bytes(bytes))) {
-        Ok(read) => read.map_err(|error| wrong(error.to_string())),
-        Err(_) => Err(wrong("the vocabulary contradicts itself".to_owned())),
     }
 }

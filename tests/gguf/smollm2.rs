@@ -42,7 +42,7 @@ fn smollm2_comes_out_as_its_reference() {
         tokenizer: tokenizer.as_bytes(),
         tokenizer_config: Some(&config),
         generation_config: Some(&generation),
-        chat_template: None,
+        ..TextFiles::default()
     })
     .unwrap();
     let golden: Value =

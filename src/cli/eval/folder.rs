@@ -1,18 +1,21 @@
 //! Data files of tasks on the disk.
-use crate::eval::task::{Data, TaskError};
+use crate::{
+    cli::input::MAX,
+    eval::task::{Data, TaskError},
+    tensor::read_file,
+};
 use std::path::PathBuf;
 
 /// A folder of data files on the disk.
 pub(super) struct Folder(pub(super) PathBuf);
 
 impl Data for Folder {
-    #[expect(clippy::disallowed_methods, reason = "data files are arguments of the command line")]
     fn read(&self, file: &str) -> Result<Option<Vec<u8>>, TaskError> {
-        match std::fs::read(self.0.join(file)) {
+        match read_file(&self.0.join(file), MAX) {
             Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => {
-                Err(TaskError::Read { file: self.shown(file), detail: error.to_string() })
+                Err(TaskError::Read { file: self.shown(file), detail: error.source.to_string() })
             }
         }
     }

@@ -84,7 +84,7 @@ impl OutputSettings {
     ) -> anyhow::Result<Outcome> {
         if !self.files().any(|path| path == Path::new("-")) {
             let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            output::text(&table(colour))?;
+            output::raw(&table(colour))?;
         }
         if let Some(path) = &self.json {
             output::json(path, value, context)?;
@@ -99,7 +99,7 @@ impl OutputSettings {
             output::file_or_stdout(path, &report::code_quality(sheet, place), context)?;
         }
         if self.annotate {
-            output::text(&report::github(sheet))?;
+            output::raw(&report::github(sheet))?;
         }
         Ok(if sheet.passed { Outcome::Done } else { Outcome::GateFailed })
     }

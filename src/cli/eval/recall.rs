@@ -1,5 +1,9 @@
 //! Results of earlier runs: a file of JSON lines per task, model and settings.
-use crate::eval::task::{Recall, Record, RecordKey, Task, TaskError, fingerprint};
+use crate::{
+    cli::input::MAX,
+    eval::task::{Recall, Record, RecordKey, Task, TaskError, fingerprint},
+    tensor::read_file,
+};
 use anyhow::Context as _;
 use std::{collections::HashMap, fs::File, io::Write as _, path::Path};
 
@@ -12,7 +16,6 @@ pub(super) struct Kept {
 
 impl Kept {
     /// Opens the file of a task and a model in a folder, which is made when it is not there.
-    #[expect(clippy::disallowed_methods, reason = "the folder is an argument of the command line")]
     pub(super) fn open(
         folder: Option<&Path>,
         (task, key): (&dyn Task, &RecordKey),
@@ -23,9 +26,9 @@ impl Kept {
             .with_context(|| format!("cannot make the folder `{}`", folder.display()))?;
         let path = folder.join(format!("{}-{}.jsonl", task.name(), &fingerprint(key)[..16]));
         let cannot = || format!("cannot use `{}`", path.display());
-        let text = match std::fs::read(&path) {
+        let text = match read_file(&path, MAX) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(error).with_context(cannot),
         };
         for line in text.lines() {

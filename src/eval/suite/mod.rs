@@ -138,7 +138,7 @@ impl Suite {
             detail,
         };
         let parsed: File = toml::from_str(text)
-            .map_err(|error| wrong("the suite", error.to_string().trim_end().to_owned()))?;
+            .map_err(|error| wrong("the suite", crate::shown::toml_error(text, &error)))?;
         let mut seen = BTreeSet::new();
         let mut items = vec![];
         for (index, value) in parsed.item.into_iter().enumerate() {

@@ -79,7 +79,7 @@ impl<'a> Import<'a> {
             tokenizer: &self.tokenizer,
             tokenizer_config: Some(&config),
             generation_config: Some(&generation),
-            chat_template: None,
+            ..TextFiles::default()
         };
         Tokenizer::new(&files)?.check_vocabulary(vocab)
     }

@@ -1,7 +1,8 @@
-//! Any bytes as a tokenizer.json, and as the files beside it.
+//! Any bytes as a tokenizer.json and as the files beside it; what is read encodes, decodes and
+//! renders. In this process: what ends it is what the program's helper is there for.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
-use milm_compress::text::{TextFiles, Tokenizer};
+use milm_compress::text::{Message, TextFiles, Tokenizer};
 
 fuzz_target!(|data: &[u8]| {
     let text = std::str::from_utf8(data).ok();
@@ -9,7 +10,15 @@ fuzz_target!(|data: &[u8]| {
         tokenizer: data,
         tokenizer_config: text,
         generation_config: text,
-        chat_template: None,
+        ..TextFiles::default()
     };
-    let _ = Tokenizer::new(&files);
+    let Ok(tokenizer) = Tokenizer::new(&files) else { return };
+    if let Ok(ids) = tokenizer.encode("Hello, world 模型 <s> 1e5\n", true) {
+        let _ = tokenizer.decode(&ids, false);
+        let _ = tokenizer.decode(&ids, true);
+    }
+    let _ = tokenizer.decode(&[0, 1, 2, u32::MAX], false);
+    if let Ok(template) = tokenizer.chat_template() {
+        let _ = template.render(&[Message::new("user", "hi")], true);
+    }
 });
