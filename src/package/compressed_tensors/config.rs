@@ -75,6 +75,11 @@ pub(crate) fn describe(model: &Model, schemes: &Schemes, method: Method) -> Desc
             ));
         }
     }
+    // Matrices beside the architecture are float; a class as target must not take them.
+    let extras = model.extras().into_iter();
+    let extras =
+        extras.filter(|name| model.weights.raw.get(*name).is_some_and(|it| it.shape.len() == 2));
+    ignore.extend(extras.filter_map(|name| name.strip_suffix(".weight")));
     beyond.extend(run_time_steps(model));
     if integer_inputs > 0 {
         beyond.push(format!(
