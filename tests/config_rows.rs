@@ -21,7 +21,8 @@ use std::{
 #[derive(Clone, serde::Deserialize)]
 struct Row {
     base: String,
-    row: String,
+    #[serde(rename = "row")]
+    name: String,
     remove: Vec<String>,
     set: serde_json::Map<String, Value>,
     #[serde(default)]
@@ -101,10 +102,8 @@ fn fault(row: &Row, base: &Base) -> Option<String> {
     let differs = furthest(&row.logits, &logits(&model, &base.ids));
     let settings = (windows, spec.norm_eps, spec.rope.theta, spec.max_positions);
     let wanted = (row.windows.clone(), row.eps as f32, row.theta, row.positions);
-    match differs < 1e-4 && settings == wanted {
-        true => None,
-        false => Some(format!("logits differ by {differs}, {settings:?} for {wanted:?}")),
-    }
+    let fits = differs < 1e-4 && settings == wanted;
+    (!fits).then(|| format!("logits differ by {differs}, {settings:?} for {wanted:?}"))
 }
 
 #[test]
@@ -114,7 +113,7 @@ fn every_form_of_a_config_is_read_as_transformers_reads_it_or_refused() {
     let bases = bases(&rows);
     let faults: Vec<String> = rows
         .iter()
-        .filter_map(|row| Some(format!("{}: {}", row.row, fault(row, &bases[&row.base])?)))
+        .filter_map(|row| Some(format!("{}: {}", row.name, fault(row, &bases[&row.base])?)))
         .collect();
     assert!(faults.is_empty(), "{} of {}:\n{}", faults.len(), rows.len(), faults.join("\n"));
 }
@@ -126,7 +125,7 @@ fn models(rows: &[Row], bases: &BTreeMap<String, Base>) -> Vec<(String, Model, S
     let models = fine.map(|row| {
         let base = &bases[&row.base];
         let model = Model::new(row.config(base), base.weights.clone()).unwrap();
-        (row.row.clone(), model, row.base.clone())
+        (row.name.clone(), model, row.base.clone())
     });
     models
         .filter(|(_, model, base)| seen.insert(format!("{base} {:?}", essence(&model.spec))))
@@ -145,7 +144,7 @@ fn what_leaves_says_what_was_left_out() {
     for row in rows.iter().filter(|row| !row.is_refused()) {
         let base = &bases[&row.base];
         let config = Model::new(row.config(base), base.weights.clone()).unwrap().config;
-        assert_eq!(family::complete(&config).unwrap().1, config, "{}", row.row);
+        assert_eq!(family::complete(&config).unwrap().1, config, "{}", row.name);
         let said = |key: &str| config.get(key).is_some_and(|it| !it.is_null());
         for key in [
             "architectures",
@@ -155,17 +154,17 @@ fn what_leaves_says_what_was_left_out() {
             "num_key_value_heads",
             "tie_word_embeddings",
         ] {
-            assert!(said(key), "{}: {key}", row.row);
+            assert!(said(key), "{}: {key}", row.name);
         }
         let nested =
             ["rope_scaling", "rope_parameters"].map(|key| config[key]["rope_theta"].is_number());
-        assert!(said("rope_theta") || nested.contains(&true), "{}", row.row);
+        assert!(said("rope_theta") || nested.contains(&true), "{}", row.name);
         let windows = row.windows.iter().flatten().count();
         if windows > 0 {
-            assert!(said("sliding_window"), "{}", row.row);
+            assert!(said("sliding_window"), "{}", row.name);
         }
         if windows > 0 && windows < row.windows.len() {
-            assert!(said("layer_types"), "{}", row.row);
+            assert!(said("layer_types"), "{}", row.name);
         }
     }
 }
@@ -252,7 +251,7 @@ fn a_wrong_default_is_seen() {
         ),
         ("qwen2: max_position_embeddings absent", "max_position_embeddings", json!(2048)),
     ] {
-        let mut row = rows.iter().find(|it| it.row == name).map(Row::clone).unwrap();
+        let mut row = rows.iter().find(|it| it.name == name).cloned().unwrap();
         assert_eq!(fault(&row, &bases[&row.base]), None, "{name}");
         row.set.insert(key.to_owned(), wrong);
         assert!(fault(&row, &bases[&row.base]).is_some(), "{name}");

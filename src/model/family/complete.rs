@@ -147,12 +147,10 @@ fn kinds(config: &mut Value, blocks: usize) -> Result<(), ConfigError> {
         _ => None,
     };
     let found: Option<Vec<_>> = list.as_array().and_then(|list| list.iter().map(kind).collect());
-    match found.filter(|it| it.len() == blocks) {
-        Some(found) => config[KINDS] = json!(found),
-        None => {
-            let expected = format!("{blocks} entries, each `{FULL}` or `{SLIDING}`");
-            return Err(unfit(KINDS, expected, list));
-        }
-    }
+    let Some(found) = found.filter(|it| it.len() == blocks) else {
+        let expected = format!("{blocks} entries, each `{FULL}` or `{SLIDING}`");
+        return Err(unfit(KINDS, expected, list));
+    };
+    config[KINDS] = json!(found);
     Ok(())
 }
