@@ -205,7 +205,7 @@ impl<'a> Prepared<'a> {
 impl Settings {
     /// What will become of a model.
     pub(super) fn plan(&self, opened: &Opened) -> anyhow::Result<Plan> {
-        Ok(prune::plan(&opened.model.spec, &opened.model.config, &self.prune)?)
+        Ok(Plan::of(&opened.model, &self.prune)?)
     }
 }
 

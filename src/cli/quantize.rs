@@ -246,7 +246,11 @@ fn summary_text(target: &Path, summary: &Summary) -> String {
     );
     let carried = summary.carried.iter().map(|it| format!("carried through: {it}\n"));
     let beyond = summary.beyond_standard.iter().map(|it| format!("beyond the standard: {it}\n"));
-    std::iter::once(first).chain(carried).chain(beyond).collect()
+    let left_out = summary.left_out.first().map(|first| {
+        let count = summary.left_out.len();
+        format!("left out, for their coordinates are turned: {count} tensors, `{first}` first\n")
+    });
+    std::iter::once(first).chain(carried).chain(left_out).chain(beyond).collect()
 }
 
 fn plan_json(plan: &Plan, estimate: Estimate) -> serde_json::Value {

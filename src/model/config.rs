@@ -96,6 +96,12 @@ impl<'a> Config<'a> {
         value.as_f64().ok_or_else(|| unfit(key, "a number", value))
     }
 
+    /// A number that must be there.
+    pub(super) fn needed(self, key: &'static str) -> Result<f64, ConfigError> {
+        self.get(key).ok_or(ConfigError::Missing { key })?;
+        self.number(key, f64::NAN)
+    }
+
     /// A list of numbers.
     pub(super) fn numbers(self, key: &'static str) -> Result<Vec<f64>, ConfigError> {
         let value = self.get(key).ok_or(ConfigError::Missing { key })?;

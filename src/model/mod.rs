@@ -5,6 +5,7 @@ mod kv_cache;
 mod rope;
 mod space;
 mod spec;
+mod stranded;
 mod transformed;
 mod weights;
 
@@ -21,7 +22,7 @@ use serde_json::Value;
 /// Architecture and weights, kept consistent by [`Model::check`].
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// `config.json` as it was read.
+    /// `config.json`, with what was absent stated; see [`family::complete`].
     pub config: Value,
     /// Architecture.
     pub spec: ModelSpec,
@@ -55,6 +56,7 @@ pub enum ModelError {
 impl Model {
     /// A model whose weights fit its config.
     pub fn new(config: Value, weights: WeightStore) -> Result<Self, OpenError> {
+        let (_, config) = family::complete(&config)?;
         let spec = ModelSpec::from_config(&config)?;
         let model = Self { config, spec, weights };
         model.check()?;

@@ -1,6 +1,6 @@
 //! Rotary position embedding (`RoPE`, arXiv 2104.09864) and the ways to stretch it.
 use super::config::{Config, ConfigError, unfit};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::f64::consts::PI;
 
 /// Frequencies of the rotary pairs of a head.
@@ -76,15 +76,16 @@ pub enum RopeScaling {
 }
 
 impl Rope {
-    /// Reads `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling`.
+    /// Reads `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` of a config that
+    /// [`complete`] has gone over.
     pub(super) fn parse(config: Config<'_>, head_dim: usize) -> Result<Self, ConfigError> {
-        let max_positions = config.size_or("max_position_embeddings", Some(2048))?.unwrap_or(2048);
-        let nested = config.get("rope_parameters").or_else(|| config.get("rope_scaling"));
+        let max_positions = config.size(POSITIONS)?;
+        let nested = nested_key(config).and_then(|key| config.get(key));
         let nested = Config(nested.unwrap_or(&Value::Null));
-        let theta = config.number("rope_theta", 10_000.0)?;
-        let theta = nested.number("rope_theta", theta)?;
+        let theta = config.number(THETA, f64::NAN)?;
+        let theta = nested.number(THETA, theta)?;
         if theta.is_nan() || theta <= 1.0 {
-            return Err(unfit("rope_theta", "a number above 1", &theta.into()));
+            return Err(unfit(THETA, "a number above 1", &theta.into()));
         }
         for whole in [config, nested] {
             let share = whole.number("partial_rotary_factor", 1.0)?;
@@ -93,12 +94,12 @@ impl Rope {
             }
         }
         if kind(nested).and_then(Value::as_str) != Some(KEPT_PAIRS) {
-            let scaling = scaling(config, nested, theta, (head_dim, max_positions))?;
+            let scaling = scaling(nested, theta, (head_dim, max_positions))?;
             return Ok(Self { theta, max_positions, scaling, kept: None });
         }
         let kept = kept_pairs(nested, head_dim)?;
         let parent = Config(nested.get("parent").unwrap_or(&Value::Null));
-        let scaling = scaling(config, parent, theta, (kept.head_dim, max_positions))?;
+        let scaling = scaling(parent, theta, (kept.head_dim, max_positions))?;
         Ok(Self { theta, max_positions, scaling, kept: Some(kept) })
     }
 
@@ -166,6 +167,75 @@ impl Rope {
     }
 }
 
+const THETA: &str = "rope_theta";
+const POSITIONS: &str = "max_position_embeddings";
+const ORIGINAL: &str = "original_max_position_embeddings";
+const OLD: &str = "rope_scaling";
+const NEW: &str = "rope_parameters";
+
+/// The key that holds the rotary settings: of two that hold any, engines take the old one.
+fn nested_key(config: Config<'_>) -> Option<&'static str> {
+    let filled = |key: &&str| match config.get(key) {
+        Some(Value::Object(keys)) => !keys.is_empty(),
+        other => other.is_some(),
+    };
+    [OLD, NEW].into_iter().find(filled)
+}
+
+/// Leaves one form of the rotary settings in a `config.json` and states in it what it means:
+/// `theta` and the positions where they are absent, the original positions inside, `rope_type`
+/// beside its old name.
+pub(super) fn complete(keys: &mut Map<String, Value>, theta: f64) -> Result<(), ConfigError> {
+    let positions = keys.get(POSITIONS).cloned().unwrap_or(Value::Null);
+    let given =
+        |keys: &Map<String, Value>, key: &str| keys.get(key).filter(|it| !it.is_null()).cloned();
+    let outer = given(keys, THETA);
+    let Some(key) = nested_key(Config(&Value::Object(keys.clone()))) else {
+        keys.insert(THETA.to_owned(), outer.unwrap_or_else(|| theta.into()));
+        keys.retain(|key, _| key != NEW);
+        return Ok(());
+    };
+    let Some(mut nested) = keys.get(key).and_then(Value::as_object).cloned() else {
+        return Err(unfit(key, "an object", &keys[key]));
+    };
+    keys.retain(|it, _| it == key || it != if key == OLD { NEW } else { OLD });
+    let inner = given(&nested, THETA);
+    let theta = inner.clone().or(outer.clone()).unwrap_or_else(|| theta.into());
+    if key == NEW || inner.is_some() {
+        nested.insert(THETA.to_owned(), theta.clone());
+    }
+    if key == OLD || outer.is_some() {
+        keys.insert(THETA.to_owned(), theta);
+    }
+    if nested.get("truncate").is_some_and(Value::is_null) {
+        nested.insert("truncate".to_owned(), false.into());
+    }
+    nested.retain(|_, value| !value.is_null());
+    let kind = given(&nested, "rope_type").or_else(|| given(&nested, "type"));
+    let kind = kind.unwrap_or_else(|| "default".into());
+    for name in ["rope_type", "type"] {
+        if name == "rope_type" || nested.contains_key(name) {
+            nested.insert(name.to_owned(), kind.clone());
+        }
+    }
+    let own = nested.iter().find(|(name, value)| value.is_object() && *name != "parent");
+    if let Some((name, value)) = own {
+        return Err(unfit(&format!("{key}.{name}"), "one rope for all layers", value));
+    }
+    if matches!(kind.as_str(), Some("llama3" | "yarn" | "longrope" | "su")) {
+        let original = keys.remove(ORIGINAL).filter(|it| !it.is_null());
+        let original = original.or_else(|| given(&nested, ORIGINAL)).unwrap_or(positions.clone());
+        if let (None, Some("yarn" | "longrope" | "su"), Some(all), Some(some)) =
+            (nested.get("factor"), kind.as_str(), positions.as_f64(), original.as_f64())
+        {
+            nested.insert("factor".to_owned(), (all / some).into());
+        }
+        nested.insert(ORIGINAL.to_owned(), original);
+    }
+    keys.insert(key.to_owned(), Value::Object(nested));
+    Ok(())
+}
+
 /// `rope_type` of heads whose kept pairs differ.
 const KEPT_PAIRS: &str = "kept-pairs";
 
@@ -174,7 +244,6 @@ fn kind(nested: Config<'_>) -> Option<&Value> {
 }
 
 fn scaling(
-    config: Config<'_>,
     nested: Config<'_>,
     theta: f64,
     (head_dim, max_positions): (usize, usize),
@@ -186,7 +255,7 @@ fn scaling(
         Some("dynamic") => Ok(RopeScaling::Dynamic { factor: factor(nested)? }),
         Some("llama3") => llama3(nested, max_positions),
         Some("yarn") => yarn(nested, theta, head_dim, max_positions),
-        Some("longrope" | "su") => longrope(config, nested, head_dim, max_positions),
+        Some("longrope" | "su") => longrope(nested, head_dim, max_positions),
         Some(_) => {
             let known = "default, linear, dynamic, llama3, yarn, longrope or kept-pairs";
             Err(unfit("rope_type", known, kind.unwrap_or(&Value::Null)))
@@ -231,13 +300,11 @@ fn factor(config: Config<'_>) -> Result<f64, ConfigError> {
 }
 
 fn original(config: Config<'_>, max_positions: usize) -> Result<f64, ConfigError> {
-    let key = "original_max_position_embeddings";
-    Ok(config.size_or(key, Some(max_positions))?.unwrap_or(max_positions) as f64)
+    Ok(config.size_or(ORIGINAL, Some(max_positions))?.unwrap_or(max_positions) as f64)
 }
 
 fn llama3(config: Config<'_>, max_positions: usize) -> Result<RopeScaling, ConfigError> {
-    let (low, high) =
-        (config.number("low_freq_factor", 1.0)?, config.number("high_freq_factor", 4.0)?);
+    let (low, high) = (config.needed("low_freq_factor")?, config.needed("high_freq_factor")?);
     if high <= low {
         return Err(unfit("high_freq_factor", format!("a number above {low}"), &high.into()));
     }
@@ -269,7 +336,6 @@ fn yarn(
 }
 
 fn longrope(
-    config: Config<'_>,
     nested: Config<'_>,
     head_dim: usize,
     max_positions: usize,
@@ -281,10 +347,7 @@ fn longrope(
         if fits { Ok(list) } else { Err(unfit(key, expected(), &list.len().into())) }
     };
     let (short, long) = (divisors("short_factor")?, divisors("long_factor")?);
-    // Phi-3 writes the original positions beside `rope_scaling`.
-    let key = "original_max_position_embeddings";
-    let outer = config.size_or(key, Some(max_positions))?;
-    let original = nested.size_or(key, outer)?.unwrap_or(max_positions);
+    let original = nested.size_or(ORIGINAL, Some(max_positions))?.unwrap_or(max_positions);
     let factor = nested.number("factor", max_positions as f64 / original as f64)?;
     let stretch =
         if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (original as f64).ln()).sqrt() };
@@ -298,7 +361,10 @@ mod tests {
     use serde_json::json;
 
     fn rope(config: serde_json::Value) -> Result<Rope, ConfigError> {
-        Rope::parse(Config(&config), 8)
+        let mut keys = config.as_object().cloned().unwrap();
+        keys.entry(POSITIONS).or_insert(2048.into());
+        complete(&mut keys, 10_000.0)?;
+        Rope::parse(Config(&Value::Object(keys)), 8)
     }
 
     #[test]

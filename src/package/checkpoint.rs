@@ -89,6 +89,7 @@ impl Rewritten<'_> {
             export: None,
             beyond_standard: beyond,
             carried: self.model.extras().into_iter().map(str::to_owned).collect(),
+            left_out: self.left_out(),
             evaluation: None,
             files,
             tensors: written.tensors,
@@ -100,6 +101,13 @@ impl Rewritten<'_> {
         output.write(MANIFEST_FILE, manifest.sealed().as_bytes())?;
         output.commit()?;
         Ok(manifest)
+    }
+
+    /// Tensors beside the architecture that are not there any more.
+    fn left_out(&self) -> Vec<String> {
+        let before = self.opened.model.extras().into_iter();
+        let gone = before.filter(|name| !self.model.weights.raw.contains_key(*name));
+        gone.map(str::to_owned).collect()
     }
 
     /// What the codes of each quantized weight stand for.

@@ -117,6 +117,7 @@ mod tests {
         let long = json!({"rope_type": "longrope", "short_factor": [1.0], "long_factor": [1.0]});
         let qwen3 = |c: &mut Value| {
             c["architectures"] = json!(["Qwen3ForCausalLM"]);
+            c["model_type"] = json!("qwen3");
             (c["head_dim"], c["rope_scaling"]) = (json!(2), long);
         };
         assert_eq!(fits(qwen3), [true, true, false, true]);
@@ -126,6 +127,7 @@ mod tests {
         assert_eq!(fits(keys), [false, false, false, true]);
         let experts = |c: &mut Value| {
             c["architectures"] = json!(["MixtralForCausalLM"]);
+            c["model_type"] = json!("mixtral");
             (c["num_local_experts"], c["num_experts_per_tok"]) = (json!(4), json!(2));
         };
         assert_eq!(fits(experts), [true; 4]);

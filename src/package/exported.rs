@@ -44,6 +44,7 @@ pub fn seal_onnx(
         }),
         beyond_standard: Vec::new(),
         carried: Vec::new(),
+        left_out: Vec::new(),
         evaluation: None,
         files,
         tensors: BTreeMap::new(),

@@ -38,6 +38,10 @@ pub struct Manifest {
     pub beyond_standard: Vec<String>,
     /// Tensors that the architecture does not know, carried through untouched.
     pub carried: Vec<String>,
+    /// Tensors that the architecture does not know and that could not be carried: their widths were
+    /// cut, or their coordinates turned.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// What the package cost, when it was evaluated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<serde_json::Value>,

@@ -50,6 +50,8 @@ pub struct Summary {
     pub quantized: usize,
     /// Tensors that the architecture does not know, carried through.
     pub carried: Vec<String>,
+    /// Tensors that the architecture does not know and that could not be carried.
+    pub left_out: Vec<String>,
     /// What the compressed-tensors standard does not say.
     pub beyond_standard: Vec<String>,
     /// Hash of the source's tensors.
@@ -67,6 +69,7 @@ impl Summary {
             quantized_bits_per_weight: plan.quantized_bits_per_weight(),
             quantized: manifest.quantized.len(),
             carried: manifest.carried.clone(),
+            left_out: manifest.left_out.clone(),
             beyond_standard: manifest.beyond_standard.clone(),
             source_sha256: manifest.source.sha256.clone(),
         }
@@ -218,6 +221,7 @@ impl Job<'_> {
             quantized: quantized_tensors(&plan.schemes()),
             beyond_standard: description.beyond,
             carried: plan.carried(),
+            left_out: Vec::new(),
             evaluation: None,
             files,
             tensors: written.tensors,

@@ -116,7 +116,7 @@ impl<'a> Basis<'a> {
         }
         let seeds = (quantize.seed, OUTLIER_SHARE);
         let transform = Transform::new(source, settings, seeds, evidence.as_ref())?;
-        let mut weights = source.weights.clone();
+        let mut weights = transform.carried(source)?;
         weights.raw.extend(transform.ends(source)?);
         let outline = Model::new(transform.config(&source.config), weights)?;
         Ok(Self { source, transform: Some(transform), outline })

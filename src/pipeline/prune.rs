@@ -100,7 +100,7 @@ impl Prune<'_> {
         }
         prune::check_float(&self.opened.model)?;
         refuse_over_input(self.opened, target)?;
-        let plan = prune::plan(&self.opened.model.spec, &self.opened.model.config, self.settings)?;
+        let plan = prune::Plan::of(&self.opened.model, self.settings)?;
         if let Some(layers) = self.settings.drop_layers {
             let (model, costs) = self.drop_layers(layers)?;
             let pruned = Pruned { schema: SCHEMA, plan, refits: Vec::new(), worst: None, costs };

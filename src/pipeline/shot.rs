@@ -116,6 +116,9 @@ impl Shot<'_> {
         }
         let source = &self.source.spec;
         let mut raw = self.source.weights.raw.clone();
+        for name in self.source.stranded(&spec) {
+            raw.remove(&name);
+        }
         for tensor in source.tensors.iter().filter(|tensor| tensor.block.is_some()) {
             raw.remove(&tensor.name);
         }

@@ -5,7 +5,7 @@
 //! every engine that knows that kind of stretching. Pairs that differ by head need this project's
 //! `kept-pairs`.
 use super::{BlockShape, Kept, PruneError};
-use crate::model::{Block, KeptPairs, ModelSpec, Rope, RopeScaling};
+use crate::model::{Block, KeptPairs, ModelSpec, Rope, RopeScaling, family};
 use serde_json::{Map, Value, json};
 
 /// The `config.json` of a model that keeps `kept`, one entry per block, of the model that `config`
@@ -23,6 +23,7 @@ pub fn pruned_config(config: &Value, spec: &ModelSpec, kept: &[Kept]) -> Result<
         return Ok(config.clone());
     }
     let mut new = spec.resized(config, &blocks)?;
+    family::without_extra_layers(&mut new);
     if let Some(rope) = rope(config, spec, kept)? {
         new[rope_key(config)] = rope;
     }

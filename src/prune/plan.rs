@@ -527,6 +527,7 @@ mod tests {
     fn normed_queries_lose_whole_groups_unless_told_otherwise() {
         let mut config = milm("milm2-4b");
         config["architectures"] = json!(["Qwen3ForCausalLM"]);
+        config["model_type"] = json!("qwen3");
         let groups = planned(&config, |s| (s.keep, s.balance) = (Some(0.5), 1.0)).unwrap();
         assert_eq!(groups.attn_unit, AttnUnit::Groups);
         assert!(groups.blocks[0].kv_heads < 8 && groups.notes.is_empty());

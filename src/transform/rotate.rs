@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     linalg::Hadamard,
-    model::{Model, ModelSpec, Part, Role, Space, TRANSFORM_KEY, TensorSpec, Tensors, Transformed},
+    model::{
+        Model, ModelSpec, Part, Role, Space, TRANSFORM_KEY, TensorSpec, Tensors, Transformed,
+        WeightStore, family,
+    },
     tensor::{Bytes, FloatType, RawTensor},
 };
 use serde_json::{Value, json};
@@ -120,6 +123,9 @@ impl Transform {
         if self.untie {
             config["tie_word_embeddings"] = json!(false);
         }
+        if self.residual().is_some() {
+            family::without_extra_layers(&mut config);
+        }
         config
     }
 
@@ -136,10 +142,21 @@ impl Transform {
         self.tensors(model, &spec, None)
     }
 
-    /// The whole rotated model in memory, float32. Tensors that the architecture does not know
-    /// are carried along.
-    pub fn apply(&self, model: &Model) -> Result<Model, TransformError> {
+    /// The weights of `model` without those beside the architecture that stand in coordinates that
+    /// are turned.
+    pub fn carried(&self, model: &Model) -> Result<WeightStore, TransformError> {
+        let spec = ModelSpec::from_config(&self.config(&model.config))?;
         let mut weights = model.weights.clone();
+        for name in model.stranded(&spec) {
+            weights.raw.remove(&name);
+        }
+        Ok(weights)
+    }
+
+    /// The whole rotated model in memory, float32. Tensors that the architecture does not know
+    /// are carried along where they fit, see [`Model::stranded`].
+    pub fn apply(&self, model: &Model) -> Result<Model, TransformError> {
+        let mut weights = self.carried(model)?;
         for block in 0..model.spec.blocks.len() {
             weights.raw.extend(self.block(model, block)?);
         }

@@ -144,7 +144,7 @@ fn write_with(
     Ok(export.arch())
 }
 
-fn read(file: &Path, float: FloatType) -> (tempfile::TempDir, package::Opened) {
+pub(crate) fn read(file: &Path, float: FloatType) -> (tempfile::TempDir, package::Opened) {
     let gguf = gguf::open(file).unwrap();
     let top = tempfile::tempdir().unwrap();
     let target = top.path().join("out");

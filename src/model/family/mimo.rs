@@ -1,5 +1,13 @@
-//! `MiMo`: Qwen2 with layers for multi-token prediction, which are carried along untouched.
-use super::{Family, qwen2};
+//! `MiMo`: Qwen2 with layers for multi-token prediction beside the main path.
+use super::{ExtraLayers, Family, qwen2};
 
-pub(super) const FAMILY: Family =
-    Family { name: "mimo", architecture: "MiMoForCausalLM", model_type: "mimo", ..qwen2::FAMILY };
+pub(super) const FAMILY: Family = Family {
+    name: "mimo",
+    architecture: "MiMoForCausalLM",
+    model_type: "mimo",
+    extra_layers: Some(ExtraLayers {
+        prefix: "model.mtp_layers.",
+        count: "num_nextn_predict_layers",
+    }),
+    ..qwen2::FAMILY
+};

@@ -10,6 +10,8 @@ use super::{
 use crate::linalg::Hadamard;
 use serde_json::Value;
 
+mod complete;
+mod extra;
 mod joined;
 mod llama;
 mod mimo;
@@ -20,6 +22,11 @@ mod qwen2_moe;
 mod qwen3;
 mod qwen3_moe;
 mod resize;
+mod rules;
+
+pub use complete::complete;
+pub use extra::without_extra_layers;
+use rules::{Defaults, ExpertRule, ExtraLayers, Switch, WindowRule};
 
 pub use joined::Joined;
 
@@ -35,6 +42,8 @@ pub struct Family {
     pub architecture: &'static str,
     /// `model_type` in `config.json`.
     pub model_type: &'static str,
+    /// What keys of `config.json` mean that are absent.
+    defaults: Defaults,
     /// Biases of the query, key and value projections.
     qkv_bias: Switch,
     /// Bias of the output projection of attention.
@@ -43,46 +52,12 @@ pub struct Family {
     mlp_bias: Switch,
     /// Queries and keys are normalized per head.
     qk_norm: bool,
-    /// Which blocks see a window only.
-    window: WindowRule,
+    /// Which blocks see a window only; `None` where `sliding_window` is ignored.
+    window: Option<WindowRule>,
     /// Names and rules of a mixture of experts.
     experts: Option<ExpertRule>,
-}
-
-/// A property that a family has, has not, or leaves to `config.json`.
-#[derive(Clone, Copy, Debug)]
-enum Switch {
-    Never,
-    Always,
-    /// A key and its default.
-    Key(&'static str, bool),
-}
-
-#[derive(Clone, Copy, Debug)]
-enum WindowRule {
-    /// `sliding_window` is ignored.
-    Never,
-    /// `sliding_window` holds for every block.
-    EveryBlock,
-    /// As `EveryBlock`, if `use_sliding_window`.
-    EveryBlockIfUsed,
-    /// If `use_sliding_window`: blocks that `layer_types` names, else from `max_window_layers` on.
-    UpperBlocksIfUsed,
-}
-
-/// How a family names and runs its experts.
-#[derive(Clone, Copy, Debug)]
-struct ExpertRule {
-    router: &'static str,
-    /// `{}` stands for the number of the expert.
-    gate: &'static str,
-    up: &'static str,
-    down: &'static str,
-    /// Key of the experts' width.
-    width: &'static str,
-    /// The module of a shared expert and of its gate.
-    shared: Option<(&'static str, &'static str)>,
-    normalize: Switch,
+    /// Layers for multi-token prediction, which the main path does not use.
+    extra_layers: Option<ExtraLayers>,
 }
 
 /// Every family.
@@ -109,50 +84,28 @@ pub fn supported() -> Vec<&'static str> {
     FAMILIES.iter().map(|f| f.architecture).collect()
 }
 
-impl Switch {
-    fn read(self, config: Config<'_>) -> Result<bool, ConfigError> {
-        match self {
-            Self::Never => Ok(false),
-            Self::Always => Ok(true),
-            Self::Key(key, default) => config.flag(key, default),
-        }
-    }
-}
-
 impl ModelSpec {
     /// The architecture that a `config.json` describes.
     pub fn from_config(config: &Value) -> Result<Self, ConfigError> {
-        if !config.is_object() {
-            return Err(ConfigError::NotAnObject);
+        let (family, config) = complete(config)?;
+        family.spec(Config(&config))
+    }
+}
+
+/// The number of blocks.
+fn blocks(config: Config<'_>) -> Result<usize, ConfigError> {
+    let key = "num_hidden_layers";
+    match config.size(key)? {
+        layers if layers > MAX_BLOCKS => {
+            Err(unfit(key, format!("at most {MAX_BLOCKS}"), &layers.into()))
         }
-        let config = Config(config);
-        let found = config.architecture().ok_or(ConfigError::Missing { key: "architectures" })?;
-        FAMILIES
-            .iter()
-            .find(|f| f.architecture == found || f.model_type == found)
-            .ok_or_else(|| ConfigError::Architecture {
-                found: found.to_owned(),
-                supported: supported().join(", "),
-            })?
-            .spec(config)
+        layers => Ok(layers),
     }
 }
 
 impl Family {
     fn spec(&self, config: Config<'_>) -> Result<ModelSpec, ConfigError> {
-        if let Some(act) =
-            config.get("hidden_act").filter(|a| !matches!(a.as_str(), Some("silu" | "swish")))
-        {
-            return Err(unfit("hidden_act", "`silu`", act));
-        }
-        let layers = config.size("num_hidden_layers")?;
-        if layers > MAX_BLOCKS {
-            return Err(unfit(
-                "num_hidden_layers",
-                format!("at most {MAX_BLOCKS}"),
-                &layers.into(),
-            ));
-        }
+        let layers = blocks(config)?;
         let sizes: Vec<Block> =
             (0..layers).map(|b| self.block(config, b)).collect::<Result<_, _>>()?;
         let rope = Rope::parse(config, sizes[0].head_dim)?;
@@ -198,7 +151,7 @@ impl Family {
             kv_heads,
             head_dim,
             qk_norm: self.qk_norm,
-            window: self.window.read(config, b)?,
+            window: self.window.map_or(Ok(None), |rule| rule.read(config, b))?,
             mlp: self.mlp(config, b)?,
         })
     }
@@ -206,18 +159,12 @@ impl Family {
     fn mlp(&self, config: Config<'_>, b: usize) -> Result<Mlp, ConfigError> {
         let dense = || Ok(Mlp::Dense { width: config.block_size("intermediate_size", b)? });
         let Some(rule) = self.experts else { return dense() };
-        let only = config.get("mlp_only_layers").and_then(Value::as_array);
-        let listed = only.is_some_and(|l| l.iter().any(|i| i.as_u64() == Some(b as u64)));
-        let step = config.size_or("decoder_sparse_step", Some(1))?.unwrap_or(1);
-        if listed || !(b + 1).is_multiple_of(step) {
+        if !rule.is_sparse(config, b)? {
             return dense();
         }
-        let count = match config.size_or("num_experts", None)? {
-            Some(count) => count,
-            None => config.size("num_local_experts")?,
-        };
+        let count = config.size(rule.count)?;
         if count > MAX_EXPERTS {
-            return Err(unfit("num_experts", format!("at most {MAX_EXPERTS}"), &count.into()));
+            return Err(unfit(rule.count, format!("at most {MAX_EXPERTS}"), &count.into()));
         }
         let per_token = config.size("num_experts_per_tok")?;
         if per_token > count {
@@ -352,27 +299,5 @@ impl List {
             self.linear(&at(gate), Role::SharedGate, Axis::of(Space::One), residual, false);
         }
         self.expert = None;
-    }
-}
-
-impl WindowRule {
-    fn read(self, config: Config<'_>, b: usize) -> Result<Option<usize>, ConfigError> {
-        // Qwen2-MoE writes 0 for none.
-        let zero = config.get("sliding_window").is_some_and(|w| w.as_u64() == Some(0));
-        let window = if zero { None } else { config.size_or("sliding_window", None)? };
-        let used = config.flag("use_sliding_window", false)?;
-        Ok(match self {
-            Self::Never => None,
-            Self::EveryBlock => window,
-            Self::EveryBlockIfUsed => window.filter(|_| used),
-            Self::UpperBlocksIfUsed => {
-                let named = config.get("layer_types").and_then(|list| list.get(b)?.as_str());
-                let upper = match named {
-                    Some(kind) => kind == "sliding_attention",
-                    None => config.number("max_window_layers", 28.0)? <= b as f64,
-                };
-                window.filter(|_| used && upper)
-            }
-        })
     }
 }

@@ -1,11 +1,17 @@
 //! Qwen3-MoE: Qwen3 with routed experts.
-use super::{Family, WindowRule, qwen2_moe, qwen3};
+use super::{Defaults, ExpertRule, Family, WindowRule, qwen2, qwen2_moe, qwen3, rules::Windowed};
 
 pub(super) const FAMILY: Family = Family {
     name: "qwen3-moe",
     architecture: "Qwen3MoeForCausalLM",
     model_type: "qwen3_moe",
-    window: WindowRule::EveryBlockIfUsed,
-    experts: Some(qwen2_moe::ROUTED),
+    defaults: Defaults { kv_heads: Some(4), ..qwen2::FAMILY.defaults },
+    window: Some(WindowRule {
+        if_used: true,
+        listed: false,
+        unlisted: Windowed::Every,
+        default: Some(4096),
+    }),
+    experts: Some(ExpertRule { per_token: 8, ..qwen2_moe::ROUTED }),
     ..qwen3::FAMILY
 };

@@ -40,7 +40,7 @@ type Key = (IntScheme, Format, Activations);
 pub(crate) fn describe(model: &Model, schemes: &Schemes, method: Method) -> Description {
     let mut config = model.config.clone();
     let mut groups: Vec<(Key, Group<'_>)> = Vec::new();
-    let mut ignore: Vec<&str> = if model.spec.tied { vec![TIED_HEAD] } else { Vec::new() };
+    let mut ignore: Vec<&str> = matrices_beside(model).collect();
     let mut beyond = Vec::new();
     let (mut integer_inputs, mut split) = (0_usize, 0_usize);
     let matrices =
@@ -98,6 +98,15 @@ pub(crate) fn describe(model: &Model, schemes: &Schemes, method: Method) -> Desc
         config["quantization_config"] = quantization(groups, &ignore, method, whole);
     }
     Description { config, beyond }
+}
+
+/// Modules that other programs see and that have no codes of their own: a tied head, and matrices
+/// beside the architecture. A class as target must not take them.
+fn matrices_beside(model: &Model) -> impl Iterator<Item = &str> {
+    let shape = |name: &str| model.weights.raw.get(name).map(|it| it.shape.len());
+    let extras = model.extras().into_iter().filter(move |name| shape(name) == Some(2));
+    let tied_head = model.spec.tied.then_some(TIED_HEAD).into_iter();
+    tied_head.chain(extras.filter_map(|name| name.strip_suffix(".weight")))
 }
 
 /// Steps of the forward pass that the standard does not know.

@@ -164,6 +164,7 @@ impl<'a> Export<'a> {
         if let Some(config) = config.as_object_mut() {
             config.remove("quantization_config");
         }
+        crate::model::family::without_extra_layers(&mut config);
         config
     }
 

@@ -69,7 +69,9 @@ pub fn vllm(opened: &Opened) -> Vec<Refusal> {
             found.add(true, "config.json", reason, "only this program loads such a model");
         }
     }
-    for name in model.extras().into_iter().filter(|it| !it.ends_with("rotary_emb.inv_freq")) {
+    // vLLM's MiMo leaves layers for multi-token prediction to a model of their own.
+    let known = |it: &&str| it.ends_with("rotary_emb.inv_freq") || model.spec.is_extra_layer(it);
+    for name in model.extras().into_iter().filter(|it| !known(it)) {
         let reason = "the architecture has no such tensor; loading stops at it";
         found.add(true, name, reason, "leave it out");
     }
