@@ -75,6 +75,9 @@ impl Stage {
 
 type Seen = BTreeMap<Option<Expert>, Sums>;
 
+/// How many tokens layers saw, by role and expert.
+type Counts = BTreeMap<(Role, Option<Expert>), u64>;
+
 /// A block of the quantized model in the making.
 pub struct RoundedBlock {
     /// Its tensors.
@@ -97,9 +100,13 @@ impl RoundingWalk<'_> {
         model.spec.kv_cache = self.spec.kv_cache;
         let mut runner = Runner::new(self.spec, block, self.team);
         let mut layers = Vec::new();
+        let mut counts = Counts::new();
         for stage in STAGES {
             let quantized = BlockWeights::load(&model, block, self.backend)?;
             let (seen, inner) = self.see(stage, &mut runner, (&float, &quantized), streams)?;
+            for (expert, sums) in &seen {
+                counts.extend(stage.roles.iter().map(|role| ((*role, *expert), sums.tokens)));
+            }
             let enough = |sums: &Sums| sums.tokens >= FEWEST_TOKENS;
             for (expert, sums) in seen.into_iter().filter(|(_, sums)| enough(sums)) {
                 layers.extend(self.round(&mut model, (block, stage, expert), sums)?);
@@ -109,17 +116,24 @@ impl RoundingWalk<'_> {
                 advance(&mut runner, stage.half, &quantized, (&mut streams.quantized, &inner))?;
             }
         }
-        layers.extend(self.unseen(&mut model, block)?);
+        layers.extend(self.unseen(&mut model, block, &counts)?);
         outliers::put_last(&mut model, block)?;
         Ok(RoundedBlock { weights: model.weights, layers })
     }
 
     /// Rounds to nearest what no stage has rounded: experts that saw hardly a token.
-    fn unseen(&self, model: &mut Model, block: usize) -> Result<Vec<LayerReport>, QuantizeError> {
-        let names = model.spec.tensors.iter().filter(|it| it.block == Some(block));
-        let names: Vec<String> = names.map(|it| it.name.clone()).collect();
+    fn unseen(
+        &self,
+        model: &mut Model,
+        block: usize,
+        counts: &Counts,
+    ) -> Result<Vec<LayerReport>, QuantizeError> {
+        let specs = model.spec.tensors.iter().filter(|it| it.block == Some(block));
+        let seen = |role, expert| counts.get(&(role, expert)).copied().unwrap_or(0);
+        let all: Vec<(String, u64)> =
+            specs.map(|it| (it.name.clone(), seen(it.role, it.expert))).collect();
         let mut layers = Vec::new();
-        for tensor in names {
+        for (tensor, tokens) in all {
             if model.weights.quantized.contains_key(&tensor) {
                 continue;
             }
@@ -132,9 +146,9 @@ impl RoundingWalk<'_> {
                 let scale = input_scale::of_another_expert(model, block, &tensor)?;
                 model.weights.set_input_scale(&tensor, scale);
             }
-            let outliers = scheme.outliers;
-            let nearest = true;
-            layers.push(LayerReport { block, tensor, outliers, nearest, ..LayerReport::default() });
+            let (outliers, nearest) = (scheme.outliers, true);
+            let told = LayerReport { block, tensor, tokens, outliers, ..LayerReport::default() };
+            layers.push(LayerReport { nearest, ..told });
         }
         Ok(layers)
     }

@@ -57,6 +57,9 @@ pub struct EvalReport {
     pub top1_agreement: Option<f64>,
     /// Scored positions.
     pub tokens: usize,
+    /// Those among them whose logits hold NaN or make no distribution: no gate passes then.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub undefined: usize,
     /// Every gate was passed; true without gates.
     pub passed: bool,
     /// The gates that were asked for.
@@ -128,6 +131,11 @@ pub struct PerWord {
     pub word_perplexity_reference: Option<f64>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_none(count: &usize) -> bool {
+    *count == 0
+}
+
 impl EvalReport {
     /// Puts a report together; `words` are words and bytes of the text where they are counted.
     pub fn new(
@@ -150,6 +158,7 @@ impl EvalReport {
             kl_mean: against.map(|it| it.kl_mean.value),
             top1_agreement: against.map(|it| it.top1_agreement),
             tokens: figures.tokens,
+            undefined: figures.undefined,
             passed: gates.iter().all(|gate| gate.passed),
             gates,
             method,

@@ -110,8 +110,12 @@ pub(super) fn method(report: &EvalReport) -> String {
     let method = &report.method;
     let bos = serde_json::to_value(method.bos).ok();
     let stride = method.stride.map(|stride| format!(", stride {stride}")).unwrap_or_default();
+    let undefined = match report.undefined {
+        0 => String::new(),
+        count => format!(" ({count} of them with NaN or no distribution: no gate passes)"),
+    };
     format!(
-        "protocol {}, {} windows of {}{stride}, {} scored tokens, BOS {}, {}, text {}",
+        "protocol {}, {} windows of {}{stride}, {} scored tokens{undefined}, BOS {}, {}, text {}",
         method.protocol,
         method.windows,
         method.ctx,

@@ -53,6 +53,8 @@ pub struct Measured {
     pub value: Ratio,
     /// Beside the base, when there is one.
     pub against: Option<Against>,
+    /// Positions of the run that have no number: no gate passes then.
+    pub undefined: usize,
 }
 
 /// A candidate's figure beside the base's.
@@ -171,14 +173,17 @@ impl Gate {
             None => figure.value,
         };
         // Comparisons with NaN are false.
-        let passed = if self.least { tested >= self.limit } else { tested <= self.limit };
+        let kept = if self.least { tested >= self.limit } else { tested <= self.limit };
+        let undefined = (measured.undefined > 0).then(|| {
+            format!("{} scored positions have NaN or no distribution", measured.undefined)
+        });
         Ok(GateResult {
             gate: self.name(),
             limit: self.limit,
             value: figure.value.is_finite().then_some(figure.value),
-            passed,
+            passed: kept && measured.undefined == 0,
             interval: interval.map(|(low, high)| [low, high]),
-            note: measured.against.and_then(|it| self.too_small(&it)),
+            note: undefined.or_else(|| measured.against.and_then(|it| self.too_small(&it))),
         })
     }
 
@@ -220,7 +225,7 @@ impl Figures {
             "top5" => share(divergence?.top5_agreement, divergence?.top5_interval),
             _ => return None,
         };
-        Some(Measured { value, against: None })
+        Some(Measured { value, against: None, undefined: self.undefined })
     }
 }
 

@@ -70,7 +70,7 @@ fn losses_and_recoveries_are_judged_by_point_or_interval() {
         detectable: 0.04,
         items: 100,
     };
-    let measured = Measured { value: ratio(0.48, 0.4, 0.56), against: Some(against) };
+    let measured = Measured { value: ratio(0.48, 0.4, 0.56), against: Some(against), undefined: 0 };
     let judge = |text: &str| text.parse::<Gate>().unwrap().judge(Some(&measured)).unwrap();
     assert!(judge("t >= 0.48").passed && !judge("t >= 0.48 by-interval").passed);
     assert!(judge("t loss <= 0.02").passed && !judge("t loss <= 0.02 by-interval").passed);
@@ -86,7 +86,7 @@ fn losses_and_recoveries_are_judged_by_point_or_interval() {
 fn what_was_not_measured_is_an_error() {
     let gate: Gate = "t loss <= 1%".parse().unwrap();
     let point = Ratio { value: 1.0, low: None, high: None };
-    let alone = Measured { value: point, against: None };
+    let alone = Measured { value: point, against: None, undefined: 0 };
     assert!(matches!(gate.judge(None), Err(EvalError::GateFigure { .. })));
     assert!(matches!(gate.judge(Some(&alone)), Err(EvalError::NoReference { .. })));
     let gate: Gate = "t >= 1 by-interval".parse().unwrap();
@@ -108,4 +108,18 @@ fn gates_without_sense_are_found_before_the_work() {
     assert!(check("ceval loss <= 1%", false, true).is_ok());
     assert!(matches!(check("ceval loss <= 1%", false, false), Err(EvalError::NoReference { .. })));
     assert!(matches!(check("cmmlu >= 0.3", true, true), Err(EvalError::GateFigure { .. })));
+}
+
+#[test]
+fn no_gate_passes_where_positions_have_no_number() {
+    let mut figures = figures(1.0, 0.0, 1.0);
+    for (undefined, passes) in [(0, true), (1, false)] {
+        figures.undefined = undefined;
+        for gate in ["top1 >= 0.9", "top5 >= 0.9", "kl <= 1", "ppl <= 100", "ppl-increase <= 1"] {
+            let gate: Gate = gate.parse().unwrap();
+            let result = gate.judge(figures.measured(&gate.figure).as_ref()).unwrap();
+            assert_eq!(result.passed, passes, "{gate}");
+            assert_eq!(result.note.is_some(), !passes, "{gate}");
+        }
+    }
 }

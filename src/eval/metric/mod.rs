@@ -16,6 +16,9 @@ use std::ops::Range;
 pub struct Figures {
     /// Scored positions.
     pub tokens: usize,
+    /// Those among them whose logits, or the reference's, hold NaN or make no distribution.
+    #[serde(skip_serializing_if = "is_none")]
+    pub undefined: usize,
     /// Blocks that standard errors and intervals come from.
     pub blocks: usize,
     /// How the intervals were made.
@@ -167,6 +170,11 @@ impl Perplexity {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_none(count: &usize) -> bool {
+    *count == 0
+}
+
 impl Figures {
     /// From scores in the order of the text; `windows` holds the number of them in each window.
     pub fn of(scores: &[TokenScore], windows: &[usize]) -> Self {
@@ -176,6 +184,7 @@ impl Figures {
             scores.iter().map(|score| score.reference.as_ref()).collect();
         Self {
             tokens: scores.len(),
+            undefined: scores.iter().filter(|it| it.is_undefined()).count(),
             blocks: blocks.len(),
             intervals: IntervalMethod::BCA,
             perplexity: Perplexity::of(&nlls, &blocks),
@@ -298,6 +307,14 @@ pub(crate) mod tests {
         assert!(Figures::of(&scores, &[3]).perplexity.value.is_nan());
         assert!(Figures::of(&[], &[]).perplexity.value.is_nan());
         assert!(Spread::of(vec![]).max.is_nan());
+    }
+
+    #[test]
+    fn positions_without_a_number_are_counted() {
+        let sound = TokenScore { nll: 1.0, reference: None };
+        let scores = [sound, TokenScore { nll: f64::NAN, reference: None }, sound];
+        assert_eq!(Figures::of(&scores, &[3]).undefined, 1);
+        assert_eq!(Figures::of(&[sound; 3], &[3]).undefined, 0);
     }
 
     #[test]

@@ -12,6 +12,14 @@ pub struct TokenScore {
     pub reference: Option<Compared>,
 }
 
+impl TokenScore {
+    /// Whether one of its figures is no number.
+    pub fn is_undefined(&self) -> bool {
+        let against = |it: Compared| it.nll.is_nan() || it.kl.is_nan();
+        self.nll.is_nan() || self.reference.is_some_and(against)
+    }
+}
+
 /// One position of model and reference.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Compared {
@@ -71,12 +79,14 @@ fn score_row(rows: &Rows, reference: Option<&Rows>, at: usize, target: u32) -> T
             None => (nll(other, other_lse), top5(other)),
         };
         let mine = top5(row);
+        // Rows with NaN or an infinity are no distributions: they agree with nothing.
+        let both = lse.is_finite() && other_lse.is_finite();
+        let shared = |token: &&u32| both && **token != u32::MAX && mine.contains(token);
         Compared {
             nll,
             kl: divergence((other, other_lse), (row, lse)),
-            top1: best[0] == mine[0] && best[0] != u32::MAX,
-            top5: best.iter().filter(|token| **token != u32::MAX && mine.contains(token)).count()
-                as u8,
+            top1: both && best[0] == mine[0] && best[0] != u32::MAX,
+            top5: best.iter().filter(shared).count() as u8,
         }
     });
     TokenScore { nll: nll(row, lse), reference }
@@ -174,6 +184,14 @@ mod tests {
         assert!(score_rows(&bad, None, &[0], &team)[0].nll.is_nan());
         assert!(score_rows(&bad, Some(&good), &[0], &team)[0].reference.unwrap().kl.is_nan());
         assert!(score_rows(&good, Some(&bad), &[0], &team)[0].reference.unwrap().kl.is_nan());
+        // Two rows without a distribution do not agree, however alike they are.
+        for (model, reference) in [(&bad, &bad), (&bad, &good), (&good, &bad)] {
+            let score = score_rows(model, Some(reference), &[0], &team)[0];
+            let against = score.reference.unwrap();
+            assert_eq!((against.top1, against.top5), (false, 0));
+            assert!(score.is_undefined());
+        }
+        assert!(score_rows(&good, Some(&good), &[0], &team)[0].reference.unwrap().top1);
         assert!(score_rows(&good, None, &[3], &team)[0].nll.is_nan());
         let never = rows(array![[0.0, f32::NEG_INFINITY, 1.0]]);
         let kl = score_rows(&never, Some(&good), &[0], &team)[0].reference.unwrap().kl;

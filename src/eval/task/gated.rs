@@ -42,7 +42,7 @@ impl Gated<'_> {
             }
             None => None,
         };
-        Ok(Some(Measured { value: interval(*value), against }))
+        Ok(Some(Measured { value: interval(*value), against, undefined: 0 }))
     }
 }
 
