@@ -157,6 +157,19 @@ impl Settings {
         })
     }
 
+    /// Refuses ridges that nothing can be made of.
+    pub(super) fn check_damping(&self) -> Result<(), QuantizeError> {
+        for (name, value) in
+            [("--damping", self.damping), ("--target-damping", self.target_damping)]
+        {
+            if !(value >= 0.0 && value.is_finite()) {
+                let found = format!("{name} {value}");
+                return Err(QuantizeError::Value { found, expected: "a number of at least 0" });
+            }
+        }
+        Ok(())
+    }
+
     /// The share of columns that is kept at int8, if there is one and the other settings allow it.
     pub fn outlier_share(&self) -> Result<Option<f64>, QuantizeError> {
         let Some(share) = self.outliers else { return Ok(None) };
@@ -366,6 +379,19 @@ serde_as_text!(GroupSize, Embeddings, Rule, ShardSize);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ridge_is_at_least_0() {
+        let with = |damping, target_damping| {
+            let settings = Settings { damping, target_damping, ..Settings::default() };
+            settings.check_damping().map_err(|error| error.to_string())
+        };
+        assert_eq!(with(0.0, 0.0), Ok(()));
+        for wrong in [-1.0, f64::NAN, f64::INFINITY] {
+            assert!(with(wrong, 0.3).unwrap_err().contains("--damping"), "{wrong}");
+            assert!(with(0.01, wrong).unwrap_err().contains("--target-damping"), "{wrong}");
+        }
+    }
 
     #[test]
     fn settings_survive_json() {
