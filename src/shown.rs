@@ -89,13 +89,19 @@ pub fn json(text: &str) -> String {
     out
 }
 
-/// What is wrong with TOML, in a line: the library's own message shows the line of the file.
+/// What is wrong with TOML, in a line, with the key where it is: the library's own message shows the
+/// whole line of the file.
 pub fn toml_error(text: &str, error: &toml::de::Error) -> String {
     let what = error.message().trim_end().replace('\n', ", ");
     let Some(before) = error.span().and_then(|it| text.get(..it.start)) else { return what };
     let (row, column) =
         (before.matches('\n').count(), before.chars().rev().take_while(|c| *c != '\n'));
-    format!("line {}, column {}: {what}", row + 1, column.count() + 1)
+    let line = text.lines().nth(row).unwrap_or_default();
+    let key = line.split_once('=').map_or("", |(key, _)| key.trim());
+    let plain = |c: char| c.is_ascii_alphanumeric() || ".-_\"".contains(c);
+    let named = !key.is_empty() && key.len() <= 64 && key.chars().all(plain);
+    let key = if named { format!(" (`{key}`)") } else { String::new() };
+    format!("line {}, column {}{key}: {what}", row + 1, column.count() + 1)
 }
 
 fn hidden(c: char) -> bool {

@@ -178,7 +178,7 @@ fn a_run_that_is_stopped_anywhere_goes_on() {
     let count = Fuse::new(usize::MAX);
     Job { progress: &count, ..Job::new(&opened, with(|_| ())) }.write(&whole).unwrap();
     let reports = count.reports.load(Ordering::Relaxed);
-    let mut resumed = 0;
+    let (mut resumed, mut begun) = (0, 0);
     for at in (0..reports).step_by(13).chain([reports - 1]) {
         let parts = top.path().join(format!("parts-{at}"));
         let fuse = Fuse::new(at);
@@ -186,8 +186,15 @@ fn a_run_that_is_stopped_anywhere_goes_on() {
         let stopped = catch_unwind(AssertUnwindSafe(|| stopped.write(&parts)));
         assert!(stopped.is_err() && !parts.exists(), "{at} of {reports}");
         let other = with(|it| it.damping = 0.5);
-        let error = Job { resume: true, ..Job::new(&opened, other) }.write(&parts).unwrap_err();
-        assert!(error.to_string().contains("settings.damping"), "{error}");
+        match (Job { resume: true, ..Job::new(&opened, other) }.write(&parts)) {
+            // Nothing was finished yet: there is nothing to mix with other settings.
+            Ok(_) => {
+                fs::remove_dir_all(&parts).unwrap();
+                begun += 1;
+                continue;
+            }
+            Err(error) => assert!(error.to_string().contains("settings.damping"), "{error}"),
+        }
         let rest = Fuse::new(usize::MAX);
         let job = Job { resume: true, progress: &rest, ..Job::new(&opened, with(|_| ())) };
         job.write(&parts).unwrap();
@@ -196,6 +203,7 @@ fn a_run_that_is_stopped_anywhere_goes_on() {
         fs::remove_dir_all(&parts).unwrap();
     }
     assert!(resumed > 2, "only {resumed} runs went on, the others began anew");
+    assert!(begun < resumed, "{begun} runs were stopped before anything was finished");
     assert_eq!(names(top.path()), ["whole"], "nothing is left over");
 }
 

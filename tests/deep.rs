@@ -164,7 +164,7 @@ fn values_of_a_gguf_file_are_finite() {
     bytes[at..at + blocks.len()].copy_from_slice(&blocks);
     let at = place(&bytes, old.as_bytes()).unwrap();
     bytes[at..at + old.len()].copy_from_slice(sha256(&blocks).as_bytes());
-    fs::write(&file, bytes).unwrap();
+    crate::util::reseal(&file, bytes);
     let problems = deep(&file).problems;
     assert!(
         matches!(&problems[..], [Problem::Weight { tensor, .. }] if tensor == "blk.2.attn_q.weight"),

@@ -152,6 +152,21 @@ fn tasks_are_not_compared_with_stored_logits() {
     eval(dir.path(), &both).code(2).stdout("").stderr(contains("the JSON of an earlier run"));
 }
 
+/// A suite brings its items, with or without the mark that some editors put before them.
+#[test]
+fn a_suite_by_its_path_needs_no_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let suite = "name = \"own\"\nversion = 1\ndescription = \"One item\"\nmax-tokens = 4\n[[item]]\nid = \"sum\"\n\
+                 category = \"generation\"\nsub = \"notice\"\nlanguage = \"en\"\nprompt = \"One and one is\"\n\
+                 scorer = { kind = \"contains\", all = [\"two\"] }\n";
+    for mark in ["", "\u{feff}"] {
+        std::fs::write(dir.path().join("own.toml"), format!("{mark}{suite}")).unwrap();
+        eval(dir.path(), &["builtin:milm-mini", "--tasks", "own.toml"])
+            .success()
+            .stdout(contains("own"));
+    }
+}
+
 #[test]
 fn judged_tasks_and_unknown_ones_are_refused() {
     let dir = tempfile::tempdir().unwrap();

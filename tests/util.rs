@@ -104,3 +104,15 @@ pub(crate) fn smollm2() -> PathBuf {
     let folder = std::env::var_os("MILM_SMOLLM2_DIR");
     folder.expect("MILM_SMOLLM2_DIR names the folder with smollm2-bf16").into()
 }
+
+/// Writes a GGUF file whose tensors and hashes were changed, with a header that is right again.
+pub(crate) fn reseal(file: &Path, mut bytes: Vec<u8>) {
+    let gguf = milm_compress::package::gguf::open(file).unwrap();
+    let header = gguf.header.len();
+    let old = gguf.sealed().unwrap().header.unwrap().to_owned();
+    drop(gguf);
+    let at = bytes[..header].windows(old.len()).position(|it| it == old.as_bytes()).unwrap();
+    let new = milm_compress::package::gguf::header_sha256(&bytes[..header]).unwrap();
+    bytes[at..at + new.len()].copy_from_slice(new.as_bytes());
+    fs::write(file, bytes).unwrap();
+}

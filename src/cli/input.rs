@@ -12,6 +12,8 @@ pub(super) fn text(path: &Path, hint: &str) -> anyhow::Result<String> {
         told if told.contains("\nhint: ") => error.into(),
         told => anyhow::anyhow!("{told}\nhint: {hint}"),
     })?;
-    String::from_utf8(bytes)
-        .with_context(|| format!("`{}` is not UTF-8\nhint: {hint}", path.display()))
+    let text = String::from_utf8(bytes)
+        .with_context(|| format!("`{}` is not UTF-8\nhint: {hint}", path.display()))?;
+    // Editors of some systems put a mark before the first letter.
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }

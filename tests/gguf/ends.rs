@@ -174,7 +174,7 @@ fn values_have_their_hash() {
     let hash = bytes.windows(64).position(|it| it == text).unwrap();
     bytes[hash..hash + 64].copy_from_slice(new.as_bytes());
     drop(gguf);
-    std::fs::write(&file, bytes).unwrap();
+    crate::util::reseal(&file, bytes);
     assert!(package::verify(file.to_str().unwrap(), &Team::new(1), &Silent).unwrap().passed());
     let told = deep().problems.iter().map(ToString::to_string).collect::<String>();
     assert!(told.contains("blk.1.ffn_up_exps.weight") && told.contains("recorded"), "{told}");

@@ -315,7 +315,7 @@ impl TaskSettings {
             return Ok(TASKS.to_vec());
         }
         let named = |name: &String| {
-            if Path::new(name).extension().is_none_or(|it| it != "toml") {
+            if !is_suite(name) {
                 return Ok(find(name)?);
             }
             let text = input::text(Path::new(name), "name a suite, see docs/evaluation.md")?;
@@ -330,7 +330,8 @@ impl TaskSettings {
     }
 
     fn data(&self) -> anyhow::Result<Box<dyn Data>> {
-        if self.is_sample() {
+        // Suites named by their paths bring their own items.
+        if self.is_sample() || self.tasks.iter().all(|name| is_suite(name)) {
             return Ok(Box::new(SAMPLE));
         }
         let named = self.data.clone().or_else(|| std::env::var_os("MILM_DATA").map(PathBuf::from));
@@ -383,4 +384,9 @@ fn fingerprint(opened: &Opened, team: &Team) -> anyhow::Result<String> {
     let WeightStore { quantized, activations, .. } = &model.weights;
     hashes.push(serde_json::to_string(&(&model.config, quantized, activations))?);
     Ok(sha256(hashes.join("\n").as_bytes()))
+}
+
+/// Whether a name is the path of a capability suite.
+fn is_suite(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|it| it == "toml")
 }
