@@ -39,6 +39,7 @@ mod slice;
 mod static_scales;
 mod stock;
 mod text;
+mod text_files;
 mod tasks;
 mod tidy;
 mod util;
