@@ -2,14 +2,14 @@
 use super::{CalibrateError, Settings, settings::Source};
 use crate::{
     tensor::sha256,
-    text::{Form, Render, Text},
+    text::{Document, Form, Render, Text},
 };
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-/// Encodes a document, with the special tokens that the tokenizer adds.
-pub type Encode<'a> = &'a dyn Fn(&str) -> Result<Vec<u32>, String>;
+/// Encodes a document, with the special tokens that belong around it.
+pub type Encode<'a> = &'a dyn Fn(&Document) -> Result<Vec<u32>, String>;
 
 /// Continues a prompt by so many tokens with a seed.
 pub type Generate<'a> = &'a mut dyn FnMut(&[u32], usize, u64) -> Result<Vec<u32>, String>;
@@ -83,10 +83,11 @@ impl CalibrationSet {
         (held_out, seed): (usize, u64),
     ) -> Result<Self, CalibrateError> {
         settings.check()?;
-        let mut cuts = Vec::new();
+        let (mut cuts, mut longest) = (Vec::new(), 0);
         for (i, (source, bytes)) in texts.iter().enumerate() {
             let text = Text::read(&[(&source.name, bytes)], Form::Auto, render)?;
-            let mut windows = cut(&text, settings.tokens(), encode)?;
+            let (tokens, mut windows) = cut(&text, settings.tokens(), encode)?;
+            longest = longest.max(tokens);
             let mut random = ChaCha8Rng::seed_from_u64(seed);
             random.set_stream(i as u64);
             windows.shuffle(&mut random);
@@ -95,7 +96,7 @@ impl CalibrationSet {
         let available: Vec<usize> = cuts.iter().map(|cut| cut.windows.len()).collect();
         let all: usize = available.iter().sum();
         if all == 0 {
-            return Err(CalibrateError::TooShort { needed: settings.tokens() });
+            return Err(CalibrateError::TooShort { needed: settings.tokens(), longest });
         }
         let weights: Vec<f64> = cuts.iter().map(|cut| cut.source.weight).collect();
         let held_out = held_out.min(all / 2);
@@ -137,7 +138,8 @@ impl CalibrationSet {
         let mut windows = Vec::new();
         for sample in 0..settings.calibration_samples + held_out {
             let line = lines.get(sample % lines.len().max(1)).copied().unwrap_or_default();
-            let mut ids = encode(line).map_err(|detail| CalibrateError::Encode { detail })?;
+            let prompt = Document::plain(line);
+            let mut ids = encode(&prompt).map_err(|detail| CalibrateError::Encode { detail })?;
             ids.truncate(length.saturating_sub(1));
             if ids.is_empty() {
                 return Err(failed(format!("the prompt `{line}` has no tokens")));
@@ -161,13 +163,17 @@ impl CalibrationSet {
     }
 }
 
-/// Disjoint windows of `length` tokens; what is left at the end is dropped.
-fn cut(text: &Text, length: usize, encode: Encode<'_>) -> Result<Vec<Vec<u32>>, CalibrateError> {
+/// How many tokens a text has, and disjoint windows of `length`; what is left at the end is dropped.
+fn cut(
+    text: &Text,
+    length: usize,
+    encode: Encode<'_>,
+) -> Result<(usize, Vec<Vec<u32>>), CalibrateError> {
     let mut ids = Vec::new();
     for document in &text.documents {
         ids.extend(encode(document).map_err(|detail| CalibrateError::Encode { detail })?);
     }
-    Ok(ids.chunks_exact(length).map(<[u32]>::to_vec).collect())
+    Ok((ids.len(), ids.chunks_exact(length).map(<[u32]>::to_vec).collect()))
 }
 
 fn notes(cuts: &[Cut<'_>], taken: &[usize], settings: &Settings) -> Vec<String> {
@@ -247,8 +253,8 @@ mod tests {
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "as tokenizers are called")]
-    fn bytes_as_ids(text: &str) -> Result<Vec<u32>, String> {
-        Ok(text.bytes().map(u32::from).collect())
+    fn bytes_as_ids(document: &Document) -> Result<Vec<u32>, String> {
+        Ok(document.text.bytes().map(u32::from).collect())
     }
 
     fn draw(
@@ -320,7 +326,7 @@ mod tests {
         let set = draw(&settings(8, 8), &[("a.txt", 1.0, &a)], 0, 0).unwrap();
         assert_eq!(set.notes[1], "2 samples instead of 8: the text has no more");
         let refused = draw(&settings(8, 32), &[("a.txt", 1.0, &a)], 0, 0).unwrap_err();
-        assert!(refused.to_string().contains("fewer than 32 tokens"), "{refused}");
+        assert!(refused.to_string().contains("fewer than 32 tokens, the longest 17"), "{refused}");
         let refused = draw(&settings(8, 8), &[("a.txt", 1.0, b"abc\xff")], 0, 0).unwrap_err();
         assert!(refused.to_string().contains("not UTF-8"), "{refused}");
         assert!(draw(&settings(0, 8), &[("a.txt", 1.0, &a)], 0, 0).is_err());
@@ -332,8 +338,10 @@ mod tests {
         let set = draw(&settings(9, 3), &[("a.jsonl", 1.0, lines)], 0, 0).unwrap();
         let mut windows = set.windows;
         windows.sort();
-        let expected: Vec<Vec<u32>> =
-            ["abc", "cha", "tde"].iter().map(|it| bytes_as_ids(it).unwrap()).collect();
+        let expected: Vec<Vec<u32>> = ["abc", "cha", "tde"]
+            .iter()
+            .map(|it| bytes_as_ids(&Document::plain(*it)).unwrap())
+            .collect();
         assert_eq!(windows, expected);
     }
 

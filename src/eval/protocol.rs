@@ -1,7 +1,7 @@
 //! Which windows a model sees and which positions count. Figures of different protocols are not
 //! comparable.
 use super::{EvalError, wikitext};
-use crate::text::Text;
+use crate::text::{Document, Text};
 use serde::Serialize;
 use std::ops::Range;
 
@@ -15,12 +15,13 @@ pub struct Window {
     pub scored: Range<usize>,
 }
 
-/// Ids of a text, with or without special tokens around it.
-type Encode<'a> = &'a dyn Fn(&str, bool) -> Result<Vec<u32>, String>;
+/// Ids of a document, with the special tokens that belong around it.
+type Encode<'a> = &'a dyn Fn(&Document) -> Result<Vec<u32>, String>;
 
 /// How an evaluation uses the tokenizer.
 pub struct Encoder<'a> {
-    /// Ids of a text; with `true` with the special tokens that the checkpoint puts around texts.
+    /// Ids of a document: a plain text has the special tokens around it that the checkpoint wants,
+    /// a chat those of its template.
     pub encode: Encode<'a>,
     /// The token that a text begins with, if there is one.
     pub bos: Option<u32>,
@@ -29,13 +30,13 @@ pub struct Encoder<'a> {
 }
 
 impl Encoder<'_> {
-    fn ids(&self, text: &str, special: bool) -> Result<Vec<u32>, EvalError> {
-        (self.encode)(text, special).map_err(|detail| EvalError::Encode { detail })
+    fn ids(&self, document: &Document) -> Result<Vec<u32>, EvalError> {
+        (self.encode)(document).map_err(|detail| EvalError::Encode { detail })
     }
 
     /// The BOS token, if the checkpoint puts it before texts.
     fn added_bos(&self) -> Result<Option<u32>, EvalError> {
-        let first = self.ids("a", true)?.first().copied();
+        let first = self.ids(&Document::plain("a"))?.first().copied();
         Ok(self.bos.filter(|bos| first == Some(*bos)))
     }
 }
@@ -44,7 +45,7 @@ impl Encoder<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BosPolicy {
-    /// Nowhere: the tokenizer does not add it.
+    /// Nowhere: neither the tokenizer nor a chat template adds it.
     None,
     /// Once, at the start of the text: in the first window only.
     TextStart,
@@ -91,6 +92,8 @@ pub struct Protocol {
     pub name: &'static str,
     /// What it does, in a sentence, and where it comes from.
     pub about: &'static str,
+    /// Tokens that a text has at least; `None`: a window of them.
+    least: Option<usize>,
     cut: fn(&Text, &Encoder<'_>, PlanSettings) -> Result<Plan, EvalError>,
 }
 
@@ -100,24 +103,28 @@ pub const PROTOCOLS: &[Protocol] = &[
         name: "gptq",
         about: "disjoint windows of --ctx, all but the first token of each scored, an incomplete \
                 last one dropped (GPTQ, arXiv 2210.17323, and the papers after it)",
+        least: None,
         cut: gptq,
     },
     Protocol {
         name: "llama",
         about: "disjoint windows of --ctx, BOS in place of the first token where the tokenizer \
                 adds it, the second half of each scored (llama-perplexity)",
+        least: None,
         cut: llama,
     },
     Protocol {
         name: "strided",
         about: "windows of --ctx every --stride tokens, each token scored once with as much \
                 before it as fits (the transformers documentation on perplexity)",
+        least: Some(2),
         cut: strided,
     },
     Protocol {
         name: "word",
         about: "each page of WikiText, detokenized, rolling, every token scored; also per word \
                 and byte (lm-evaluation-harness, task wikitext)",
+        least: Some(1),
         cut: word,
     },
 ];
@@ -158,7 +165,8 @@ impl Protocol {
         plan.windows.truncate(settings.windows.unwrap_or(usize::MAX));
         if plan.scored() == 0 {
             let (tokens, protocol) = (plan.text_tokens, self.name);
-            return Err(EvalError::TooShort { tokens, needed: settings.ctx, protocol });
+            let needed = self.least.unwrap_or(settings.ctx);
+            return Err(EvalError::TooShort { tokens, needed, protocol });
         }
         Ok(plan)
     }
@@ -170,9 +178,9 @@ fn setting(setting: &'static str, found: usize, rule: String) -> EvalError {
 
 /// The text as one stream, and whether it begins with BOS.
 fn stream(text: &Text, encoder: &Encoder<'_>) -> Result<(Vec<u32>, BosPolicy), EvalError> {
-    let ids = encoder.ids(&text.joined(), true)?;
-    let bos = encoder.added_bos()?.map_or(BosPolicy::None, |_| BosPolicy::TextStart);
-    Ok((ids, bos))
+    let ids = encoder.ids(&text.joined())?;
+    let begins = encoder.bos.is_some() && ids.first() == encoder.bos.as_ref();
+    Ok((ids, if begins { BosPolicy::TextStart } else { BosPolicy::None }))
 }
 
 fn gptq(text: &Text, encoder: &Encoder<'_>, settings: PlanSettings) -> Result<Plan, EvalError> {
@@ -185,7 +193,7 @@ fn gptq(text: &Text, encoder: &Encoder<'_>, settings: PlanSettings) -> Result<Pl
 }
 
 fn llama(text: &Text, encoder: &Encoder<'_>, settings: PlanSettings) -> Result<Plan, EvalError> {
-    let (ids, _) = stream(text, encoder)?;
+    let (ids, begins) = stream(text, encoder)?;
     let bos = encoder.added_bos()?;
     let windows = ids
         .chunks_exact(settings.ctx)
@@ -198,7 +206,7 @@ fn llama(text: &Text, encoder: &Encoder<'_>, settings: PlanSettings) -> Result<P
             Window { scored: ids.len() / 2 + 1..ids.len(), ids }
         })
         .collect();
-    let policy = bos.map_or(BosPolicy::None, |_| BosPolicy::EveryWindow);
+    let policy = bos.map_or(begins, |_| BosPolicy::EveryWindow);
     Ok(Plan { windows, bos: policy, text_tokens: ids.len(), words: None })
 }
 
@@ -230,8 +238,13 @@ fn word(text: &Text, encoder: &Encoder<'_>, settings: PlanSettings) -> Result<Pl
     let mut plan =
         Plan { windows: vec![], bos: BosPolicy::EveryDocument, text_tokens: 0, words: None };
     let (mut words, mut bytes, mut full) = (0, 0, false);
-    for page in text.documents.iter().flat_map(|document| wikitext::pages(document)) {
-        let ids = encoder.ids(&wikitext::detokenize(page), false)?;
+    for page in text.documents.iter().flat_map(|document| wikitext::pages(&document.text)) {
+        let text = wikitext::detokenize(page);
+        let mut ids = encoder.ids(&Document { text, special: false })?;
+        if ids.first() == Some(&start) {
+            // A chat template has written it.
+            ids.remove(0);
+        }
         plan.text_tokens += ids.len();
         let windows = rolling(start, &ids, settings.ctx);
         // Words are counted by whole pages: a page that does not fit ends the text.
@@ -277,10 +290,12 @@ mod tests {
         bos: bool,
         (ctx, stride, windows): (usize, Option<usize>, Option<usize>),
     ) -> Result<Plan, EvalError> {
-        let text = Text::read(&[("t", text.as_bytes())], Form::Plain, &|_| Err(String::new()))?;
-        let encode = |text: &str, special: bool| {
-            let start = (special && bos).then_some(256);
-            Ok(start.into_iter().chain(text.bytes().map(u32::from)).collect())
+        let form = if text.starts_with('{') { Form::Jsonl } else { Form::Plain };
+        let text = Text::read(&[("t", text.as_bytes())], form, &|_| Ok("^chat".to_owned()))?;
+        let encode = |document: &Document| {
+            let start = (document.special && bos).then_some(256);
+            let ids = document.text.bytes().map(|it| if it == b'^' { 256 } else { it.into() });
+            Ok(start.into_iter().chain(ids).collect())
         };
         let encoder = Encoder { encode: &encode, bos: Some(256), eos: None };
         Protocol::find(name)?.plan(&text, &encoder, PlanSettings { ctx, stride, windows })
@@ -306,6 +321,21 @@ mod tests {
         let plan = plan("gptq", "abcdefg", true, (4, None));
         assert_eq!(shape(&plan), [("^abc".into(), 1..4), ("defg".into(), 1..4)]);
         assert_eq!(plan.bos, BosPolicy::TextStart);
+    }
+
+    /// `^` stands for BOS, which the template of these chats writes.
+    #[test]
+    fn a_chat_has_the_bos_of_its_template_and_no_other() {
+        let chats = "{\"messages\": []}\n{\"messages\": []}";
+        for protocol in PROTOCOLS {
+            for bos in [true, false] {
+                let plan = plan(protocol.name, chats, bos, (12, None));
+                let first = &plan.windows[0].ids;
+                assert_eq!(first[0], 256, "{}: {first:?}", protocol.name);
+                assert_ne!(first[1], 256, "{}: {first:?}", protocol.name);
+                assert_ne!(plan.bos, BosPolicy::None, "{}", protocol.name);
+            }
+        }
     }
 
     #[test]
@@ -371,6 +401,19 @@ mod tests {
             }
             assert!(protocol.about.contains('('), "{}: names its source", protocol.name);
         }
+    }
+
+    #[test]
+    fn a_text_that_is_too_short_is_told_what_the_protocol_needs() {
+        for (protocol, needed) in [("gptq", 8), ("llama", 8), ("strided", 2)] {
+            let error = try_plan(protocol, "a", false, (8, None, None)).unwrap_err().to_string();
+            let told =
+                format!("the text has 1 token, protocol `{protocol}` needs at least {needed}");
+            assert!(error.contains(&told), "{error}");
+            assert_eq!(error.contains("--ctx"), needed == 8, "{error}");
+            assert!(try_plan(protocol, &"a".repeat(needed), false, (8, None, None)).is_ok());
+        }
+        assert!(try_plan("word", "a", true, (8, None, None)).is_ok(), "BOS stands before it");
     }
 
     #[test]

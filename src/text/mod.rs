@@ -13,7 +13,7 @@ mod tokenizer;
 mod words;
 
 pub use config::{GenerationConfig, TokenizerConfig};
-pub use documents::{Form, JOIN, Render, Text};
+pub use documents::{Document, Form, JOIN, Render, Text};
 pub use stream::TokenStream;
 pub use template::{ChatTemplate, Message};
 pub use tokenizer::{TextFiles, Tokenizer};
@@ -39,11 +39,11 @@ pub enum TextError {
     },
     /// The tokenizer can give ids the model has no embedding for.
     #[error(
-        "tokenizer.json: token `{token}` has id {id}, the model's vocabulary ends before: `{vocab}`\n\
-         hint: tokenizer and model belong to different checkpoints; copy the tokenizer of this one"
+        "tokenizer.json: token `{token}` has id {id}, the model's vocabulary has {vocab}\n\
+         hint: leave the token out of the text; if it belongs to the model, copy the tokenizer of its checkpoint"
     )]
     LargerThanVocabulary {
-        /// The token with the highest id.
+        /// The token.
         token: String,
         /// Its id.
         id: u32,
@@ -135,15 +135,33 @@ pub enum TextError {
         /// Position of the first bad byte.
         at: usize,
     },
-    /// A line of a jsonl file is no record.
+    /// A record's lists are something else.
+    #[error("`{key}` is no list\nhint: it is a list of objects, as chat templates take it")]
+    NoList {
+        /// `messages` or `tools`.
+        key: &'static str,
+    },
+    /// A JSON file is no list of texts.
     #[error(
-        "`{file}` line {line}: {detail}\nhint: each line is an object with `text`, or with `messages` for chats"
+        "`{file}` is no list of texts: {found}\n\
+         hint: a .json file is one list of strings or of objects with `text` or `messages`; with an object on each \
+         line, name it .jsonl or say `--text-form jsonl`"
+    )]
+    NoTexts {
+        /// The file.
+        file: String,
+        /// What it holds.
+        found: String,
+    },
+    /// A record is neither a text nor a chat.
+    #[error(
+        "`{file}` {place}: {detail}\nhint: each record is an object with `text`, or with `messages` for chats"
     )]
     Record {
         /// The file.
         file: String,
-        /// The line, from 1.
-        line: usize,
+        /// The line or record, from 1.
+        place: String,
         /// What is wrong.
         detail: String,
     },
