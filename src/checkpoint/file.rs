@@ -137,7 +137,6 @@ pub fn check_file(path: &Path, force: bool) -> Result<(), CheckpointError> {
 
 /// Writes one file under a temporary name and renames it. A file that exists is refused without
 /// `force`; a character device or pipe is written to and stays.
-#[expect(clippy::disallowed_methods, reason = "outputs are made here")]
 pub fn write_file(path: &Path, bytes: &[u8], force: bool) -> Result<(), CheckpointError> {
     if let Found::Stream = found(path)? {
         let stream = fs::OpenOptions::new().write(true).open(path);

@@ -3,6 +3,7 @@
 //! A folder with a manifest (`milm.json`) is listed there. Every other one gets a file of its own,
 //! [`MARK_FILE`], when it is complete. Only files that are listed are ever removed.
 use super::{CheckpointError, output::write_error, temporary::is_temporary};
+use crate::tensor::read_file;
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -21,9 +22,8 @@ const NAMED: usize = 5;
 fn listed(folder: &Path) -> Option<Vec<String>> {
     let read = |name: &str| -> Option<Value> {
         let path = folder.join(name);
-        let found = path.symlink_metadata().ok()?;
-        let fits = found.is_file() && found.len() <= MAX_MARK;
-        let text = fits.then(|| fs::read(path).ok()).flatten()?;
+        let own = path.symlink_metadata().is_ok_and(|it| it.is_file());
+        let text = own.then(|| read_file(&path, MAX_MARK).ok()).flatten()?;
         serde_json::from_slice(&text).ok()
     };
     let tool = env!("CARGO_PKG_NAME");

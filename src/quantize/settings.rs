@@ -383,7 +383,7 @@ mod tests {
     #[test]
     fn a_ridge_is_at_least_0() {
         let with = |damping, target_damping| {
-            let settings = Settings { damping, target_damping, ..Settings::default() };
+            let settings = Settings { target_damping, damping, ..Settings::default() };
             settings.check_damping().map_err(|error| error.to_string())
         };
         assert_eq!(with(0.0, 0.0), Ok(()));

@@ -39,7 +39,7 @@ fn ending(no: u64, count: u64) -> String {
 /// The file that a part belongs to, with the tensors of all of them; a file of its own stays as it is.
 pub(super) fn whole(part: Gguf, path: &Path) -> Result<Gguf, GgufError> {
     let Some((no, count)) = place(&part)? else { return Ok(part) };
-    let file = part.file.clone();
+    let file = part.file;
     let wrong = |what| GgufError::Split { file: file.clone(), what: Box::new(what) };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let Some(stem) = name.strip_suffix(&ending(no, count)) else {
