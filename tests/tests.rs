@@ -42,6 +42,7 @@ mod static_scales;
 mod stock;
 mod stored;
 mod text;
+mod text_files;
 mod tasks;
 mod tidy;
 mod util;

@@ -2,14 +2,14 @@
 use super::{CalibrateError, Settings, settings::Source};
 use crate::{
     tensor::sha256,
-    text::{Form, Render, Text},
+    text::{Document, Form, Render, Text},
 };
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-/// Encodes a document, with the special tokens that the tokenizer adds.
-pub type Encode<'a> = &'a dyn Fn(&str) -> Result<Vec<u32>, String>;
+/// Encodes a document, with the special tokens that belong around it.
+pub type Encode<'a> = &'a dyn Fn(&Document) -> Result<Vec<u32>, String>;
 
 /// Continues a prompt by so many tokens with a seed.
 pub type Generate<'a> = &'a mut dyn FnMut(&[u32], usize, u64) -> Result<Vec<u32>, String>;
@@ -137,7 +137,8 @@ impl CalibrationSet {
         let mut windows = Vec::new();
         for sample in 0..settings.calibration_samples + held_out {
             let line = lines.get(sample % lines.len().max(1)).copied().unwrap_or_default();
-            let mut ids = encode(line).map_err(|detail| CalibrateError::Encode { detail })?;
+            let prompt = Document::plain(line);
+            let mut ids = encode(&prompt).map_err(|detail| CalibrateError::Encode { detail })?;
             ids.truncate(length.saturating_sub(1));
             if ids.is_empty() {
                 return Err(failed(format!("the prompt `{line}` has no tokens")));
@@ -247,8 +248,8 @@ mod tests {
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "as tokenizers are called")]
-    fn bytes_as_ids(text: &str) -> Result<Vec<u32>, String> {
-        Ok(text.bytes().map(u32::from).collect())
+    fn bytes_as_ids(document: &Document) -> Result<Vec<u32>, String> {
+        Ok(document.text.bytes().map(u32::from).collect())
     }
 
     fn draw(
@@ -332,8 +333,10 @@ mod tests {
         let set = draw(&settings(9, 3), &[("a.jsonl", 1.0, lines)], 0, 0).unwrap();
         let mut windows = set.windows;
         windows.sort();
-        let expected: Vec<Vec<u32>> =
-            ["abc", "cha", "tde"].iter().map(|it| bytes_as_ids(it).unwrap()).collect();
+        let expected: Vec<Vec<u32>> = ["abc", "cha", "tde"]
+            .iter()
+            .map(|it| bytes_as_ids(&Document::plain(*it)).unwrap())
+            .collect();
         assert_eq!(windows, expected);
     }
 

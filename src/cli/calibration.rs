@@ -7,7 +7,7 @@ use crate::{
     progress::Unit,
     runtime::{Engine, GenerateSettings, SamplingSettings, generate},
     tensor::Bytes,
-    text::Tokenizer,
+    text::{Document, Tokenizer},
 };
 use std::path::Path;
 
@@ -73,11 +73,11 @@ fn drawn(
         settings.sources().into_iter().map(read).collect::<anyhow::Result<_>>()?;
     let texts: Vec<(Source, &[u8])> =
         texts.iter().map(|(source, bytes)| (source.clone(), &**bytes)).collect();
-    let encode = |text: &str| tokenizer.encode(text, true).map_err(|error| error.to_string());
-    let render = |messages: &serde_json::Value| {
-        let list = messages.as_array().ok_or("`messages` is no list")?;
-        let template = tokenizer.chat_template().map_err(|error| error.to_string())?;
-        template.render(list, false).map_err(|error| error.to_string())
+    let encode = |document: &Document| {
+        tokenizer.encode_document(document).map_err(|error| error.to_string())
+    };
+    let render = |record: &serde_json::Value| {
+        tokenizer.render_record(record).map_err(|error| error.to_string())
     };
     Ok(CalibrationSet::draw(settings, &texts, (&encode, &render), (held_out, seed))?)
 }
@@ -113,7 +113,9 @@ fn written_by_itself(
         progress.advance(ids.len() as u64);
         Ok(ids.split_off(prompt.len()))
     };
-    let encode = |text: &str| tokenizer.encode(text, true).map_err(|error| error.to_string());
+    let encode = |document: &Document| {
+        tokenizer.encode_document(document).map_err(|error| error.to_string())
+    };
     let write: Generate<'_> = &mut write;
     let (prompts, seeds) = (("builtin:prompts", PROMPTS), (held_out, context.seed));
     let set = CalibrationSet::generate(settings, prompts, (&encode, write), seeds)?;

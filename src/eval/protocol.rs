@@ -1,7 +1,7 @@
 //! Which windows a model sees and which positions count. Figures of different protocols are not
 //! comparable.
 use super::{EvalError, wikitext};
-use crate::text::Text;
+use crate::text::{Document, Text};
 use serde::Serialize;
 use std::ops::Range;
 
@@ -15,12 +15,13 @@ pub struct Window {
     pub scored: Range<usize>,
 }
 
-/// Ids of a text, with or without special tokens around it.
-type Encode<'a> = &'a dyn Fn(&str, bool) -> Result<Vec<u32>, String>;
+/// Ids of a document, with the special tokens that belong around it.
+type Encode<'a> = &'a dyn Fn(&Document) -> Result<Vec<u32>, String>;
 
 /// How an evaluation uses the tokenizer.
 pub struct Encoder<'a> {
-    /// Ids of a text; with `true` with the special tokens that the checkpoint puts around texts.
+    /// Ids of a document: a plain text has the special tokens around it that the checkpoint wants,
+    /// a chat those of its template.
     pub encode: Encode<'a>,
     /// The token that a text begins with, if there is one.
     pub bos: Option<u32>,
@@ -29,13 +30,13 @@ pub struct Encoder<'a> {
 }
 
 impl Encoder<'_> {
-    fn ids(&self, text: &str, special: bool) -> Result<Vec<u32>, EvalError> {
-        (self.encode)(text, special).map_err(|detail| EvalError::Encode { detail })
+    fn ids(&self, document: &Document) -> Result<Vec<u32>, EvalError> {
+        (self.encode)(document).map_err(|detail| EvalError::Encode { detail })
     }
 
     /// The BOS token, if the checkpoint puts it before texts.
     fn added_bos(&self) -> Result<Option<u32>, EvalError> {
-        let first = self.ids("a", true)?.first().copied();
+        let first = self.ids(&Document::plain("a"))?.first().copied();
         Ok(self.bos.filter(|bos| first == Some(*bos)))
     }
 }
@@ -44,7 +45,7 @@ impl Encoder<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BosPolicy {
-    /// Nowhere: the tokenizer does not add it.
+    /// Nowhere: neither the tokenizer nor a chat template adds it.
     None,
     /// Once, at the start of the text: in the first window only.
     TextStart,
@@ -170,9 +171,9 @@ fn setting(setting: &'static str, found: usize, rule: String) -> EvalError {
 
 /// The text as one stream, and whether it begins with BOS.
 fn stream(text: &Text, encoder: &Encoder<'_>) -> Result<(Vec<u32>, BosPolicy), EvalError> {
-    let ids = encoder.ids(&text.joined(), true)?;
-    let bos = encoder.added_bos()?.map_or(BosPolicy::None, |_| BosPolicy::TextStart);
-    Ok((ids, bos))
+    let ids = encoder.ids(&text.joined())?;
+    let begins = encoder.bos.is_some() && ids.first() == encoder.bos.as_ref();
+    Ok((ids, if begins { BosPolicy::TextStart } else { BosPolicy::None }))
 }
 
 fn gptq(text: &Text, encoder: &Encoder<'_>, settings: PlanSettings) -> Result<Plan, EvalError> {
@@ -185,7 +186,7 @@ fn gptq(text: &Text, encoder: &Encoder<'_>, settings: PlanSettings) -> Result<Pl
 }
 
 fn llama(text: &Text, encoder: &Encoder<'_>, settings: PlanSettings) -> Result<Plan, EvalError> {
-    let (ids, _) = stream(text, encoder)?;
+    let (ids, begins) = stream(text, encoder)?;
     let bos = encoder.added_bos()?;
     let windows = ids
         .chunks_exact(settings.ctx)
@@ -198,7 +199,7 @@ fn llama(text: &Text, encoder: &Encoder<'_>, settings: PlanSettings) -> Result<P
             Window { scored: ids.len() / 2 + 1..ids.len(), ids }
         })
         .collect();
-    let policy = bos.map_or(BosPolicy::None, |_| BosPolicy::EveryWindow);
+    let policy = bos.map_or(begins, |_| BosPolicy::EveryWindow);
     Ok(Plan { windows, bos: policy, text_tokens: ids.len(), words: None })
 }
 
@@ -230,8 +231,13 @@ fn word(text: &Text, encoder: &Encoder<'_>, settings: PlanSettings) -> Result<Pl
     let mut plan =
         Plan { windows: vec![], bos: BosPolicy::EveryDocument, text_tokens: 0, words: None };
     let (mut words, mut bytes, mut full) = (0, 0, false);
-    for page in text.documents.iter().flat_map(|document| wikitext::pages(document)) {
-        let ids = encoder.ids(&wikitext::detokenize(page), false)?;
+    for page in text.documents.iter().flat_map(|document| wikitext::pages(&document.text)) {
+        let text = wikitext::detokenize(page);
+        let mut ids = encoder.ids(&Document { text, special: false })?;
+        if ids.first() == Some(&start) {
+            // A chat template has written it.
+            ids.remove(0);
+        }
         plan.text_tokens += ids.len();
         let windows = rolling(start, &ids, settings.ctx);
         // Words are counted by whole pages: a page that does not fit ends the text.
@@ -277,10 +283,12 @@ mod tests {
         bos: bool,
         (ctx, stride, windows): (usize, Option<usize>, Option<usize>),
     ) -> Result<Plan, EvalError> {
-        let text = Text::read(&[("t", text.as_bytes())], Form::Plain, &|_| Err(String::new()))?;
-        let encode = |text: &str, special: bool| {
-            let start = (special && bos).then_some(256);
-            Ok(start.into_iter().chain(text.bytes().map(u32::from)).collect())
+        let form = if text.starts_with('{') { Form::Jsonl } else { Form::Plain };
+        let text = Text::read(&[("t", text.as_bytes())], form, &|_| Ok("^chat".to_owned()))?;
+        let encode = |document: &Document| {
+            let start = (document.special && bos).then_some(256);
+            let ids = document.text.bytes().map(|it| if it == b'^' { 256 } else { it.into() });
+            Ok(start.into_iter().chain(ids).collect())
         };
         let encoder = Encoder { encode: &encode, bos: Some(256), eos: None };
         Protocol::find(name)?.plan(&text, &encoder, PlanSettings { ctx, stride, windows })
@@ -306,6 +314,21 @@ mod tests {
         let plan = plan("gptq", "abcdefg", true, (4, None));
         assert_eq!(shape(&plan), [("^abc".into(), 1..4), ("defg".into(), 1..4)]);
         assert_eq!(plan.bos, BosPolicy::TextStart);
+    }
+
+    /// `^` stands for BOS, which the template of these chats writes.
+    #[test]
+    fn a_chat_has_the_bos_of_its_template_and_no_other() {
+        let chats = "{\"messages\": []}\n{\"messages\": []}";
+        for protocol in PROTOCOLS {
+            for bos in [true, false] {
+                let plan = plan(protocol.name, chats, bos, (12, None));
+                let first = &plan.windows[0].ids;
+                assert_eq!(first[0], 256, "{}: {first:?}", protocol.name);
+                assert_ne!(first[1], 256, "{}: {first:?}", protocol.name);
+                assert_ne!(plan.bos, BosPolicy::None, "{}", protocol.name);
+            }
+        }
     }
 
     #[test]

@@ -31,18 +31,39 @@ pub enum Form {
     Jsonl,
 }
 
+/// A text, and whether special tokens belong around it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// What is encoded.
+    pub text: String,
+    /// The tokenizer puts its special tokens around it. A chat has those of its template.
+    pub special: bool,
+}
+
+impl Document {
+    /// A plain text.
+    pub fn plain(text: impl Into<String>) -> Self {
+        Self { text: text.into(), special: true }
+    }
+
+    /// A chat as its template has rendered it.
+    pub fn chat(text: impl Into<String>) -> Self {
+        Self { text: text.into(), special: false }
+    }
+}
+
 /// Documents and the hash of the bytes that they come from.
 #[derive(Clone, Debug)]
 pub struct Text {
     /// Documents in order, none empty but for rows.
-    pub documents: Vec<String>,
+    pub documents: Vec<Document>,
     /// SHA-256 over the files' bytes, one after the other, in hexadecimal digits.
     pub sha256: String,
     /// How the files were read.
     pub form: Form,
 }
 
-/// Renders the `messages` of a chat as the model's template does.
+/// Renders a record with `messages` as the model's template does.
 pub type Render<'a> = &'a dyn Fn(&serde_json::Value) -> Result<String, String>;
 
 impl Text {
@@ -70,7 +91,7 @@ impl Text {
             match form {
                 Form::Jsonl => documents.extend(records(file, text, render)?),
                 Form::Rows => documents.extend(text.split_inclusive('\n').map(row)),
-                Form::Auto | Form::Plain => documents.push(text.to_owned()),
+                Form::Auto | Form::Plain => documents.push(Document::plain(text)),
             }
         }
         if documents.is_empty() {
@@ -80,9 +101,21 @@ impl Text {
         Ok(Self { documents, sha256: crate::tensor::hex(&hash.finalize()), form })
     }
 
-    /// All documents, joined by [`JOIN`].
-    pub fn joined(&self) -> String {
-        self.documents.join(JOIN)
+    /// All documents, joined by [`JOIN`]; special tokens belong around them if they belong around
+    /// the first.
+    pub fn joined(&self) -> Document {
+        let texts: Vec<&str> = self.documents.iter().map(|it| it.text.as_str()).collect();
+        Document { text: texts.join(JOIN), special: self.special() }
+    }
+
+    /// The first characters of all documents, one after the other.
+    pub fn beginning(&self, characters: usize) -> Document {
+        let all = self.documents.iter().flat_map(|it| it.text.chars());
+        Document { text: all.take(characters).collect(), special: self.special() }
+    }
+
+    fn special(&self) -> bool {
+        self.documents.first().is_none_or(|it| it.special)
     }
 }
 
@@ -98,23 +131,23 @@ fn resolve(form: Form, file: &str) -> Form {
     }
 }
 
-fn row(line: &str) -> String {
-    if line.trim().is_empty() { String::new() } else { line.to_owned() }
+fn row(line: &str) -> Document {
+    Document::plain(if line.trim().is_empty() { "" } else { line })
 }
 
-fn records(file: &str, text: &str, render: Render<'_>) -> Result<Vec<String>, TextError> {
+fn records(file: &str, text: &str, render: Render<'_>) -> Result<Vec<Document>, TextError> {
     let mut documents = Vec::new();
     for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let wrong = |detail| TextError::Record { file: file.to_owned(), line: i + 1, detail };
         let record: serde_json::Value =
             serde_json::from_str(line).map_err(|error| wrong(format!("no JSON: {error}")))?;
         let document = match (record.get("text"), record.get("messages")) {
-            (Some(serde_json::Value::String(text)), _) => text.clone(),
+            (Some(serde_json::Value::String(text)), _) => Document::plain(text),
             (Some(_), _) => return Err(wrong("`text` is no string".into())),
-            (None, Some(messages)) => render(messages).map_err(wrong)?,
+            (None, Some(_)) => Document::chat(render(&record).map_err(wrong)?),
             (None, None) => return Err(wrong("neither `text` nor `messages`".into())),
         };
-        if !document.is_empty() {
+        if !document.text.is_empty() {
             documents.push(document);
         }
     }
@@ -126,7 +159,7 @@ mod tests {
     use super::*;
 
     fn read(file: &str, bytes: &[u8], form: Form) -> Result<Text, TextError> {
-        let render = |messages: &serde_json::Value| match messages {
+        let render = |record: &serde_json::Value| match &record["messages"] {
             serde_json::Value::Array(all) => Ok(format!("<{}>", all.len())),
             _ => Err("`messages` is no list".to_owned()),
         };
@@ -136,17 +169,17 @@ mod tests {
     #[test]
     fn plain_text_is_one_document_with_the_hash_of_its_bytes() {
         let text = read("a.txt", "héllo\n\nworld".as_bytes(), Form::Auto).unwrap();
-        assert_eq!(text.documents, ["héllo\n\nworld"]);
+        assert_eq!(text.documents, [Document::plain("héllo\n\nworld")]);
         assert_eq!(text.sha256, crate::tensor::sha256("héllo\n\nworld".as_bytes()));
         let mark = read("a.txt", "\u{feff}x".as_bytes(), Form::Auto).unwrap();
-        assert_eq!(mark.documents, ["x"]);
+        assert_eq!(mark.documents, [Document::plain("x")]);
     }
 
     #[test]
     fn rows_keep_line_feeds_and_empty_blank_lines() {
         let text = read("a", b" \n = A = \n \n text \n", Form::Rows).unwrap();
-        assert_eq!(text.documents, ["", " = A = \n", "", " text \n"]);
-        assert_eq!(text.joined(), "\n\n = A = \n\n\n\n\n text \n");
+        assert_eq!(text.documents, ["", " = A = \n", "", " text \n"].map(Document::plain));
+        assert_eq!(text.joined(), Document::plain("\n\n = A = \n\n\n\n\n text \n"));
     }
 
     #[test]
@@ -155,7 +188,14 @@ mod tests {
 
 {"messages":[{"role":"user","content":"hi"}]}
 "#;
-        assert_eq!(read("a.jsonl", lines, Form::Auto).unwrap().documents, ["one", "<1>"]);
+        let text = read("a.jsonl", lines, Form::Auto).unwrap();
+        assert_eq!(text.documents, [Document::plain("one"), Document::chat("<1>")]);
+        assert_eq!(text.joined(), Document::plain("one\n\n<1>"), "it begins with a plain text");
+        let text = read("a.jsonl", &lines[15..], Form::Auto).unwrap();
+        assert_eq!(
+            (text.joined(), text.beginning(2)),
+            (Document::chat("<1>"), Document::chat("<1"))
+        );
         for (line, told) in [
             ("{\"text\":1}", "`text` is no string"),
             ("{\"txt\":\"a\"}", "neither"),

@@ -13,7 +13,7 @@ mod tokenizer;
 mod words;
 
 pub use config::{GenerationConfig, TokenizerConfig};
-pub use documents::{Form, JOIN, Render, Text};
+pub use documents::{Document, Form, JOIN, Render, Text};
 pub use stream::TokenStream;
 pub use template::{ChatTemplate, Message};
 pub use tokenizer::{TextFiles, Tokenizer};
@@ -134,6 +134,12 @@ pub enum TextError {
         file: String,
         /// Position of the first bad byte.
         at: usize,
+    },
+    /// A record's lists are something else.
+    #[error("`{key}` is no list\nhint: it is a list of objects, as chat templates take it")]
+    NoList {
+        /// `messages` or `tools`.
+        key: &'static str,
     },
     /// A line of a jsonl file is no record.
     #[error(

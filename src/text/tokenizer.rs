@@ -1,8 +1,9 @@
 //! The tokenizer of a checkpoint, over the `tokenizers` crate.
 use super::{
-    ChatTemplate, GenerationConfig, TextError, TokenStream, TokenizerConfig, apart::Guard,
-    words::Words,
+    ChatTemplate, Document, GenerationConfig, TextError, TokenStream, TokenizerConfig,
+    apart::Guard, words::Words,
 };
+use serde_json::{Map, Value};
 
 /// The files of a checkpoint that concern text, already read.
 #[derive(Clone, Copy, Debug, Default)]
@@ -75,6 +76,27 @@ impl Tokenizer {
         let ids = self.words.encode(text, by_file)?;
         let [bos, eos] = self.around.filter(|_| add_special).unwrap_or_default();
         Ok(bos.into_iter().chain(ids).chain(eos).collect())
+    }
+
+    /// Ids of a document, with BOS and EOS around it where the checkpoint wants them and a chat
+    /// template has not had its say.
+    pub fn encode_document(&self, document: &Document) -> Result<Vec<u32>, TextError> {
+        self.encode(&document.text, document.special)
+    }
+
+    /// The text of a record's `messages`, with its `tools` if it has some.
+    pub fn render_record(&self, record: &Value) -> Result<String, TextError> {
+        let list = |key: &'static str| match &record[key] {
+            Value::Null => Ok(None),
+            Value::Array(list) => Ok(Some(list)),
+            _ => Err(TextError::NoList { key }),
+        };
+        let messages = list("messages")?.ok_or(TextError::NoList { key: "messages" })?;
+        let Some(tools) = list("tools")? else {
+            return self.chat_template()?.render(messages, false);
+        };
+        let variables = Map::from_iter([("tools".to_owned(), Value::Array(tools.clone()))]);
+        self.tool_template()?.render_with(messages, false, &variables)
     }
 
     /// Text of ids; `skip_special` leaves special tokens out. Unknown ids give no text.

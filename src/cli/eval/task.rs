@@ -11,7 +11,7 @@ use crate::{
     report::Method,
     scheme::KvPrecision,
     tensor::Bytes,
-    text::{Form, JOIN, Text, Tokenizer},
+    text::{Document, Form, JOIN, Text, Tokenizer},
 };
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
@@ -87,17 +87,15 @@ fn read_text(paths: &[PathBuf], form: Form, tokenizer: &Tokenizer) -> anyhow::Re
         .collect::<anyhow::Result<_>>()?;
     let files: Vec<(&str, &[u8])> =
         files.iter().map(|(name, bytes)| (name.as_str(), &**bytes)).collect();
-    let render = |messages: &serde_json::Value| {
-        let list = messages.as_array().ok_or("`messages` is no list")?;
-        let template = tokenizer.chat_template().map_err(|error| error.to_string())?;
-        template.render(list, false).map_err(|error| error.to_string())
+    let render = |record: &serde_json::Value| {
+        tokenizer.render_record(record).map_err(|error| error.to_string())
     };
     Ok(Text::read(&files, form, &render)?)
 }
 
 fn with_encoder<T>(tokenizer: &Tokenizer, use_it: impl FnOnce(&Encoder<'_>) -> T) -> T {
-    let encode = |text: &str, special: bool| {
-        tokenizer.encode(text, special).map_err(|error| error.to_string())
+    let encode = |document: &Document| {
+        tokenizer.encode_document(document).map_err(|error| error.to_string())
     };
     let eos = tokenizer.eos().first().copied();
     use_it(&Encoder { encode: &encode, bos: tokenizer.bos(), eos })
@@ -105,8 +103,7 @@ fn with_encoder<T>(tokenizer: &Tokenizer, use_it: impl FnOnce(&Encoder<'_>) -> T
 
 /// Ids of the beginning of the text, by which tokenizers are compared.
 pub(super) fn encode_sample(tokenizer: &Tokenizer, text: &Text) -> anyhow::Result<Vec<u32>> {
-    let sample: String = text.documents.iter().flat_map(|it| it.chars()).take(1 << 16).collect();
-    Ok(tokenizer.encode(&sample, true)?)
+    Ok(tokenizer.encode_document(&text.beginning(1 << 16))?)
 }
 
 pub(super) fn tokenizer_hash(opened: &Opened) -> anyhow::Result<String> {

@@ -1,0 +1,104 @@
+//! Folders whose text files are as people have them: what the program makes of them.
+use crate::cli::program;
+use milm_compress::{
+    checkpoint::BUILTINS,
+    text::{TextFiles, Tokenizer},
+};
+use serde_json::{Value, json};
+use std::{fs, path::Path, process::Output};
+
+/// The carried model in a folder, with some files written over.
+fn model(files: &[(&str, Value)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mini = BUILTINS.iter().find(|it| it.name == "milm-mini").unwrap();
+    for (name, bytes) in mini.files {
+        fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    for (name, content) in files {
+        let text = content.as_str().map_or_else(|| content.to_string(), str::to_owned);
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    folder
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    program().current_dir(folder).args(arguments).output().unwrap()
+}
+
+#[track_caller]
+fn done(folder: &Path, arguments: &[&str]) -> Output {
+    let run = run(folder, arguments);
+    let stderr = String::from_utf8_lossy(&run.stderr);
+    assert_eq!(run.status.code(), Some(0), "{arguments:?}: {stderr}");
+    run
+}
+
+/// The run ends with 2, and stderr holds all of `told`.
+#[track_caller]
+fn refused(folder: &Path, arguments: &[&str], told: &[&str]) {
+    let run = run(folder, arguments);
+    let stderr = String::from_utf8_lossy(&run.stderr);
+    assert_eq!(run.status.code(), Some(2), "{arguments:?}: {stderr}");
+    for part in told.iter().chain(&["\nhint: "]) {
+        assert!(stderr.contains(part), "{arguments:?}: no `{part}` in {stderr}");
+    }
+}
+
+/// The tokens that an evaluation of a file has seen.
+#[track_caller]
+fn evaluated(folder: &Path, text: &str) -> Vec<u32> {
+    let stored = folder.join("stored.safetensors");
+    let wide = ["--protocol", "strided", "--ctx", "1024"];
+    let store = ["--save-reference", "stored.safetensors", "--force"];
+    done(folder, &[&["eval", ".", "--text", text][..], &wide, &store].concat());
+    let tokens = crate::util::tensors(&stored).remove("tokens").unwrap();
+    tokens.bytes.chunks_exact(4).map(|id| u32::from_le_bytes(id.try_into().unwrap())).collect()
+}
+
+fn plain(folder: &Path, text: &str) -> Vec<u32> {
+    let tokenizer = fs::read(folder.join("tokenizer.json")).unwrap();
+    let files = TextFiles { tokenizer: &tokenizer, ..TextFiles::default() };
+    Tokenizer::new(&files).unwrap().encode(text, false).unwrap()
+}
+
+const BOS: &str = "<|endoftext|>";
+
+/// A model whose tokenizer adds BOS, and whose template writes it.
+fn with_bos() -> tempfile::TempDir {
+    let template =
+        "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}";
+    let config = json!({
+        "bos_token": BOS, "eos_token": BOS, "add_bos_token": true, "chat_template": template,
+    });
+    let folder = model(&[("tokenizer_config.json", config)]);
+    let chats = (0..3).map(|i| {
+        let messages = [json!({"role": "user", "content": format!("Hello number {i}")})];
+        json!({ "messages": messages }).to_string() + "\n"
+    });
+    fs::write(folder.path().join("chats.jsonl"), chats.collect::<String>()).unwrap();
+    fs::write(folder.path().join("plain.jsonl"), "{\"text\":\"Hello\"}\n").unwrap();
+    folder
+}
+
+#[test]
+fn a_chat_begins_with_one_bos_in_evaluation_and_calibration() {
+    let folder = with_bos();
+    let chat = plain(folder.path(), &format!("{BOS}[user]Hello number 0\n"));
+    let seen = evaluated(folder.path(), "chats.jsonl");
+    assert_eq!(seen[..chat.len() - 1], chat[..chat.len() - 1], "the last joins line feeds");
+    assert_eq!(seen.iter().filter(|id| **id == 0).count(), 3, "each chat has its own: {seen:?}");
+    // The twin: a plain text has the one that the tokenizer adds.
+    let text = [&[0], &plain(folder.path(), "Hello")[..]].concat();
+    assert_eq!(evaluated(folder.path(), "plain.jsonl"), text);
+    // One window of all three chats, known by the hash of its ids.
+    let chats =
+        (0..3).flat_map(|i| plain(folder.path(), &format!("{BOS}[user]Hello number {i}\n")));
+    let ids: Vec<u8> = chats.flat_map(u32::to_le_bytes).collect();
+    let length = (ids.len() / 4).to_string();
+    let out = ["--covariance", "none", "--allow-rank-deficient", "-o", "c.stat", "--json"];
+    let windows = ["--calibration-samples", "1", "--calibration-tokens", &length];
+    let from = ["calibrate", ".", "--calibration", "chats.jsonl"];
+    let told = done(folder.path(), &[&from[..], &windows, &out].concat());
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert!(told.contains(&milm_compress::tensor::sha256(&ids)), "{told}");
+}
