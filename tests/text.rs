@@ -261,3 +261,11 @@ proptest! {
         prop_assert_eq!(streamed(&tokenizer, &ids, true).concat(), whole);
     }
 }
+
+/// What the engine cannot do is told by its name.
+#[test]
+fn percent_on_a_text_tells_of_format() {
+    let template = ChatTemplate::compile("{{ '%s' % 'a' }}", &TokenizerConfig::default(), None);
+    let error = template.unwrap().render::<Message>(&[], true).unwrap_err().to_string();
+    assert!(error.contains("`%` formats no strings") && error.contains("format("), "{error}");
+}

@@ -102,3 +102,26 @@ fn a_chat_begins_with_one_bos_in_evaluation_and_calibration() {
     let told = String::from_utf8(told.stdout).unwrap();
     assert!(told.contains(&milm_compress::tensor::sha256(&ids)), "{told}");
 }
+
+#[test]
+fn templates_get_no_tools_as_none_and_the_tools_of_a_record() {
+    let template = "{%- if tools is not none %}TOOLS {{ tools | tojson }}\r\n{% endif %}\
+                    {% for m in messages %}<{{ m.role }}>{{ m.content }}\r\n{% endfor %}";
+    let folder = model(&[("chat_template.jinja", template.into())]);
+    let messages = json!([{"role": "user", "content": "a\r\nb"}]);
+    let said = "<user>a\r\nb\n";
+    for (record, want) in [
+        (json!({ "messages": messages }), said.to_owned()),
+        (json!({ "messages": messages, "tools": null }), said.to_owned()),
+        (
+            json!({ "messages": messages, "tools": [{"name": "weather"}] }),
+            format!("TOOLS [{{\"name\": \"weather\"}}]\n{said}"),
+        ),
+    ] {
+        fs::write(folder.path().join("chat.jsonl"), record.to_string()).unwrap();
+        assert_eq!(evaluated(folder.path(), "chat.jsonl"), plain(folder.path(), &want), "{want}");
+    }
+    let record = json!({ "messages": messages, "tools": "[]" });
+    fs::write(folder.path().join("chat.jsonl"), record.to_string()).unwrap();
+    refused(folder.path(), &["eval", ".", "--text", "chat.jsonl"], &["line 1", "`tools`"]);
+}

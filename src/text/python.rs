@@ -1,5 +1,8 @@
-//! What chat templates expect of Python: `json.dumps`, clocks, exceptions.
-use minijinja::{Error, ErrorKind, Value, value::Kwargs};
+//! What chat templates expect of Python: `json.dumps`, clocks, exceptions, methods of strings.
+use minijinja::{
+    Error, ErrorKind, State, Value,
+    value::{Kwargs, from_args},
+};
 use serde_json::Value as Json;
 use std::fmt::Write as _;
 
@@ -21,6 +24,68 @@ pub(super) fn strftime(format: &str, now: Option<&jiff::Zoned>) -> Result<String
     let now = now.cloned().unwrap_or_else(jiff::Zoned::now);
     jiff::fmt::strtime::format(format, &now)
         .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
+}
+
+/// Characters that `zfill` fills up to.
+const MAX_WIDTH: usize = 1 << 16;
+
+/// Python's methods of strings, lists and dictionaries.
+pub(super) fn method(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    name: &str,
+    arguments: &[Value],
+) -> Result<Value, Error> {
+    match (value.as_str(), name) {
+        (Some(text), "rsplit") => {
+            let (separator, most, named): (Option<&str>, Option<i64>, Kwargs) =
+                from_args(arguments)?;
+            let separator = separator.or(named.get::<Option<&str>>("sep")?);
+            let most = most.or(named.get("maxsplit")?);
+            named.assert_all_used()?;
+            rsplit(text, separator, most).map(Value::from)
+        }
+        (Some(text), "zfill") => from_args(arguments).and_then(|(width,)| zfill(text, width)),
+        _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, name, arguments),
+    }
+}
+
+/// Splits from the right, at most so many times; without a separator at runs of blanks.
+fn rsplit(text: &str, separator: Option<&str>, most: Option<i64>) -> Result<Vec<String>, Error> {
+    let limit = most.and_then(|it| usize::try_from(it).ok()).unwrap_or(usize::MAX);
+    let mut pieces = Vec::new();
+    let mut rest = if separator.is_none() { text.trim_end() } else { text };
+    while pieces.len() < limit {
+        let cut = match separator {
+            Some("") => {
+                return Err(Error::new(ErrorKind::InvalidOperation, "rsplit: empty separator"));
+            }
+            Some(separator) => rest.rsplit_once(separator),
+            None => rest.rsplit_once(char::is_whitespace).map(|(left, it)| (left.trim_end(), it)),
+        };
+        let Some((left, piece)) = cut else { break };
+        pieces.push(piece.to_owned());
+        rest = left;
+    }
+    if separator.is_some() || !rest.is_empty() {
+        pieces.push(rest.to_owned());
+    }
+    pieces.reverse();
+    Ok(pieces)
+}
+
+/// Zeros before a number, after its sign.
+fn zfill(text: &str, width: usize) -> Result<Value, Error> {
+    if width > MAX_WIDTH {
+        return Err(Error::new(
+            ErrorKind::InvalidOperation,
+            format!("zfill of {width} characters"),
+        ));
+    }
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let sign = &text[..text.len() - digits.len()];
+    let zeros = "0".repeat(width.saturating_sub(text.chars().count()));
+    Ok(Value::from(format!("{sign}{zeros}{digits}")))
 }
 
 /// How `tojson` writes; the defaults of transformers' filter.

@@ -5,7 +5,11 @@ use super::{
     config::NAMED_TOKENS,
     python,
 };
-use minijinja::{Environment, ErrorKind, Value, syntax::SyntaxConfig, value::Serde};
+use minijinja::{
+    Environment, ErrorKind, Value,
+    syntax::SyntaxConfig,
+    value::{Rest, Serde},
+};
 use serde::{Deserialize, Serialize};
 use std::{
     io,
@@ -95,8 +99,11 @@ impl ChatTemplate {
         environment.set_syntax(syntax.map_err(|error| explain(&error))?);
         environment.set_fuel(Some(FUEL));
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(python::method);
+        minijinja_contrib::add_to_environment(&mut environment);
+        environment.add_function("cycler", |items: Rest<Value>| {
+            minijinja_contrib::globals::cycler(items.0)
+        });
         environment.add_filter("tojson", python::to_json);
         environment.add_function("raise_exception", python::raise_exception);
         environment.add_function("strftime_now", move |format: String| {
@@ -108,7 +115,7 @@ impl ChatTemplate {
             }
         }
         environment
-            .add_template_owned(NAME, without_generation_tags(source))
+            .add_template_owned(NAME, without_generation_tags(&line_feeds(source)))
             .map_err(|error| explain(&error))?;
         Ok(Self { place: Place::Here(Box::new(environment)) })
     }
@@ -143,7 +150,9 @@ impl ChatTemplate {
                 };
             }
         };
-        let mut context = std::collections::BTreeMap::new();
+        // transformers hands these over as None when there are none.
+        let mut context: std::collections::BTreeMap<_, _> =
+            ["tools", "documents"].map(|name| (name, Value::from(()))).into();
         for (name, value) in variables {
             context.insert(name.as_str(), Value::from(Serde(value)));
         }
@@ -181,6 +190,11 @@ impl io::Write for Limited {
     }
 }
 
+/// Jinja reads every kind of line end in a template as a line feed.
+fn line_feeds(source: &str) -> String {
+    source.replace("\r\n", "\n").replace('\r', "\n")
+}
+
 /// `{% generation %}` marks what a model said, for training; here it becomes a block without
 /// effect that keeps the tag's control of blanks.
 fn without_generation_tags(source: &str) -> String {
@@ -204,5 +218,9 @@ fn explain(error: &minijinja::Error) -> TextError {
         }
         cause = inner.source();
     }
-    TextError::Template { detail: error.to_string() }
+    let mut detail = error.to_string();
+    if detail.contains("use % operator on unsupported types string") {
+        detail += ": `%` formats no strings here, `| format(…)` does";
+    }
+    TextError::Template { detail }
 }
