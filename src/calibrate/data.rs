@@ -83,10 +83,11 @@ impl CalibrationSet {
         (held_out, seed): (usize, u64),
     ) -> Result<Self, CalibrateError> {
         settings.check()?;
-        let mut cuts = Vec::new();
+        let (mut cuts, mut longest) = (Vec::new(), 0);
         for (i, (source, bytes)) in texts.iter().enumerate() {
             let text = Text::read(&[(&source.name, bytes)], Form::Auto, render)?;
-            let mut windows = cut(&text, settings.tokens(), encode)?;
+            let (tokens, mut windows) = cut(&text, settings.tokens(), encode)?;
+            longest = longest.max(tokens);
             let mut random = ChaCha8Rng::seed_from_u64(seed);
             random.set_stream(i as u64);
             windows.shuffle(&mut random);
@@ -95,7 +96,7 @@ impl CalibrationSet {
         let available: Vec<usize> = cuts.iter().map(|cut| cut.windows.len()).collect();
         let all: usize = available.iter().sum();
         if all == 0 {
-            return Err(CalibrateError::TooShort { needed: settings.tokens() });
+            return Err(CalibrateError::TooShort { needed: settings.tokens(), longest });
         }
         let weights: Vec<f64> = cuts.iter().map(|cut| cut.source.weight).collect();
         let held_out = held_out.min(all / 2);
@@ -162,13 +163,17 @@ impl CalibrationSet {
     }
 }
 
-/// Disjoint windows of `length` tokens; what is left at the end is dropped.
-fn cut(text: &Text, length: usize, encode: Encode<'_>) -> Result<Vec<Vec<u32>>, CalibrateError> {
+/// How many tokens a text has, and disjoint windows of `length`; what is left at the end is dropped.
+fn cut(
+    text: &Text,
+    length: usize,
+    encode: Encode<'_>,
+) -> Result<(usize, Vec<Vec<u32>>), CalibrateError> {
     let mut ids = Vec::new();
     for document in &text.documents {
         ids.extend(encode(document).map_err(|detail| CalibrateError::Encode { detail })?);
     }
-    Ok(ids.chunks_exact(length).map(<[u32]>::to_vec).collect())
+    Ok((ids.len(), ids.chunks_exact(length).map(<[u32]>::to_vec).collect()))
 }
 
 fn notes(cuts: &[Cut<'_>], taken: &[usize], settings: &Settings) -> Vec<String> {
@@ -321,7 +326,7 @@ mod tests {
         let set = draw(&settings(8, 8), &[("a.txt", 1.0, &a)], 0, 0).unwrap();
         assert_eq!(set.notes[1], "2 samples instead of 8: the text has no more");
         let refused = draw(&settings(8, 32), &[("a.txt", 1.0, &a)], 0, 0).unwrap_err();
-        assert!(refused.to_string().contains("fewer than 32 tokens"), "{refused}");
+        assert!(refused.to_string().contains("fewer than 32 tokens, the longest 17"), "{refused}");
         let refused = draw(&settings(8, 8), &[("a.txt", 1.0, b"abc\xff")], 0, 0).unwrap_err();
         assert!(refused.to_string().contains("not UTF-8"), "{refused}");
         assert!(draw(&settings(0, 8), &[("a.txt", 1.0, &a)], 0, 0).is_err());

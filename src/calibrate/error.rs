@@ -70,11 +70,13 @@ pub enum CalibrateError {
     },
     /// The texts do not fill a window.
     #[error(
-        "every text to calibrate on has fewer than {needed} tokens\nhint: give more text, or a smaller --calibration-tokens"
+        "every text to calibrate on has fewer than {needed} tokens, the longest {longest}\nhint: give more text, or a smaller --calibration-tokens"
     )]
     TooShort {
         /// Tokens of a window.
         needed: usize,
+        /// Tokens of the longest text.
+        longest: usize,
     },
     /// The model cannot write its own text.
     #[error("the model wrote no calibration text: {detail}")]

@@ -55,12 +55,14 @@ pub enum EvalError {
     },
     /// The text does not fill a window.
     #[error(
-        "the text has {tokens} tokens, protocol `{protocol}` needs at least {needed}\nhint: give more text, or a smaller --ctx"
+        "the text has {tokens} token{}, protocol `{protocol}` needs at least {needed}\nhint: give more text{}",
+        if *tokens == 1 { "" } else { "s" },
+        if *needed > 2 { ", or a smaller --ctx" } else { "" }
     )]
     TooShort {
         /// Tokens of the text.
         tokens: usize,
-        /// Tokens of a window.
+        /// Tokens that the protocol needs at least.
         needed: usize,
         /// The protocol.
         protocol: &'static str,

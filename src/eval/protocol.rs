@@ -92,6 +92,8 @@ pub struct Protocol {
     pub name: &'static str,
     /// What it does, in a sentence, and where it comes from.
     pub about: &'static str,
+    /// Tokens that a text has at least; `None`: a window of them.
+    least: Option<usize>,
     cut: fn(&Text, &Encoder<'_>, PlanSettings) -> Result<Plan, EvalError>,
 }
 
@@ -101,24 +103,28 @@ pub const PROTOCOLS: &[Protocol] = &[
         name: "gptq",
         about: "disjoint windows of --ctx, all but the first token of each scored, an incomplete \
                 last one dropped (GPTQ, arXiv 2210.17323, and the papers after it)",
+        least: None,
         cut: gptq,
     },
     Protocol {
         name: "llama",
         about: "disjoint windows of --ctx, BOS in place of the first token where the tokenizer \
                 adds it, the second half of each scored (llama-perplexity)",
+        least: None,
         cut: llama,
     },
     Protocol {
         name: "strided",
         about: "windows of --ctx every --stride tokens, each token scored once with as much \
                 before it as fits (the transformers documentation on perplexity)",
+        least: Some(2),
         cut: strided,
     },
     Protocol {
         name: "word",
         about: "each page of WikiText, detokenized, rolling, every token scored; also per word \
                 and byte (lm-evaluation-harness, task wikitext)",
+        least: Some(1),
         cut: word,
     },
 ];
@@ -159,7 +165,8 @@ impl Protocol {
         plan.windows.truncate(settings.windows.unwrap_or(usize::MAX));
         if plan.scored() == 0 {
             let (tokens, protocol) = (plan.text_tokens, self.name);
-            return Err(EvalError::TooShort { tokens, needed: settings.ctx, protocol });
+            let needed = self.least.unwrap_or(settings.ctx);
+            return Err(EvalError::TooShort { tokens, needed, protocol });
         }
         Ok(plan)
     }
@@ -394,6 +401,19 @@ mod tests {
             }
             assert!(protocol.about.contains('('), "{}: names its source", protocol.name);
         }
+    }
+
+    #[test]
+    fn a_text_that_is_too_short_is_told_what_the_protocol_needs() {
+        for (protocol, needed) in [("gptq", 8), ("llama", 8), ("strided", 2)] {
+            let error = try_plan(protocol, "a", false, (8, None, None)).unwrap_err().to_string();
+            let told =
+                format!("the text has 1 token, protocol `{protocol}` needs at least {needed}");
+            assert!(error.contains(&told), "{error}");
+            assert_eq!(error.contains("--ctx"), needed == 8, "{error}");
+            assert!(try_plan(protocol, &"a".repeat(needed), false, (8, None, None)).is_ok());
+        }
+        assert!(try_plan("word", "a", true, (8, None, None)).is_ok(), "BOS stands before it");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Documents from the bytes of files: plain text, rows, or jsonl with texts and chats.
 use super::TextError;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// What stands between documents where a protocol joins them, as GPTQ's evaluation joins the rows
@@ -20,7 +21,7 @@ pub const JOIN: &str = "\n\n";
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Form {
-    /// jsonl by the file's ending, otherwise plain
+    /// jsonl or json by the file's ending, otherwise plain
     #[default]
     Auto,
     /// The whole file is one document
@@ -29,6 +30,8 @@ pub enum Form {
     Rows,
     /// Each line is an object with `text`, or with `messages` of a chat
     Jsonl,
+    /// One list of texts, or of objects as in jsonl
+    Json,
 }
 
 /// A text, and whether special tokens belong around it.
@@ -90,6 +93,7 @@ impl Text {
             forms.push(form);
             match form {
                 Form::Jsonl => documents.extend(records(file, text, render)?),
+                Form::Json => documents.extend(list(file, text, render)?),
                 Form::Rows => documents.extend(text.split_inclusive('\n').map(row)),
                 Form::Auto | Form::Plain => documents.push(Document::plain(text)),
             }
@@ -120,14 +124,12 @@ impl Text {
 }
 
 fn resolve(form: Form, file: &str) -> Form {
-    let jsonl = || {
-        let ending = std::path::Path::new(file).extension();
-        ending.is_some_and(|ending| ending == "jsonl" || ending == "ndjson")
-    };
-    match form {
-        Form::Auto if jsonl() => Form::Jsonl,
-        Form::Auto => Form::Plain,
-        given => given,
+    let ending = std::path::Path::new(file).extension().and_then(|it| it.to_str());
+    match (form, ending) {
+        (Form::Auto, Some("jsonl" | "ndjson")) => Form::Jsonl,
+        (Form::Auto, Some("json")) => Form::Json,
+        (Form::Auto, _) => Form::Plain,
+        (given, _) => given,
     }
 }
 
@@ -138,20 +140,58 @@ fn row(line: &str) -> Document {
 fn records(file: &str, text: &str, render: Render<'_>) -> Result<Vec<Document>, TextError> {
     let mut documents = Vec::new();
     for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let wrong = |detail| TextError::Record { file: file.to_owned(), line: i + 1, detail };
-        let record: serde_json::Value =
+        let wrong = |detail| wrong(file, format!("line {}", i + 1), detail);
+        let record =
             serde_json::from_str(line).map_err(|error| wrong(format!("no JSON: {error}")))?;
-        let document = match (record.get("text"), record.get("messages")) {
-            (Some(serde_json::Value::String(text)), _) => Document::plain(text),
-            (Some(_), _) => return Err(wrong("`text` is no string".into())),
-            (None, Some(_)) => Document::chat(render(&record).map_err(wrong)?),
-            (None, None) => return Err(wrong("neither `text` nor `messages`".into())),
-        };
-        if !document.text.is_empty() {
-            documents.push(document);
-        }
+        documents.push(document(&record, render).map_err(wrong)?);
     }
+    documents.retain(|it| !it.text.is_empty());
     Ok(documents)
+}
+
+fn list(file: &str, text: &str, render: Render<'_>) -> Result<Vec<Document>, TextError> {
+    let refused = |found: String| TextError::NoTexts { file: file.to_owned(), found };
+    let list =
+        match serde_json::from_str(text).map_err(|error| refused(format!("no JSON: {error}")))? {
+            Value::Array(list) => list,
+            other => return Err(refused(kind(&other))),
+        };
+    let one = |(i, record): (usize, &Value)| match record {
+        Value::String(text) => Ok(Document::plain(text)),
+        record => {
+            document(record, render).map_err(|it| wrong(file, format!("record {}", i + 1), it))
+        }
+    };
+    let mut documents: Vec<_> = list.iter().enumerate().map(one).collect::<Result<_, _>>()?;
+    documents.retain(|it| !it.text.is_empty());
+    Ok(documents)
+}
+
+fn wrong(file: &str, place: String, detail: String) -> TextError {
+    TextError::Record { file: file.to_owned(), place, detail }
+}
+
+fn document(record: &Value, render: Render<'_>) -> Result<Document, String> {
+    match (record.get("text"), record.get("messages")) {
+        (Some(Value::String(text)), _) => Ok(Document::plain(text)),
+        (Some(_), _) => Err("`text` is no string".into()),
+        (None, Some(_)) => render(record).map(Document::chat),
+        (None, None) => Err(format!("neither `text` nor `messages` in {}", kind(record))),
+    }
+}
+
+/// What a value is, for messages.
+fn kind(value: &Value) -> String {
+    match value {
+        Value::Object(map) => {
+            let keys: Vec<String> = map.keys().take(5).map(|it| format!("`{it}`")).collect();
+            format!("an object of {}", keys.join(", "))
+        }
+        Value::Array(_) => "a list".to_owned(),
+        Value::String(_) => "a string".to_owned(),
+        Value::Number(_) => "a number".to_owned(),
+        Value::Bool(_) | Value::Null => value.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -205,6 +245,25 @@ mod tests {
             let file = format!("{{\"text\":\"a\"}}\n{line}\n");
             let error = read("a.jsonl", file.as_bytes(), Form::Auto).unwrap_err().to_string();
             assert!(error.contains("line 2") && error.contains(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_json_list_holds_texts_and_chats_and_nothing_else_is_read_as_text() {
+        let list = br#"["one", {"text": "two"}, {"messages": [1, 2]}]"#;
+        let want = [Document::plain("one"), Document::plain("two"), Document::chat("<2>")];
+        assert_eq!(read("a.json", list, Form::Auto).unwrap().documents, want);
+        assert_eq!(read("a", list, Form::Json).unwrap().documents, want);
+        assert_eq!(read("a.json", list, Form::Plain).unwrap().documents.len(), 1);
+        for (file, told) in [
+            (r#"{"data": ["a"]}"#, "an object of `data`"),
+            ("\"a\"", "a string"),
+            ("{\"text\": \"a\"}\n{\"text\": \"b\"}", "jsonl"),
+            ("[\"a\", 7]", "record 2: neither `text` nor `messages` in a number"),
+            ("plain words", "no JSON"),
+        ] {
+            let error = read("a.json", file.as_bytes(), Form::Auto).unwrap_err().to_string();
+            assert!(error.contains("a.json") && error.contains(told), "{error}");
         }
     }
 

@@ -39,11 +39,11 @@ pub enum TextError {
     },
     /// The tokenizer can give ids the model has no embedding for.
     #[error(
-        "tokenizer.json: token `{token}` has id {id}, the model's vocabulary ends before: `{vocab}`\n\
-         hint: tokenizer and model belong to different checkpoints; copy the tokenizer of this one"
+        "tokenizer.json: token `{token}` has id {id}, the model's vocabulary has {vocab}\n\
+         hint: leave the token out of the text; if it belongs to the model, copy the tokenizer of its checkpoint"
     )]
     LargerThanVocabulary {
-        /// The token with the highest id.
+        /// The token.
         token: String,
         /// Its id.
         id: u32,
@@ -141,15 +141,27 @@ pub enum TextError {
         /// `messages` or `tools`.
         key: &'static str,
     },
-    /// A line of a jsonl file is no record.
+    /// A JSON file is no list of texts.
     #[error(
-        "`{file}` line {line}: {detail}\nhint: each line is an object with `text`, or with `messages` for chats"
+        "`{file}` is no list of texts: {found}\n\
+         hint: a .json file is one list of strings or of objects with `text` or `messages`; with an object on each \
+         line, name it .jsonl or say `--text-form jsonl`"
+    )]
+    NoTexts {
+        /// The file.
+        file: String,
+        /// What it holds.
+        found: String,
+    },
+    /// A record is neither a text nor a chat.
+    #[error(
+        "`{file}` {place}: {detail}\nhint: each record is an object with `text`, or with `messages` for chats"
     )]
     Record {
         /// The file.
         file: String,
-        /// The line, from 1.
-        line: usize,
+        /// The line or record, from 1.
+        place: String,
         /// What is wrong.
         detail: String,
     },
