@@ -170,6 +170,43 @@ fn a_tokenizer_larger_than_the_model_is_an_error() {
     assert!(error.contains("4095") && error.contains("hint: "), "{error}");
 }
 
+/// What transformers 5.24.0 says of a folder with these files.
+#[test]
+fn named_tokens_come_from_either_file_as_in_transformers() {
+    let tokens = |config: &str, map: &str| {
+        let config = TokenizerConfig::with_map(config, Some(map)).unwrap();
+        ["bos_token", "eos_token", "pad_token"].map(|it| config.token(it).map(str::to_owned))
+    };
+    let some = |text: &str| Some(text.to_owned());
+    let map = r#"{"bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": false}}"#;
+    assert_eq!(tokens("{}", map), [some("<s>"), some("</s>"), None]);
+    let config = r#"{"eos_token": "a", "pad_token": "c"}"#;
+    assert_eq!(tokens(config, r#"{"eos_token": "b"}"#), [None, some("b"), some("c")]);
+    let config = r#"{"eos_token": "a", "added_tokens_decoder": {"0": {"content": "b"}}}"#;
+    assert_eq!(tokens(config, r#"{"eos_token": "b", "bos_token": "b"}"#), [None, some("a"), None]);
+}
+
+#[test]
+fn what_ends_a_text_comes_from_the_first_file_that_says_it() {
+    let ends = |model: &str, generation: Option<&str>| {
+        Tokenizer::new(&TextFiles {
+            tokenizer: mini_file("tokenizer.json"),
+            model_config: Some(model),
+            generation_config: generation,
+            ..TextFiles::default()
+        })
+        .unwrap()
+        .eos()
+        .to_vec()
+    };
+    let model = r#"{"eos_token_id": [5, 6]}"#;
+    assert_eq!(ends(model, None), [5, 6]);
+    assert_eq!(ends(model, Some("{}")), [5, 6]);
+    assert_eq!(ends(model, Some(r#"{"eos_token_id": 7}"#)), [7]);
+    assert_eq!(ends(r#"{"text_config": {"eos_token_id": 8}}"#, None), [8]);
+    assert!(ends("{}", None).is_empty());
+}
+
 #[test]
 fn several_templates_have_a_default() {
     let config = |list: &str| TokenizerConfig::parse(list).unwrap();

@@ -125,3 +125,82 @@ fn templates_get_no_tools_as_none_and_the_tools_of_a_record() {
     fs::write(folder.path().join("chat.jsonl"), record.to_string()).unwrap();
     refused(folder.path(), &["eval", ".", "--text", "chat.jsonl"], &["line 1", "`tools`"]);
 }
+
+#[test]
+fn an_end_that_only_the_model_s_configuration_names_ends_texts_and_is_exported() {
+    // Whatever the model would write first is the end of its text here.
+    let first = model(&[]);
+    let next = ["run", ".", "--prompt", "Once upon a time", "--max-tokens", "4", "--json"];
+    let told =
+        |folder: &Path| -> Value { serde_json::from_slice(&done(folder, &next).stdout).unwrap() };
+    let ids: Vec<u32> = serde_json::from_value(told(first.path())["ids"].clone()).unwrap();
+    let config = fs::read(first.path().join("config.json")).unwrap();
+    let mut config: Value = serde_json::from_slice(&config).unwrap();
+    config["eos_token_id"] = json!(ids[2]);
+    let none = json!({});
+    let files = [("config.json", config), ("tokenizer_config.json", none)];
+    let folder = model(&files);
+    fs::remove_file(folder.path().join("generation_config.json")).unwrap();
+    let stopped = told(folder.path());
+    assert_eq!((&stopped["ids"], &stopped["stop_reason"]), (&json!(ids[..3]), &json!("eos")));
+    done(folder.path(), &["export", ".", "--to", "gguf", "-o", "m.gguf"]);
+    done(folder.path(), &["import", "m.gguf", "-o", "back"]);
+    let back = fs::read(folder.path().join("back/generation_config.json")).unwrap();
+    let back: Value = serde_json::from_slice(&back).unwrap();
+    assert!(back["eos_token_id"].to_string().contains(&ids[2].to_string()), "{back}");
+}
+
+#[test]
+fn a_token_beyond_the_embedding_is_an_error_only_where_it_occurs() {
+    let mini = model(&[]);
+    let tokenizer = fs::read(mini.path().join("tokenizer.json")).unwrap();
+    let mut tokenizer: Value = serde_json::from_slice(&tokenizer).unwrap();
+    tokenizer["added_tokens"].as_array_mut().unwrap().push(json!({
+        "id": 4096, "content": "[PAD]", "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": false, "special": true,
+    }));
+    let config = json!({"bos_token": BOS, "eos_token": BOS, "pad_token": "[PAD]"});
+    let folder = model(&[("tokenizer.json", tokenizer), ("tokenizer_config.json", config)]);
+    let small = ["eval", ".", "--ctx", "64", "--windows", "1", "--text"];
+    done(folder.path(), &[&small[..], &["builtin:en"]].concat());
+    done(folder.path(), &["export", ".", "--to", "gguf", "-o", "m.gguf"]);
+    fs::write(folder.path().join("a.txt"), "a [PAD] b".repeat(99)).unwrap();
+    let told = ["`[PAD]`", "4096", "tokenizer.json"];
+    refused(folder.path(), &[&small[..], &["a.txt"]].concat(), &told);
+}
+
+#[test]
+fn settings_of_generation_matter_where_they_are_needed_only() {
+    for (settings, told) in [
+        ("{\"top_k\": -1}", "`top_k`"),
+        ("{\"top_k\": 50.5}", "`top_k`"),
+        ("{\"temperature\": 0.7,}", "trailing comma"),
+        ("{\"eos_token_id\": \"x\"}", "`eos_token_id`"),
+    ] {
+        let folder = model(&[("generation_config.json", settings.into())]);
+        let small = ["eval", ".", "--ctx", "64", "--windows", "1", "--text", "builtin:en"];
+        done(folder.path(), &small);
+        let run = ["run", ".", "--prompt", "a", "--max-tokens", "1"];
+        refused(folder.path(), &run, &["generation_config.json", told]);
+    }
+    let folder =
+        model(&[("generation_config.json", "{\"top_k\": -1, \"bos_token_id\": [0]}".into())]);
+    done(folder.path(), &["run", ".", "--prompt", "a", "--max-tokens", "1", "--top-k", "3"]);
+}
+
+#[test]
+fn a_json_file_is_a_list_of_texts_or_refused() {
+    let folder = model(&[("a.json", json!(["Hello", {"text": "there"}]))]);
+    let want = plain(folder.path(), "Hello\n\nthere");
+    assert_eq!(evaluated(folder.path(), "a.json"), want);
+    fs::write(folder.path().join("b.json"), "{\"data\": []}").unwrap();
+    refused(folder.path(), &["eval", ".", "--text", "b.json"], &["b.json", "`data`"]);
+}
+
+#[test]
+fn another_form_of_a_tokenizer_has_a_hint_to_convert_it() {
+    let folder = model(&[("tokenizer.model", "x".into())]);
+    fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
+    let told = ["no tokenizer.json", "`tokenizer.model`", "save_pretrained"];
+    refused(folder.path(), &["eval", ".", "--text", "builtin:en"], &told);
+}

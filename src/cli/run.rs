@@ -11,7 +11,7 @@ use crate::{
     },
     scheme::KvPrecision,
     shown,
-    text::{ChatTemplate, Message, Tokenizer},
+    text::{ChatTemplate, GenerationConfig, Message, TextError, Tokenizer},
 };
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -151,24 +151,36 @@ impl Settings {
     }
 
     /// With what is not given taken from the model.
-    fn resolve(&self, tokenizer: &Tokenizer, seed: u64) -> GenerateSettings {
-        let model = tokenizer.generation();
+    fn resolve(&self, tokenizer: &Tokenizer, seed: u64) -> anyhow::Result<GenerateSettings> {
+        let model = &tokenizer.generation()?;
         let plain = SamplingSettings::default();
-        let penalty = self.repetition_penalty.or(model.repetition_penalty);
-        GenerateSettings {
-            max_tokens: self.max_tokens.or(model.max_new_tokens).unwrap_or(256),
+        let penalty = or_model(self.repetition_penalty, model, "repetition_penalty")?;
+        Ok(GenerateSettings {
+            max_tokens: or_model(self.max_tokens, model, "max_new_tokens")?.unwrap_or(256),
             stop: self.stop.clone(),
             show_special: self.show_special,
             ignore_eos: self.ignore_eos,
             sampling: SamplingSettings {
                 temperature: self.temperature,
-                top_k: self.top_k.or(model.top_k).unwrap_or(plain.top_k),
-                top_p: self.top_p.or(model.top_p).unwrap_or(plain.top_p),
-                min_p: self.min_p.or(model.min_p).unwrap_or(plain.min_p),
+                top_k: or_model(self.top_k, model, "top_k")?.unwrap_or(plain.top_k),
+                top_p: or_model(self.top_p, model, "top_p")?.unwrap_or(plain.top_p),
+                min_p: or_model(self.min_p, model, "min_p")?.unwrap_or(plain.min_p),
                 repetition_penalty: penalty.unwrap_or(plain.repetition_penalty),
                 seed,
             },
-        }
+        })
+    }
+}
+
+/// What is given, or what the model's authors have set.
+fn or_model<T: serde::de::DeserializeOwned>(
+    given: Option<T>,
+    model: &Option<GenerationConfig>,
+    key: &str,
+) -> Result<Option<T>, TextError> {
+    match (given, model) {
+        (None, Some(model)) => model.get(key),
+        (given, _) => Ok(given),
     }
 }
 
@@ -192,7 +204,7 @@ impl<'a> Session<'a> {
         let backend = settings.backend.backend();
         let model = with_kv_cache(&opened.model, settings.kv_cache);
         let engine = Engine::load(&model, &*backend, &context.team, context.progress())?;
-        let settings = settings.resolve(tokenizer, context.seed);
+        let settings = settings.resolve(tokenizer, context.seed)?;
         Ok(Self { engine, tokenizer, read: vec![], settings, json: false, context })
     }
 

@@ -42,12 +42,12 @@ pub enum PackageError {
         source: Box<super::StoredError>,
     },
     /// The folder has no tokenizer.
-    #[error(
-        "`{folder}` has no tokenizer.json\nhint: copy it from the original checkpoint, or give token ids instead of text"
-    )]
+    #[error("`{folder}` has no tokenizer.json\nhint: {hint}")]
     NoTokenizer {
         /// The folder.
         folder: String,
+        /// What to do.
+        hint: String,
     },
     /// The tokenizer or its settings cannot be used.
     #[error("`{folder}`: {source}")]

@@ -128,6 +128,9 @@ pub fn generate(
     settings: &GenerateSettings,
     receive: &mut dyn FnMut(&str) -> bool,
 ) -> Result<Generated, GenerateError> {
+    if !settings.ignore_eos {
+        tokenizer.check_ends()?;
+    }
     let (limit, seen) = (model.limit(), model.seen());
     let unread =
         prompt.get(seen..).filter(|it| !it.is_empty()).ok_or(GenerateError::EmptyPrompt)?;

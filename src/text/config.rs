@@ -1,6 +1,7 @@
-//! `tokenizer_config.json` and `generation_config.json`, as far as text needs them.
+//! `tokenizer_config.json`, `special_tokens_map.json` and `generation_config.json`, as far as text
+//! needs them.
 use super::TextError;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// The tokens and switches of `tokenizer_config.json`.
@@ -23,14 +24,20 @@ pub(super) const NAMED_TOKENS: &[&str] =
 impl TokenizerConfig {
     /// Reads the text of `tokenizer_config.json`.
     pub fn parse(text: &str) -> Result<Self, TextError> {
-        let wrong = |detail: String| TextError::Config { file: "tokenizer_config.json", detail };
-        let json: Value = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
-        if !json.is_object() {
-            return Err(wrong("expected an object".to_owned()));
-        }
+        Self::with_map(text, None)
+    }
+
+    /// As [`Self::parse`], with the text of `special_tokens_map.json`. As in transformers the map
+    /// counts where the configuration holds no `added_tokens_decoder`, and then before it.
+    pub fn with_map(text: &str, map: Option<&str>) -> Result<Self, TextError> {
+        const FILE: &str = "tokenizer_config.json";
+        let wrong = |detail: String| TextError::Config { file: FILE, detail };
+        let json = object(FILE, text)?;
+        let map = map.filter(|_| json["added_tokens_decoder"].is_null());
+        let map = map.map(|text| object("special_tokens_map.json", text)).transpose()?;
         // Tokens are strings, or objects that carry the string in `content`.
         let named = |name: &&'static str| {
-            let token = &json[*name];
+            let token = map.as_ref().and_then(|map| map.get(*name)).unwrap_or(&json[*name]);
             let text = token.as_str().or_else(|| token["content"].as_str())?;
             Some((*name, text.to_owned()))
         };
@@ -75,52 +82,51 @@ fn templates(json: &Value) -> Option<Vec<(String, String)>> {
     }
 }
 
-/// The defaults of `generation_config.json`; absent keys are `None`.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+fn object(file: &'static str, text: &str) -> Result<Value, TextError> {
+    let wrong = |detail: String| TextError::Config { file, detail };
+    let json: Value = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
+    if json.is_object() { Ok(json) } else { Err(wrong("expected an object".to_owned())) }
+}
+
+/// The authors' settings for generation, key by key: what is not asked for may hold anything.
+#[derive(Clone, Debug, PartialEq)]
 pub struct GenerationConfig {
-    /// First token of a text.
-    pub bos_token_id: Option<u32>,
-    /// Tokens that end a text.
-    #[serde(default, deserialize_with = "one_or_many")]
-    pub eos_token_id: Vec<u32>,
-    /// Whether the authors sample; greedy otherwise.
-    pub do_sample: Option<bool>,
-    /// Divisor of the logits, 0 and above.
-    pub temperature: Option<f32>,
-    /// Candidates kept by rank; 0 keeps all.
-    pub top_k: Option<usize>,
-    /// Candidates kept by cumulated probability, in (0, 1].
-    pub top_p: Option<f32>,
-    /// Candidates kept by probability relative to the best, in [0, 1].
-    pub min_p: Option<f32>,
-    /// Divisor of the logits of tokens seen before, above 0; 1 changes nothing.
-    pub repetition_penalty: Option<f32>,
-    /// Tokens to generate at most.
-    pub max_new_tokens: Option<usize>,
+    file: &'static str,
+    json: Value,
 }
 
 impl GenerationConfig {
     /// Reads the text of `generation_config.json`.
     pub fn parse(text: &str) -> Result<Self, TextError> {
-        serde_json::from_str(text).map_err(|error| TextError::Config {
-            file: "generation_config.json",
-            detail: error.to_string(),
+        let file = "generation_config.json";
+        Ok(Self { file, json: object(file, text)? })
+    }
+
+    /// Reads the text of `config.json`, which holds the ids of BOS and EOS where there is no
+    /// `generation_config.json`.
+    pub(super) fn of_model(text: &str) -> Result<Self, TextError> {
+        let file = "config.json";
+        let mut json = object(file, text)?;
+        let inner = json["text_config"].take();
+        Ok(Self { file, json: if inner["eos_token_id"].is_null() { json } else { inner } })
+    }
+
+    /// The value of a key; `None` when it is absent or null.
+    pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, TextError> {
+        let Some(value) = self.json.get(key).filter(|it| !it.is_null()) else { return Ok(None) };
+        serde_json::from_value(value.clone()).map(Some).map_err(|error| TextError::Config {
+            file: self.file,
+            detail: format!("`{key}`: {error}"),
         })
     }
-}
 
-fn one_or_many<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<u32>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Ids {
-        One(u32),
-        Many(Vec<u32>),
+    /// The ids under a key that holds one or a list.
+    pub fn ids(&self, key: &str) -> Result<Vec<u32>, TextError> {
+        if self.json[key].is_array() {
+            return Ok(self.get(key)?.unwrap_or_default());
+        }
+        Ok(self.get(key)?.into_iter().collect())
     }
-    Ok(match Option::<Ids>::deserialize(from)? {
-        None => vec![],
-        Some(Ids::One(id)) => vec![id],
-        Some(Ids::Many(ids)) => ids,
-    })
 }
 
 #[cfg(test)]
@@ -139,7 +145,7 @@ mod tests {
         assert_eq!(config.token("pad_token"), None);
         assert_eq!((config.add_bos, config.add_eos), (Some(true), None));
         assert_eq!(config.templates, [("default".to_owned(), "x".to_owned())]);
-        let eos = |text| GenerationConfig::parse(text).unwrap().eos_token_id;
+        let eos = |text| GenerationConfig::parse(text).unwrap().ids("eos_token_id").unwrap();
         assert_eq!(eos(r#"{"eos_token_id": 2}"#), [2]);
         assert_eq!(eos(r#"{"eos_token_id": [2, 7], "unknown": {}}"#), [2, 7]);
         assert!(eos(r#"{"eos_token_id": null}"#).is_empty() && eos("{}").is_empty());
@@ -151,7 +157,11 @@ mod tests {
             let error = TokenizerConfig::parse(bad).unwrap_err().to_string();
             assert!(error.contains("tokenizer_config.json") && error.contains("hint: "), "{error}");
         }
-        let error = GenerationConfig::parse(r#"{"eos_token_id": "x"}"#).unwrap_err().to_string();
-        assert!(error.contains("generation_config.json"), "{error}");
+        let odd = GenerationConfig::parse(r#"{"eos_token_id": "x", "top_k": -1}"#).unwrap();
+        let error = odd.ids("eos_token_id").unwrap_err().to_string();
+        assert!(error.contains("generation_config.json: malformed: ``eos_token_id`"), "{error}");
+        assert!(odd.get::<usize>("top_k").unwrap_err().to_string().contains("`top_k`"));
+        assert_eq!(odd.get::<f32>("temperature").unwrap(), None);
+        assert!(GenerationConfig::parse(r#"{"temperature": 0.7,}"#).is_err());
     }
 }

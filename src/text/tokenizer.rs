@@ -12,6 +12,10 @@ pub struct TextFiles<'a> {
     pub tokenizer: &'a [u8],
     /// `tokenizer_config.json`
     pub tokenizer_config: Option<&'a str>,
+    /// `special_tokens_map.json`
+    pub special_tokens_map: Option<&'a str>,
+    /// `config.json`, for the ids of BOS and EOS that stand nowhere else
+    pub model_config: Option<&'a str>,
     /// `generation_config.json`
     pub generation_config: Option<&'a str>,
     /// `chat_template.jinja`; replaces the template in `tokenizer_config.json`
@@ -25,7 +29,10 @@ pub struct TextFiles<'a> {
 pub struct Tokenizer {
     words: Words,
     config: TokenizerConfig,
-    generation: GenerationConfig,
+    generation: Option<String>,
+    model: Option<GenerationConfig>,
+    /// Rows of the model's embedding, if they are known.
+    vocabulary: Option<usize>,
     bos: Option<u32>,
     eos: Vec<u32>,
     /// BOS and EOS to put around encoded text; `None`: tokenizer.json's post-processor does it.
@@ -47,10 +54,8 @@ impl Tokenizer {
     }
 
     fn of(words: Words, files: &TextFiles<'_>) -> Result<Self, TextError> {
-        let mut config =
-            files.tokenizer_config.map(TokenizerConfig::parse).transpose()?.unwrap_or_default();
-        let generation =
-            files.generation_config.map(GenerationConfig::parse).transpose()?.unwrap_or_default();
+        let config = files.tokenizer_config.unwrap_or("{}");
+        let mut config = TokenizerConfig::with_map(config, files.special_tokens_map)?;
         if let Some(template) = files.chat_template {
             config.templates = vec![("default".to_owned(), template.to_owned())];
         }
@@ -63,10 +68,47 @@ impl Tokenizer {
             let on = |switch: Option<bool>| switch == Some(true);
             [named_bos.filter(|_| on(config.add_bos)), named_eos.filter(|_| on(config.add_eos))]
         });
-        let bos = generation.bos_token_id.or(named_bos);
-        let mut eos = generation.eos_token_id.clone();
+        let model = files.model_config.map(GenerationConfig::of_model).transpose()?;
+        let generation = files.generation_config.map(str::to_owned);
+        let mut tokenizer = Self {
+            words,
+            config,
+            generation,
+            model,
+            vocabulary: None,
+            bos: None,
+            eos: vec![],
+            around,
+        };
+        // What is wrong with them is told where texts are generated, the rest needs none of it.
+        let ids = |key| tokenizer.ids(key).unwrap_or_default();
+        let (bos, mut eos) =
+            (ids("bos_token_id").first().copied().or(named_bos), ids("eos_token_id"));
         eos.extend(named_eos.filter(|id| !eos.contains(id)));
-        Ok(Self { words, config, generation, bos, eos, around })
+        (tokenizer.bos, tokenizer.eos) = (bos, eos);
+        Ok(tokenizer)
+    }
+
+    /// Ids by the generation's configuration, or else by the model's.
+    fn ids(&self, key: &str) -> Result<Vec<u32>, TextError> {
+        let own = self.generation()?.map_or(Ok(vec![]), |it| it.ids(key))?;
+        match &self.model {
+            Some(model) if own.is_empty() => model.ids(key),
+            _ => Ok(own),
+        }
+    }
+
+    /// Fails when the ids that end a text cannot be read.
+    pub fn check_ends(&self) -> Result<(), TextError> {
+        self.ids("eos_token_id").map(|_| ())
+    }
+
+    /// Ids from `vocab` on, for which the model has no row, are errors where they occur in a text.
+    /// (Vocabularies larger than the tokenizer are common: rows are padded.)
+    #[must_use]
+    pub fn within(mut self, vocab: usize) -> Self {
+        self.vocabulary = Some(vocab);
+        self
     }
 
     /// Ids of a text. Special tokens written in it become their ids; `add_special` puts BOS and
@@ -75,7 +117,13 @@ impl Tokenizer {
         let by_file = add_special && self.around.is_none();
         let ids = self.words.encode(text, by_file)?;
         let [bos, eos] = self.around.filter(|_| add_special).unwrap_or_default();
-        Ok(bos.into_iter().chain(ids).chain(eos).collect())
+        let ids: Vec<u32> = bos.into_iter().chain(ids).chain(eos).collect();
+        let beyond = |vocab: usize| ids.iter().copied().find(|id| *id as usize >= vocab);
+        if let Some((vocab, id)) = self.vocabulary.and_then(|it| Some((it, beyond(it)?))) {
+            let token = self.id_to_token(id).unwrap_or_default();
+            return Err(TextError::LargerThanVocabulary { token, id, vocab });
+        }
+        Ok(ids)
     }
 
     /// Ids of a document, with BOS and EOS around it where the checkpoint wants them and a chat
@@ -129,14 +177,19 @@ impl Tokenizer {
         self.bos
     }
 
-    /// The tokens that end a text: those of `generation_config.json`, then the `eos_token`.
+    /// The tokens that end a text: those of `generation_config.json` or else `config.json`, then the `eos_token`.
     pub fn eos(&self) -> &[u32] {
         &self.eos
     }
 
-    /// The authors' settings for generation.
-    pub fn generation(&self) -> &GenerationConfig {
-        &self.generation
+    /// The authors' settings for generation, if there are some.
+    pub fn generation(&self) -> Result<Option<GenerationConfig>, TextError> {
+        self.generation.as_deref().map(GenerationConfig::parse).transpose()
+    }
+
+    /// Named tokens, switches and templates.
+    pub fn config(&self) -> &TokenizerConfig {
+        &self.config
     }
 
     /// Compiles the chat template.
@@ -151,8 +204,7 @@ impl Tokenizer {
         ChatTemplate::with(&self.config, name, self.words.helper())
     }
 
-    /// Fails when an id lies outside a model's vocabulary of `vocab` rows (a vocabulary larger
-    /// than the tokenizer is common: rows are padded).
+    /// Fails when an id lies outside a vocabulary of `vocab` rows.
     pub fn check_vocabulary(&self, vocab: usize) -> Result<(), TextError> {
         match &self.words.facts().highest {
             Some((token, id)) if *id as usize >= vocab => {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     tensor::Bytes,
-    text::{TextError, TextFiles, Tokenizer, TokenizerConfig},
+    text::{TextError, TextFiles, Tokenizer},
 };
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +29,6 @@ pub(super) fn pairs(
     pre: Option<&str>,
 ) -> Result<Pairs, ExportError> {
     let tokenizer = Tokenizer::new(files)?;
-    tokenizer.check_vocabulary(rows)?;
     let json: Json = serde_json::from_slice(files.tokenizer)
         .map_err(|error| TextError::Tokenizer { detail: error.to_string() })?;
     let model = &json["model"];
@@ -50,7 +49,7 @@ pub(super) fn pairs(
     let types = words.types.iter().flat_map(|kind| kind.number().to_le_bytes()).collect();
     pairs.push((TYPES.into(), numbers(ValueType::I32, types)));
     pairs.push((TOKENS.into(), Value::Array(Array::Strings(words.texts))));
-    special(&tokenizer, files, &mut pairs)?;
+    special(&tokenizer, rows, &mut pairs)?;
     Ok(pairs)
 }
 
@@ -88,7 +87,10 @@ impl Words {
                 true => TokenType::Control,
                 false => TokenType::UserDefined,
             };
-            words.set(&token["id"], text, kind)?;
+            // A token without a row has no place here, and no model has learnt it.
+            if token["id"].as_u64().is_none_or(|id| id < rows as u64) {
+                words.set(&token["id"], text, kind)?;
+            }
         }
         Ok(words)
     }
@@ -205,14 +207,11 @@ fn prefix_space(json: &Json) -> Option<bool> {
 }
 
 /// Tokens with a task, what is put around a text, and the chat template.
-fn special(
-    tokenizer: &Tokenizer,
-    files: &TextFiles<'_>,
-    pairs: &mut Pairs,
-) -> Result<(), ExportError> {
-    let config = files.tokenizer_config.map(TokenizerConfig::parse).transpose()?;
-    let mut config = config.unwrap_or_default();
-    let named = |name: &str| tokenizer.token_to_id(config.token(name)?);
+fn special(tokenizer: &Tokenizer, rows: usize, pairs: &mut Pairs) -> Result<(), ExportError> {
+    tokenizer.check_ends()?;
+    let config = tokenizer.config();
+    let named =
+        |name: &str| tokenizer.token_to_id(config.token(name)?).filter(|id| (*id as usize) < rows);
     let eos = named("eos_token").or_else(|| tokenizer.eos().first().copied());
     let bos = named("bos_token").or_else(|| tokenizer.bos());
     let turn = tokenizer.eos().iter().copied().find(|id| Some(*id) != eos);
@@ -239,10 +238,7 @@ fn special(
     }
     pairs.push((adds_key("bos"), Value::Bool(starts)));
     pairs.push((adds_key("eos"), Value::Bool(ends)));
-    if let Some(template) = files.chat_template {
-        config.templates = vec![("default".into(), template.into())];
-    }
-    let template = config.templates.into_iter().find(|(name, _)| name == "default");
-    pairs.extend(template.map(|(_, text)| (key::TEMPLATE.into(), Value::String(text))));
+    let template = config.templates.iter().find(|(name, _)| name == "default");
+    pairs.extend(template.map(|(_, text)| (key::TEMPLATE.into(), Value::String(text.clone()))));
     Ok(())
 }
