@@ -152,7 +152,8 @@ impl Settings {
 
     /// With what is not given taken from the model.
     fn resolve(&self, tokenizer: &Tokenizer, seed: u64) -> anyhow::Result<GenerateSettings> {
-        let model = &tokenizer.generation()?;
+        let model = tokenizer.generation()?;
+        let model = model.as_ref();
         let plain = SamplingSettings::default();
         let penalty = or_model(self.repetition_penalty, model, "repetition_penalty")?;
         Ok(GenerateSettings {
@@ -175,7 +176,7 @@ impl Settings {
 /// What is given, or what the model's authors have set.
 fn or_model<T: serde::de::DeserializeOwned>(
     given: Option<T>,
-    model: &Option<GenerationConfig>,
+    model: Option<&GenerationConfig>,
     key: &str,
 ) -> Result<Option<T>, TextError> {
     match (given, model) {
