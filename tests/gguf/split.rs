@@ -41,9 +41,13 @@ fn parts_that_are_not_whole_are_named() {
     let top = tempfile::tempdir().unwrap();
     let says = |words: &[&str]| {
         let error = gguf::open(&top.path().join(name(0))).unwrap_err().to_string();
-        words.iter().for_each(|word| assert!(error.contains(word), "`{error}` lacks `{word}`"));
+        for word in words {
+            assert!(error.contains(word), "`{error}` lacks `{word}`");
+        }
     };
-    [0, 2].into_iter().for_each(|no| put(top.path(), no, &part(no, 3, 3)));
+    for no in [0, 2] {
+        put(top.path(), no, &part(no, 3, 3));
+    }
     says(&["missing", &name(1)]);
     put(top.path(), 1, &part(2, 3, 3));
     says(&[&name(1), "split.no"]);
