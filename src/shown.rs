@@ -3,7 +3,7 @@
 //! Names and words of a package, a tokenizer or a recipe are whatever their author wrote: line ends
 //! that forge a line of a log, escape sequences that a terminal obeys, commands to a pipeline. Whoever
 //! prints puts its text through here; a form with line structure of its own (a table, a list)
-//! puts each entry through [`line`] first.
+//! puts each entry through [`line()`] first.
 use std::{borrow::Cow, fmt::Write as _};
 
 /// What follows a line end within a message of this program: an entry of a list, the hint.
@@ -28,7 +28,7 @@ pub fn line(text: &str) -> Cow<'_, str> {
     }))
 }
 
-/// Text of several lines: line feeds and tabs stay, the rest as [`line`]; no line is a command to a
+/// Text of several lines: line feeds and tabs stay, the rest as [`line()`]; no line is a command to a
 /// pipeline.
 pub fn lines(text: &str) -> String {
     terminal(text).split('\n').map(defused).collect::<Vec<_>>().join("\n")

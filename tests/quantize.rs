@@ -309,3 +309,17 @@ fn unknown_tensors_are_carried_through_and_listed() {
     assert_eq!(package.manifest.unwrap().carried, summary.carried);
     assert_eq!(package.model.extras(), ["mtp.layers.0.weight"]);
 }
+
+/// A promise is made for what it was measured on, and for nothing else.
+#[test]
+fn a_dry_run_promises_only_what_it_knows() {
+    let told = |preset: &str| {
+        let mut command = crate::cli::program();
+        command.args(["quantize", "builtin:milm-mini", "--rotate", "none", "--dry-run"]);
+        let done = command.args(["--preset", preset]).assert().success();
+        String::from_utf8(done.get_output().stdout.clone()).unwrap()
+    };
+    assert!(told("fast").contains("memory at most about"));
+    let text = told("balanced");
+    assert!(text.contains("not estimated") && !text.contains("at most"), "{text}");
+}

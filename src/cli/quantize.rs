@@ -71,7 +71,11 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
         let recipe = json!({ "step": [{ "do": "quantize", "settings": args.settings }] });
         let job = args.settings.job(&opened, &recipe, context);
         let plan = job.plan()?;
-        let estimate = job.estimate(&plan)?;
+        let mut estimate = job.estimate(&plan)?;
+        if !is_streamed(&args.settings.quantize, &args.settings.transform) {
+            // Walks over text and rotations take what nobody has measured yet.
+            (estimate.memory_bytes, estimate.seconds) = (None, None);
+        }
         if args.json {
             output::json(Path::new("-"), &plan_json(&plan, estimate), context)?;
         } else {
@@ -301,16 +305,20 @@ fn plan_table(plan: &Plan, estimate: Estimate) -> String {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
+    let work = match (estimate.memory_bytes, estimate.seconds) {
+        (Some(memory), Some(seconds)) => {
+            format!("memory at most about {} MB, some {:.0} s", memory / 1_000_000, seconds.ceil())
+        }
+        _ => "memory and time of work on calibration text are not estimated".to_owned(),
+    };
     format!(
         "{table}\n\n{:.3} bits per weight ({:.3} over the quantized), {:.2} MB from {:.2} MB\n\
-         package {:.2} MB, disk {:.2} MB, memory at most about {} MB, some {:.0} s\n",
+         package {:.2} MB, disk {:.2} MB, {work}\n",
         plan.bits_per_weight(),
         plan.quantized_bits_per_weight().unwrap_or_default(),
         plan.bytes() as f64 / 1e6,
         plan.source_bytes() as f64 / 1e6,
         estimate.package_bytes as f64 / 1e6,
         estimate.disk_bytes as f64 / 1e6,
-        estimate.memory_bytes / 1_000_000,
-        estimate.seconds.ceil()
     )
 }

@@ -83,10 +83,10 @@ pub struct Estimate {
     pub package_bytes: u64,
     /// Free disk space that is needed while it is written.
     pub disk_bytes: u64,
-    /// Peak resident memory.
-    pub memory_bytes: u64,
-    /// Time, by a short measurement on this machine and 300 MB/s for the disk.
-    pub seconds: f64,
+    /// Peak resident memory of rounding to nearest, tensor by tensor; `None` where more is done.
+    pub memory_bytes: Option<u64>,
+    /// Its time, by a short measurement on this machine and 300 MB/s for the disk.
+    pub seconds: Option<f64>,
 }
 
 /// Bytes per second of reading and writing that estimates assume.
@@ -122,8 +122,8 @@ impl Job<'_> {
         Ok(Estimate {
             package_bytes,
             disk_bytes: package_bytes,
-            memory_bytes,
-            seconds: work.max(disk),
+            memory_bytes: Some(memory_bytes),
+            seconds: Some(work.max(disk)),
         })
     }
 
