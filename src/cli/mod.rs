@@ -20,6 +20,7 @@ mod progress;
 mod prune;
 mod quantize;
 mod report;
+mod resident;
 mod run;
 mod sbom;
 mod sign;

@@ -1,10 +1,13 @@
 //! `milm-compress quantize`: a float checkpoint becomes a package.
-use super::{Context, Outcome, calibrate::fingerprint, calibration, device::Device, output};
+use super::{
+    Context, Outcome, calibrate::fingerprint, calibration, device::Device, output,
+    resident::resident,
+};
 use crate::{
     calibrate::{self, Request},
     model::{Model, ModelSpec},
     package::{self, Estimate, Job, Opened, Summary},
-    pipeline::{Quantize, Quantized, is_streamed, needs_text, outcomes},
+    pipeline::{Footprint, Quantize, Quantized, is_streamed, needs_text, outcomes},
     quantize::{self, Candidates, Effort, GroupFallback, Plan, QuantizeError},
     report, transform,
 };
@@ -73,9 +76,9 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
         let plan = job.plan()?;
         let mut estimate = job.estimate(&plan)?;
         if !is_streamed(&args.settings.quantize, &args.settings.transform) {
-            // Walks over text and rotations take what nobody has measured yet.
-            (estimate.memory_bytes, estimate.seconds) = (None, None);
+            estimate.seconds = None; // a walk over text: its own progress tells
         }
+        estimate.memory_bytes = memory((&opened, &plan), &args.settings, context)?;
         if args.json {
             output::json(Path::new("-"), &plan_json(&plan, estimate), context)?;
         } else {
@@ -91,6 +94,7 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
         let mut value = serde_json::to_value(&done.summary)?;
         value["schema"] = 1.into();
         value["output"] = target.display().to_string().into();
+        value["memory_bytes"] = resident().map(|(_, peak)| peak).into();
         if let Some(quantized) = &done.quantized {
             value["layers"] = serde_json::to_value(&quantized.layers)?;
             value["allocation"] = serde_json::to_value(&quantized.allocation)?;
@@ -100,6 +104,37 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
         output::text(&done.text(target))?;
     }
     Ok(Outcome::Done)
+}
+
+/// Peak memory of the work, where it is known: what the program holds when the text is read, and
+/// what the work adds to that.
+fn memory(
+    (opened, plan): (&Opened, &Plan),
+    settings: &Settings,
+    context: &Context,
+) -> anyhow::Result<Option<u64>> {
+    let (mut windows, mut held_out) = (Vec::new(), Vec::new());
+    if needs_text(&settings.quantize, &settings.transform) {
+        if settings.calibration.self_generate {
+            return Ok(None); // the model would have to write it
+        }
+        let (set, held) =
+            calibration::with_held_out(opened, &settings.calibration, HELD_OUT, context)?;
+        windows.extend(set.windows.iter().map(Vec::len));
+        held_out.extend(held.iter().map(Vec::len));
+    }
+    let footprint = Footprint {
+        model: &opened.model,
+        is_mapped: !opened.folder.is_carried(),
+        settings: &settings.quantize,
+        transform: &settings.transform,
+        plan,
+        windows: &windows,
+        held_out: &held_out,
+        threads: context.team.threads(),
+    };
+    let work = footprint.bytes();
+    Ok(resident().zip(work).map(|((now, peak), work)| peak.max(now + work)))
 }
 
 impl Settings {
@@ -305,15 +340,17 @@ fn plan_table(plan: &Plan, estimate: Estimate) -> String {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    let work = match (estimate.memory_bytes, estimate.seconds) {
-        (Some(memory), Some(seconds)) => {
-            format!("memory at most about {} MB, some {:.0} s", memory / 1_000_000, seconds.ceil())
-        }
-        _ => "memory and time of work on calibration text are not estimated".to_owned(),
+    let memory = match estimate.memory_bytes {
+        Some(bytes) => format!("memory about {} MB", bytes.div_ceil(1_000_000)),
+        None => "memory not estimated for these settings".to_owned(),
+    };
+    let time = match estimate.seconds {
+        Some(seconds) => format!("some {:.0} s", seconds.ceil()),
+        None => "time not estimated: it depends on the text, and the progress tells".to_owned(),
     };
     format!(
         "{table}\n\n{:.3} bits per weight ({:.3} over the quantized), {:.2} MB from {:.2} MB\n\
-         package {:.2} MB, disk {:.2} MB, {work}\n",
+         package {:.2} MB, disk {:.2} MB, {memory}, {time}\n",
         plan.bits_per_weight(),
         plan.quantized_bits_per_weight().unwrap_or_default(),
         plan.bytes() as f64 / 1e6,

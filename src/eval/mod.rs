@@ -28,6 +28,7 @@ pub use metric::{
     TokenScore, row_divergences,
 };
 pub use protocol::{BosPolicy, Encoder, PROTOCOLS, Plan, PlanSettings, Protocol, Window};
+pub(crate) use run::ROWS;
 pub use run::measure;
 pub use source::{LogitSource, ModelSource, Rows};
 pub use stored::{StoredKey, StoredReference, StoredWriter};

@@ -10,7 +10,7 @@ use std::io::Write;
 /// Bytes that prepared windows may take: more windows are walked in groups.
 const GROUP_BYTES: usize = 1 << 30;
 /// Rows of logits that are in memory at a time, of each source.
-const ROWS: usize = 256;
+pub(crate) const ROWS: usize = 256;
 
 /// Scores every window. With `save`, the log-probabilities of the reference, or of the model if
 /// there is none, are stored on the way. Needs the last block's output of a group of windows (at

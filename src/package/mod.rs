@@ -39,6 +39,7 @@ pub use sbom::sbom;
 pub use sign::{SIGNATURE_FILE, check_signature, new_keys, sign};
 pub use source::source_sha256;
 pub use stored::StoredError;
+pub(crate) use stream::{BAND_BYTES, PIECE as PIECE_WEIGHTS};
 pub use tokenizer::StoredText;
 pub use verify::{Problem, Verification, verify};
 pub use write::{Estimate, Job, Summary, refuse_over_input, set_evaluation};

@@ -16,9 +16,9 @@ use crate::{
 use sha2::{Digest, Sha256};
 
 /// Bytes of a checkpoint that are in work at a time.
-pub(super) const BAND_BYTES: usize = 16 << 20;
+pub(crate) const BAND_BYTES: usize = 16 << 20;
 /// Weights that one thread takes at a time.
-const PIECE: usize = 256 << 10;
+pub(crate) const PIECE: usize = 256 << 10;
 
 /// What streaming needs.
 pub(super) struct Stream<'a> {

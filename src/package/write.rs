@@ -4,7 +4,7 @@ use super::{
     card::{CARD_FILE, SOURCE_CARD, card},
     compressed_tensors::{self, Description},
     engines,
-    stream::{BAND_BYTES, Stream, copied_hash, source_hash},
+    stream::{Stream, copied_hash, source_hash},
 };
 use crate::{
     checkpoint::{
@@ -83,9 +83,10 @@ pub struct Estimate {
     pub package_bytes: u64,
     /// Free disk space that is needed while it is written.
     pub disk_bytes: u64,
-    /// Peak resident memory of rounding to nearest, tensor by tensor; `None` where more is done.
+    /// Peak resident memory; `None` where it is not known.
     pub memory_bytes: Option<u64>,
-    /// Its time, by a short measurement on this machine and 300 MB/s for the disk.
+    /// Time of rounding to nearest, tensor by tensor, by a short measurement on this machine and
+    /// 300 MB/s for the disk; `None` where more is done.
     pub seconds: Option<f64>,
 }
 
@@ -100,7 +101,7 @@ impl Job<'_> {
         Ok(quantize::plan(&self.opened.model, self.settings)?)
     }
 
-    /// What the work will take.
+    /// What the work will take, but for memory, which depends on more than this job.
     pub fn estimate(&self, plan: &Plan) -> Result<Estimate, PackageError> {
         let folder = &self.opened.folder;
         let mut package_bytes = plan.bytes();
@@ -111,18 +112,14 @@ impl Job<'_> {
         package_bytes += 600 * plan.tensors.len() as u64;
         let quantized = || plan.tensors.values().filter(|it| it.scheme.is_some());
         let elements: u64 = quantized().map(quantize::Planned::elements).sum();
-        // Scales of the largest weight are kept until its codes are written.
-        let scales = quantized().map(|it| it.bytes / 4).max().unwrap_or(0);
         let threads = self.team.threads();
-        let memory_bytes =
-            (60 << 20) + 4 * BAND_BYTES as u64 + (threads as u64 * (4 << 20)) + scales;
         let most = quantized().max_by_key(|it| it.bytes).and_then(|it| it.scheme);
         let work = most.map_or(0.0, |it| self.probe(it)) * elements as f64 / threads as f64;
         let disk = (plan.source_bytes() + package_bytes) as f64 / DISK_RATE;
         Ok(Estimate {
             package_bytes,
             disk_bytes: package_bytes,
-            memory_bytes: Some(memory_bytes),
+            memory_bytes: None,
             seconds: Some(work.max(disk)),
         })
     }

@@ -17,9 +17,9 @@ const EVIDENCE_WINDOWS: usize = 32;
 /// Share of the directions that `resq` keeps apart.
 const OUTLIER_SHARE: f64 = 0.125;
 /// Blocks that a trial rounds, at most.
-const TRIAL_BLOCKS: usize = 8;
+pub(super) const TRIAL_BLOCKS: usize = 8;
 /// Windows that a trial rounds on, and as many that it measures on, at most.
-const TRIAL_WINDOWS: usize = 8;
+pub(super) const TRIAL_WINDOWS: usize = 8;
 /// The record of trials in a work folder.
 const TRIALS_FILE: &str = "trials.json";
 

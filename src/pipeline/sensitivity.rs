@@ -24,18 +24,18 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Windows of the calibration set that losses are measured on, if there are so many.
-const WINDOWS: usize = 4;
+pub(super) const WINDOWS: usize = 4;
 /// The grid that losses are measured on where a unit may have it, else the unit's first.
 const MEASURED: &str = "-g64";
 /// What adaptive rounding leaves of the loss of rounding to nearest: KL 0.088 of 0.43 on
 /// SmolLM2-135M at int4 in groups of 64 (docs/quantization.md).
 const ADAPTIVE: f64 = 0.2;
 /// Rows of logits that are in memory at a time, of each model.
-const ROWS: usize = 256;
+pub(super) const ROWS: usize = 256;
 /// Bytes that the streams of changed models may take.
-const STREAM_BYTES: usize = 1 << 30;
+pub(super) const STREAM_BYTES: usize = 1 << 30;
 /// Weights whose error one task computes.
-const PIECE: usize = 1 << 20;
+pub(super) const PIECE: usize = 1 << 20;
 
 /// A float model, in any basis, whose schemes are to be chosen.
 #[derive(Clone, Copy)]

@@ -27,4 +27,5 @@ pub use input_scale::Magnitudes;
 pub use plan::{Plan, Planned, plan};
 pub use rounding::{LayerReport, RoundingSettings, RoundingTarget};
 pub use settings::{GroupSize, Rule, Settings, ShardSize};
+pub(crate) use walk::STAGES;
 pub use walk::{RoundedBlock, RoundingWalk, Streams};

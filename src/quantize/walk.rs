@@ -53,13 +53,13 @@ const FEWEST_TOKENS: u64 = 32;
 
 /// Layers that see the same input.
 #[derive(Clone, Copy)]
-struct Stage {
+pub(crate) struct Stage {
     half: Half,
-    roles: &'static [Role],
+    pub(crate) roles: &'static [Role],
 }
 
 /// In the order of the forward pass.
-const STAGES: [Stage; 4] = [
+pub(crate) const STAGES: [Stage; 4] = [
     Stage { half: Half::Attention, roles: &[Role::Q, Role::K, Role::V] },
     Stage { half: Half::Attention, roles: &[Role::O] },
     Stage { half: Half::Mlp, roles: &[Role::Gate, Role::Up] },
@@ -68,7 +68,7 @@ const STAGES: [Stage; 4] = [
 
 impl Stage {
     /// Its layers add to the residual stream.
-    fn writes(self) -> bool {
+    pub(crate) fn writes(self) -> bool {
         matches!(self.roles, [Role::O | Role::Down])
     }
 }

@@ -21,6 +21,7 @@ mod settings;
 pub use error::TransformError;
 pub use evidence::Evidence;
 pub use report::{HeadForm, MatrixReport, Report};
+pub(crate) use rewrite::BAND;
 pub use rotate::Transform;
 pub use rotation::Rotation;
 pub use settings::{Rotate, Settings, TiedHead, outlier_width};

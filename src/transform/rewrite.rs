@@ -9,7 +9,7 @@ use ndarray::{Array1, Array2, s};
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 /// Rows of embeddings and heads that are in memory in float64 at a time.
-const BAND: usize = 4096;
+pub(crate) const BAND: usize = 4096;
 
 /// Hadamard matrices of the inputs of down projections, by block and expert.
 pub(super) type Downs = BTreeMap<(usize, Option<Expert>), Arc<Hadamard>>;
