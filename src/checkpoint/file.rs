@@ -1,8 +1,9 @@
 //! Single files that appear whole or not at all.
 use super::{
     CheckpointError,
-    output::{split, unfinished, write_error},
+    place::{split, write_error},
     temporary::{self, tidy},
+    unfinished::unfinished,
 };
 use std::{
     fs,

@@ -135,6 +135,20 @@ impl Folder {
         Ok(names)
     }
 
+    /// The error that a file is missing, with what to do about what is there instead.
+    pub(super) fn no_file(&self, file: &str) -> Result<CheckpointError, CheckpointError> {
+        let hint = hint::missing(file, &self.list()?);
+        Ok(CheckpointError::NoFile { folder: self.name().to_owned(), file: file.to_owned(), hint })
+    }
+
+    /// Refuses a file that Git LFS has not fetched.
+    pub fn refuse_pointer(&self, file: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
+        if hint::is_pointer(bytes) {
+            return Err(CheckpointError::LfsPointer { file: self.file_name(file) });
+        }
+        Ok(())
+    }
+
     /// The bytes of a file, mapped; `None` when it does not exist. `file` is relative and stays
     /// inside the folder.
     pub fn read(&self, file: &str) -> Result<Option<Bytes>, CheckpointError> {

@@ -1,11 +1,21 @@
 //! A file of an output folder, hashed while it is written.
-use super::{CheckpointError, FileRecord, hex};
+use super::CheckpointError;
+use crate::tensor::hex;
 use sha2::{Digest, Sha256};
 use std::{
     fs::File,
     io::{self, Write},
     path::{Path, PathBuf},
 };
+
+/// A file that was written.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FileRecord {
+    /// Size.
+    pub bytes: u64,
+    /// SHA-256 in hexadecimal digits.
+    pub sha256: String,
+}
 
 /// A file and the hash of what went into it.
 #[derive(Debug)]

@@ -1,5 +1,4 @@
 //! What to do with folders that hold something else than a checkpoint.
-use super::{CheckpointError, Folder};
 use std::path::Path;
 
 /// How a file begins that Git LFS has not fetched.
@@ -34,33 +33,26 @@ const ENDINGS: &[(&str, &str)] = &[
     (".onnx", ONNX),
 ];
 
-impl Folder {
-    /// The error that a file is missing, with what to do about what is there instead.
-    pub(super) fn no_file(&self, file: &str) -> Result<CheckpointError, CheckpointError> {
-        let names = self.list()?;
-        let told = |ending: &str| names.iter().any(|name| name.ends_with(ending));
-        let safetensors = told(".safetensors");
-        let needs_config = file.ends_with("config.json");
-        let found = ENDINGS.iter().find(|(ending, _)| told(ending)).map(|(_, hint)| *hint);
-        let hint = match found {
-            _ if names.is_empty() => EMPTY,
-            Some(ADAPTER) => ADAPTER,
-            _ if safetensors && needs_config => NO_CONFIG,
-            _ if safetensors => OTHER_NAME,
-            Some(hint) => hint,
-            None if needs_config => CONFIG,
-            None => WEIGHTS,
-        };
-        Ok(CheckpointError::NoFile { folder: self.name().to_owned(), file: file.to_owned(), hint })
+/// What to do about a file that is missing in a folder of these names.
+pub(super) fn missing(file: &str, names: &[String]) -> &'static str {
+    let told = |ending: &str| names.iter().any(|name| name.ends_with(ending));
+    let safetensors = told(".safetensors");
+    let needs_config = file.ends_with("config.json");
+    let found = ENDINGS.iter().find(|(ending, _)| told(ending)).map(|(_, hint)| *hint);
+    match found {
+        _ if names.is_empty() => EMPTY,
+        Some(ADAPTER) => ADAPTER,
+        _ if safetensors && needs_config => NO_CONFIG,
+        _ if safetensors => OTHER_NAME,
+        Some(hint) => hint,
+        None if needs_config => CONFIG,
+        None => WEIGHTS,
     }
+}
 
-    /// Refuses a file that Git LFS has not fetched.
-    pub fn refuse_pointer(&self, file: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
-        if bytes.starts_with(POINTER) {
-            return Err(CheckpointError::LfsPointer { file: self.file_name(file) });
-        }
-        Ok(())
-    }
+/// Whether Git LFS has not fetched a file.
+pub(super) fn is_pointer(bytes: &[u8]) -> bool {
+    bytes.starts_with(POINTER)
 }
 
 /// What to do with something that is not a folder.

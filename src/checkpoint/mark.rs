@@ -2,7 +2,10 @@
 //!
 //! A folder with a manifest (`milm.json`) is listed there. Every other one gets a file of its own,
 //! [`MARK_FILE`], when it is complete. Only files that are listed are ever removed.
-use super::{CheckpointError, output::write_error, temporary::is_temporary};
+use super::{
+    CheckpointError,
+    place::{is_temporary, write_error},
+};
 use crate::tensor::read_file;
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, fs, path::Path};

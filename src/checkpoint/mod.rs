@@ -14,9 +14,11 @@ mod header;
 mod hint;
 mod mark;
 mod output;
+mod place;
 mod shards;
 pub mod synth;
 mod temporary;
+mod unfinished;
 mod work;
 mod writer;
 
@@ -25,10 +27,11 @@ pub use error::{CheckpointError, HeaderError};
 pub use file::{OutputFile, check_file, write_file};
 pub use finite::{NonFinite, find_nonfinite};
 pub use folder::Folder;
-pub use hashed::HashedFile;
+pub use hashed::{FileRecord, HashedFile};
 pub use header::{metadata as safetensors_metadata, parse as parse_safetensors};
-pub use output::{FileRecord, OutputDir, remove_output, remove_unfinished};
+pub use output::{OutputDir, remove_output};
 pub use shards::{INDEX_FILE, Tensors, WEIGHTS_FILE};
+pub use unfinished::remove_unfinished;
 pub use work::{WorkDir, difference};
 pub use writer::{
     DEFAULT_SHARD_BYTES, ShardWriter, TensorPlan, TensorRecord, Written, hex, safetensors_header,

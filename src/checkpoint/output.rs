@@ -1,25 +1,18 @@
 //! Outputs that appear whole or not at all.
 use super::{
-    CheckpointError, HashedFile, mark,
-    temporary::{self, old_name, tidy},
-    writer::sha256,
+    CheckpointError,
+    hashed::{FileRecord, HashedFile},
+    mark,
+    place::{old_name, split, write_error},
+    temporary::{self, tidy},
+    unfinished::unfinished,
 };
+use crate::tensor::sha256;
 use std::{
-    ffi::OsStr,
     fs,
     io::Write,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
 };
-
-/// A file that was written.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct FileRecord {
-    /// Size.
-    pub bytes: u64,
-    /// SHA-256 in hexadecimal digits.
-    pub sha256: String,
-}
 
 /// A folder under a hidden temporary name beside its target, renamed to it when complete.
 /// Dropped before that, it is removed with everything in it.
@@ -35,45 +28,10 @@ pub struct OutputDir {
     _lock: Option<fs::File>,
 }
 
-/// Temporary folders and files of outputs that are being written.
-static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
-
-pub(super) fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
-    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Removes every output that is not complete: for the handler of Ctrl-C, which ends the program
-/// afterwards. Waits for a rename that is under way.
-pub fn remove_unfinished() {
-    let mut list = unfinished();
-    for path in list.drain(..) {
-        // A thread that still writes may add a file between listing and removal.
-        for _ in 0..20 {
-            if fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path)).is_ok()
-                || !path.exists()
-            {
-                break;
-            }
-        }
-    }
-}
-
 /// Removes an output of this program, and only that: as one that is replaced.
 pub fn remove_output(folder: &Path) -> Result<(), CheckpointError> {
     mark::check_replaceable(folder)?;
     temporary::remove_at_once(folder, mark::discard)
-}
-
-pub(super) fn write_error(path: &Path) -> impl FnOnce(std::io::Error) -> CheckpointError + '_ {
-    |source| CheckpointError::Write { path: path.to_owned(), source }
-}
-
-/// Target's parent and name; parents are taken as they are, the name must be one.
-pub(super) fn split(target: &Path) -> Result<(&Path, &OsStr), CheckpointError> {
-    let name = target.file_name();
-    let name = name.ok_or_else(|| CheckpointError::OutputName { path: target.to_owned() })?;
-    let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty());
-    Ok((parent.unwrap_or(Path::new(".")), name))
 }
 
 fn make_parents(parent: &Path) -> Result<Vec<PathBuf>, CheckpointError> {

@@ -2,33 +2,19 @@
 //!
 //! An output `NAME` grows as `.NAME.tmp-XXXXXX`, locked as long as its program lives. Where a system
 //! cannot exchange two names, the old output is `.NAME.tmp-XXXXXX.old` for a moment.
-use super::{CheckpointError, WorkDir, mark::discard, output::split};
+use super::{
+    CheckpointError,
+    mark::discard,
+    place::{OLD, RANDOM, is_random, partial, prefix, split},
+};
 use std::{
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
 };
 
-/// Random letters behind the name.
-pub(super) const RANDOM: usize = 6;
-/// What an old output's name ends in.
-const OLD: &str = ".old";
 /// How often a name is taken again that another program's tidying had in hand.
 const TRIES: usize = 16;
-
-/// What the temporary names of an output begin with.
-pub(super) fn prefix(name: &OsStr) -> String {
-    format!(".{}.tmp-", name.to_string_lossy())
-}
-
-/// Whether a name is a temporary one of the output `of`.
-pub(super) fn is_temporary(name: &str, of: &str) -> bool {
-    name.strip_prefix(&prefix(OsStr::new(of))).is_some_and(is_random)
-}
-
-fn is_random(text: &str) -> bool {
-    text.len() == RANDOM && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
-}
 
 /// What a lock on a file or folder came to.
 pub(super) enum Lock {
@@ -111,7 +97,7 @@ pub(super) fn file(
 /// that lost its name to one of them. What a living program has is left alone.
 pub(super) fn tidy(target: &Path) {
     let Ok((parent, name)) = split(target) else { return };
-    let work = WorkDir::place(Path::new(name)).into_os_string();
+    let work = partial(Path::new(name)).into_os_string();
     let prefixes = [prefix(name), prefix(&work)];
     let mut found: Vec<(PathBuf, bool)> = Vec::new();
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
@@ -140,13 +126,6 @@ pub(super) fn tidy(target: &Path) {
         };
         tracing::debug!("`{}`, left over of a killed run: {done:?}", path.display());
     }
-}
-
-/// The name of an old output beside the new one.
-pub(super) fn old_name(temp: &Path) -> PathBuf {
-    let mut name = temp.to_owned().into_os_string();
-    name.push(OLD);
-    name.into()
 }
 
 /// Takes a folder's name away and then removes it by `remove`: whoever looks finds it whole or not.

@@ -1,14 +1,13 @@
 //! Long work that can be taken up again after it was killed.
 use super::{
-    CheckpointError, header, mark,
-    output::{split, write_error},
+    CheckpointError,
+    file::write_file,
+    header, mark,
+    place::{partial, split, write_error},
     temporary::{self, Lock, remove_at_once},
-    writer::{hex, safetensors_header, sha256},
+    writer::{TensorPlan, safetensors_header},
 };
-use crate::{
-    checkpoint::{TensorPlan, safetensors_metadata, write_file},
-    tensor::{Bytes, RawTensor},
-};
+use crate::tensor::{Bytes, RawTensor, hex, sha256};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::{
@@ -43,9 +42,7 @@ type Tensors = BTreeMap<String, RawTensor>;
 impl WorkDir {
     /// Where unfinished work on an output lies.
     pub fn place(target: &Path) -> PathBuf {
-        let mut name = target.as_os_str().to_owned();
-        name.push(".partial");
-        name.into()
+        partial(target)
     }
 
     /// Begins work, or takes it up. Work that is there is refused without `resume` or `force`, and
@@ -154,7 +151,7 @@ impl WorkDir {
         }
         let bytes = Bytes::map(&path)?;
         let tensors = header::parse(&bytes).ok();
-        let whole = |it: &Tensors| safetensors_metadata(&bytes, HASH) == Some(hash(it));
+        let whole = |it: &Tensors| header::metadata(&bytes, HASH) == Some(hash(it));
         tensors.filter(whole).map(Some).ok_or(CheckpointError::DamagedWork { path })
     }
 

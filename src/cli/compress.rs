@@ -1,6 +1,6 @@
 //! `milm-compress compress`: a recipe from checkpoint to measured package.
 use super::{
-    Context, Outcome, between,
+    Context, Outcome, between, choice,
     device::Device,
     eval, export, output,
     prune::{self, Prepared},
@@ -167,7 +167,7 @@ impl<'a> Work<'a> {
                     let planned = settings.plan(model);
                     let pruned = if outline.is_some() { ", of the pruned model" } else { "" };
                     planned.with_context(|| format!("step `quantize`{pruned}"))?;
-                    self.args.device.check_plan(model, settings, context)?;
+                    self.args.device.check_plan(model, || settings.plan(model), context)?;
                 }
                 Planned::Eval(settings) => {
                     settings.check_with(&self.opened, context)?;
@@ -319,7 +319,7 @@ impl<'a> Work<'a> {
 
 fn read(args: &Args, context: &Context) -> anyhow::Result<(String, Recipe)> {
     let (file, mut recipe) = match &args.recipe {
-        None => args.device.recipe(args.model.as_deref(), context)?,
+        None => choice::choose(&args.device, args.model.as_deref(), context)?,
         Some(path) => {
             let file = path.display().to_string();
             let recipe = Recipe::parse(

@@ -1,5 +1,5 @@
 //! What every verb is given: threads, seed, progress.
-use super::{Global, output, progress::Bars};
+use super::{Global, progress::Bars, stderr};
 use crate::{checkpoint, linalg::Team, progress::Progress};
 use anyhow::Context as _;
 use std::io::{self, IsTerminal, Write};
@@ -64,14 +64,14 @@ impl Context {
     /// Lines for people whose entries are escaped already, on stderr; not with `--quiet`.
     pub fn table(&self, lines: String) {
         if !self.quiet {
-            self.bars.suspend(|| output::tell_lines(&lines));
+            self.bars.suspend(|| stderr::lines(&lines));
         }
     }
 
     /// A line for people, on stderr; not with `--quiet`.
     pub fn note(&self, line: impl std::fmt::Display) {
         if !self.quiet {
-            self.bars.suspend(|| output::tell(&line.to_string()));
+            self.bars.suspend(|| stderr::line(&line.to_string()));
         }
     }
 }
@@ -101,7 +101,7 @@ struct Log;
 
 impl Write for Log {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        output::tell(String::from_utf8_lossy(event).trim_end());
+        stderr::line(String::from_utf8_lossy(event).trim_end());
         Ok(event.len())
     }
 

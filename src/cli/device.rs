@@ -1,26 +1,11 @@
-//! Device profiles on the command line: packages and plans are compared with them, and a recipe is
-//! chosen for a budget of memory.
-use super::{Context, input, quantize};
+//! Device profiles on the command line: packages and plans are compared with them.
+use super::{Context, input};
 use crate::{
     device::{Candidate, PROFILES, Profile},
     model::Model,
-    package::{self, Opened},
-    quantize::ShardSize,
-    recipe::{Recipe, Step, Verb},
+    quantize::{Plan, QuantizeError, ShardSize},
 };
-use anyhow::Context as _;
 use std::path::Path;
-
-/// Recipes that a budget chooses among, the one that loses least first (docs/quantization.md).
-const RECIPES: &[(&str, &str)] = &[
-    ("recipes/w8a16.toml", include_str!("../../recipes/w8a16.toml")),
-    ("recipes/w8a8.toml", include_str!("../../recipes/w8a8.toml")),
-    ("recipes/w4a16-best.toml", include_str!("../../recipes/w4a16-best.toml")),
-    ("recipes/w4a16-outliers.toml", include_str!("../../recipes/w4a16-outliers.toml")),
-    ("recipes/w8a8-static.toml", include_str!("../../recipes/w8a8-static.toml")),
-    ("recipes/w4a16.toml", include_str!("../../recipes/w4a16.toml")),
-    ("recipes/w4a8.toml", include_str!("../../recipes/w4a8.toml")),
-];
 
 /// Flags of verbs that compare something with a chip.
 #[derive(clap::Args, Clone, Debug, Default, PartialEq)]
@@ -47,19 +32,25 @@ impl Device {
         self.check_candidate(of, context)
     }
 
-    /// Refuses a plan for a model.
+    /// Refuses a plan for a model, which is made where a chip is named.
     pub(super) fn check_plan(
         &self,
         model: &Model,
-        settings: &quantize::Settings,
+        plan: impl FnOnce() -> Result<Plan, QuantizeError>,
         context: &Context,
     ) -> anyhow::Result<()> {
         if self.device.is_none() {
             return Ok(());
         }
-        let plan = settings.plan(model)?;
+        let plan = plan()?;
         let of = Candidate { spec: &model.spec, schemes: &plan.schemes(), bytes: plan.bytes() };
         self.check_candidate(of, context)
+    }
+
+    /// Why the chip does not take something, if it does not.
+    pub(super) fn misfit(&self, profile: &Profile, of: Candidate<'_>) -> Option<String> {
+        let found = profile.misfits(of, self.memory.map(|it| it.0));
+        found.into_iter().find(|it| !it.elsewhere).map(|it| it.to_string())
     }
 
     fn check_candidate(&self, of: Candidate<'_>, context: &Context) -> anyhow::Result<()> {
@@ -82,58 +73,6 @@ impl Device {
         let name = &profile.name;
         context.note(format_args!("{name} takes it: {memory:.1} MB with keys and values"));
         Ok(())
-    }
-
-    /// The first recipe whose plan for a model fits the chip and the memory, with the profile's
-    /// settings in it.
-    pub(super) fn recipe(
-        &self,
-        model: Option<&str>,
-        context: &Context,
-    ) -> anyhow::Result<(String, Recipe)> {
-        let model = model.context("no model\nhint: name one with --model")?;
-        let profile = self.profile()?.context("no recipe\nhint: name one, or a --device")?;
-        let opened = package::open(model)?;
-        let mut reasons = Vec::new();
-        for (file, text) in RECIPES {
-            let mut recipe = Recipe::parse(file, text)?;
-            for assignment in &profile.set {
-                recipe.set(assignment)?;
-            }
-            match self.fits(&profile, file, &recipe, &opened) {
-                Ok(()) => {
-                    context.note(format_args!("{file} is the best that fits {}", profile.name));
-                    return Ok(((*file).to_owned(), recipe));
-                }
-                Err(reason) => reasons.push(format!("{file}: {reason}")),
-            }
-        }
-        anyhow::bail!(
-            "no recipe fits `{}`:\n  {}\nhint: prune first, or write a recipe of your own",
-            profile.name,
-            reasons.join("\n  ")
-        )
-    }
-
-    /// Why a recipe's plan does not fit.
-    fn fits(
-        &self,
-        profile: &Profile,
-        file: &str,
-        recipe: &Recipe,
-        opened: &Opened,
-    ) -> Result<(), String> {
-        let step: Option<&Step> = recipe.steps.iter().find(|it| it.verb == Verb::Quantize);
-        let settings = step.ok_or("nothing is quantized")?.settings::<quantize::Settings>(file);
-        let plan = settings.map_err(|error| error.to_string())?.plan(&opened.model);
-        let plan = plan.map_err(|error| error.to_string())?;
-        let spec = &opened.model.spec;
-        let of = Candidate { spec, schemes: &plan.schemes(), bytes: plan.bytes() };
-        let found = profile.misfits(of, self.memory.map(|it| it.0));
-        match found.into_iter().find(|it| !it.elsewhere) {
-            Some(misfit) => Err(misfit.to_string()),
-            None => Ok(()),
-        }
     }
 }
 

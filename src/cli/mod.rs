@@ -5,6 +5,7 @@ mod bench;
 mod between;
 mod calibrate;
 mod calibration;
+mod choice;
 mod compress;
 mod context;
 mod device;
@@ -24,6 +25,7 @@ mod resident;
 mod run;
 mod sbom;
 mod sign;
+mod stderr;
 mod synth;
 mod verify;
 
@@ -102,7 +104,7 @@ pub fn tell_error(error: &anyhow::Error) {
         }
         hints.extend(hint.map(|it| format!("\nhint: {it}")).filter(|it| !hints.contains(it)));
     }
-    output::tell(&format!("error: {told}{}", hints.concat()));
+    stderr::line(&format!("error: {told}{}", hints.concat()));
 }
 
 /// Parses nothing, runs everything: the program after its arguments are read.

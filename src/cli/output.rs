@@ -1,4 +1,4 @@
-//! Results on stdout or in a file, and lines on stderr.
+//! Results on stdout or in a file.
 use super::Context;
 use crate::{checkpoint, shown};
 use serde::Serialize;
@@ -7,16 +7,6 @@ use std::{io::Write as _, path::Path};
 /// Text on stdout, without what a terminal or a pipeline would obey.
 pub(super) fn text(text: &str) -> anyhow::Result<()> {
     raw(&shown::lines(text))
-}
-
-/// A line on stderr. One that cannot be written is lost: there is no other place to tell it.
-pub(super) fn tell(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", shown::message(line));
-}
-
-/// As [`tell`], lines that end as they are.
-pub(super) fn tell_lines(lines: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", shown::lines(lines));
 }
 
 /// Text on stdout as it is: colours of this program, commands of this program to a pipeline.

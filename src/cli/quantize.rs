@@ -65,7 +65,8 @@ pub(super) struct Settings {
 
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let opened = package::open(&args.model)?;
-    args.device.check_plan(&opened.model, &args.settings, context)?;
+    let plan = || args.settings.plan(&opened.model);
+    args.device.check_plan(&opened.model, plan, context)?;
     if args.dry_run {
         args.settings.plan(&opened.model)?;
         if args.settings.quantize.has_budget() {

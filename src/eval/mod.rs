@@ -24,13 +24,13 @@ pub use error::EvalError;
 pub use gate::{Against, Fraction, Gate, GateOf, GateResult, Measured, TEXT_FIGURES, read_gates};
 pub use kld::KldReference;
 pub use metric::{
-    Compared, Divergence, Estimate, Figures, IntervalMethod, Perplexity, Ratio, Reduction, Spread,
-    TokenScore, row_divergences,
+    Compared, Divergence, Estimate, Figures, IntervalMethod, Perplexity, Ratio, Reduction, Rows,
+    Spread, TokenScore, row_divergences,
 };
 pub use protocol::{BosPolicy, Encoder, PROTOCOLS, Plan, PlanSettings, Protocol, Window};
 pub(crate) use run::ROWS;
 pub use run::measure;
-pub use source::{LogitSource, ModelSource, Rows};
+pub use source::{LogitSource, ModelSource};
 pub use stored::{StoredKey, StoredReference, StoredWriter};
 pub use streams::StreamSource;
 pub use wikitext::{detokenize, pages, words};

@@ -1,5 +1,5 @@
 //! Where logits come from.
-use super::{EvalError, Window, metric::Exact};
+use super::{EvalError, Window, metric::Rows};
 use crate::{
     forward::{Backend, ForwardError, Head, walk},
     linalg::Team,
@@ -8,22 +8,6 @@ use crate::{
 };
 use ndarray::{Array2, s};
 use std::ops::Range;
-
-/// Some rows of logits.
-#[derive(Clone, Debug)]
-pub struct Rows {
-    /// `[rows, vocab]`, contiguous; up to a constant per row.
-    pub logits: Array2<f32>,
-    /// What is known better than the rows tell, per row.
-    pub exact: Option<Vec<Exact>>,
-}
-
-impl Rows {
-    /// The logits of one row, `[vocab]`.
-    pub fn row(&self, at: usize) -> &[f32] {
-        self.logits.row(at).to_slice().expect("rows are contiguous")
-    }
-}
 
 /// Gives the logits of windows: a model that is run, or a stored reference.
 pub trait LogitSource {

@@ -1,19 +1,28 @@
 //! One decoder block.
 use super::{
     attention::Attention,
+    grids::{PointGrids, Rounds},
     kv_cache::{KvCache, Memory},
     linear::{Backend, Rows},
     mlp::FeedForward,
-    points::{Point, PointGrids, Rounds},
+    points::Point,
     projection::{Loader, each_row},
     rotary::Rotary,
-    runner::Half,
     scratch::{Run, Scratch},
     tap::{NoTap, Tap},
 };
 use crate::linalg::{Team, add_assign, rms_norm};
 use crate::model::{Model, Role, WeightError};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
+
+/// A half of a block: `x ← x + f(norm(x))`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    /// f is attention.
+    Attention,
+    /// f is the feed-forward part.
+    Mlp,
+}
 
 /// The weights of a block, ready to run: `x ← x + attention(norm(x)); x ← x + mlp(norm(x))`.
 pub struct BlockWeights {

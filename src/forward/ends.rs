@@ -1,7 +1,8 @@
 //! Where tokens enter and logits leave.
 use super::{
+    grids::end_grid,
     linear::{Backend, Reference, Rows},
-    points::{Point, end_grid},
+    points::Point,
     projection::{Loader, Projection, each_row},
 };
 use crate::linalg::{Team, rms_norm};

@@ -1,6 +1,6 @@
 //! Runs one block, or half of one, over windows of any length.
 use super::{
-    block::BlockWeights,
+    block::{BlockWeights, Half},
     fault::Fault,
     kv_cache::Memory,
     linear::Rows,
@@ -11,15 +11,6 @@ use super::{
 use crate::linalg::Team;
 use crate::model::ModelSpec;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
-
-/// A half of a block: `x ← x + f(norm(x))`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Half {
-    /// f is attention.
-    Attention,
-    /// f is the feed-forward part.
-    Mlp,
-}
 
 /// Memory for running block `block` of models of one architecture.
 pub struct Runner<'a> {

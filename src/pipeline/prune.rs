@@ -1,61 +1,23 @@
 //! A checkpoint with narrower blocks: score, choose, cut, refit, measure, write.
-use super::{PipelineError, journal::Journal, shot::Shot};
+use super::{
+    PipelineError,
+    journal::Journal,
+    pruning::{Measured, Prune},
+    shot::Shot,
+};
 use crate::{
-    calibrate::{CalibrationSet, Request, Statistics, Walk, check_tokens},
+    calibrate::{Request, Walk, check_tokens},
     checkpoint::{DEFAULT_SHARD_BYTES, OutputDir, WorkDir},
     eval::{Figures, LogitSource, ModelSource, StreamSource, Window, measure},
     forward::{ForwardError, Head, Reference},
-    linalg::Team,
     model::{Model, Role},
-    package::{Opened, Rewritten, refuse_over_input},
-    progress::{Progress, Unit},
-    prune::{
-        self, Choice, Pairs, Plan, PruneError, Refit, Repair, Settings, Streams, keep_blocks, score,
-    },
+    package::{Rewritten, refuse_over_input},
+    progress::Unit,
+    prune::{self, Plan, PruneError, Refit, Repair, Streams, keep_blocks},
     quantize::Method,
 };
 use serde::Serialize;
-use serde_json::Value;
 use std::{collections::BTreeMap, path::Path};
-
-/// A model to prune and how.
-#[derive(Clone, Copy)]
-pub struct Prune<'a> {
-    /// The float model.
-    pub opened: &'a Opened,
-    /// What is wanted.
-    pub settings: &'a Settings,
-    /// Text to calibrate on.
-    pub calibration: &'a CalibrationSet,
-    /// Fewer tokens than an input has channels are allowed.
-    pub allow_rank_deficient: bool,
-    /// Texts to measure the cost on.
-    pub measured: &'a [Measured],
-    /// SHA-256 of the model's tensors, see [`Source`](crate::package::Source).
-    pub source_sha256: &'a str,
-    /// Statistics of the float model: the first shot makes no forward pass for scores and repair
-    /// then.
-    pub statistics: Option<&'a Statistics>,
-    /// Everything that the result depends on: a work that was begun with another is not resumed.
-    pub key: &'a Value,
-    /// Stored in the manifest: the resolved recipe.
-    pub recipe: &'a Value,
-    /// Seed of random scores.
-    pub seed: u64,
-    /// Threads.
-    pub team: &'a Team,
-    /// Told of the work.
-    pub progress: &'a dyn Progress,
-}
-
-/// Windows of a text, not calibrated on.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Measured {
-    /// What the text is called.
-    pub name: String,
-    /// Its windows.
-    pub windows: Vec<Window>,
-}
 
 /// What pruning did.
 #[derive(Clone, Debug, Serialize)]
@@ -200,14 +162,6 @@ impl Prune<'_> {
         Ok(())
     }
 
-    /// How units are chosen.
-    pub(super) fn choice(&self) -> Result<Choice<'_>, PipelineError> {
-        let Settings { score, values, pairs, .. } = self.settings;
-        let score = score::find(score).map_err(PruneError::from)?;
-        let shared_pairs = *pairs == Pairs::Shared;
-        Ok(Choice { score, values: *values, shared_pairs, seed: self.seed })
-    }
-
     /// Refuses statistics that lack what the first shot reads.
     fn check_statistics(&self, plan: &Plan) -> Result<(), PipelineError> {
         let Some(statistics) = self.statistics.filter(|_| plan.dropped_blocks == 0) else {
@@ -278,17 +232,6 @@ impl Prune<'_> {
             first += windows.len();
         }
         Ok(costs)
-    }
-
-    /// Whether activations of the pruned model are needed at all.
-    pub(super) fn walks(&self) -> bool {
-        !self.measured.is_empty() || self.refits_on_the_way()
-    }
-
-    /// Whether consumers are refitted on what the pruned model sees, rather than on statistics of
-    /// the float model.
-    pub(super) fn refits_on_the_way(&self) -> bool {
-        self.settings.repair == Repair::LeastSquares && self.statistics.is_none()
     }
 }
 

@@ -1,55 +1,27 @@
 //! A package with adaptively rounded weights: block by block, on the streams of the float model
 //! and of the quantized one.
 use super::{
-    Allocate, Allocation, PipelineError, Trial,
+    Allocate, Allocation, PipelineError,
     basis::{Basis, bases},
     journal::{Journal, Phase},
+    rounding::{Quantize, streams},
+    trial::Trial,
 };
 use crate::{
-    calibrate::{CalibrationSet, HiddenStates, min_max_grids},
+    calibrate::{CalibrationSet, min_max_grids},
     checkpoint::{OutputDir, WorkDir},
     eval::{Figures, LogitSource, StreamSource, Window, measure},
-    forward::{Backend, ForwardError, Head, Reference},
-    linalg::Team,
-    model::{Model, ModelSpec},
-    package::{Opened, Rewritten, Summary, refuse_over_input},
-    progress::{Progress, Unit},
-    quantize::{
-        self, Candidates, CodeChoice, Effort, LayerReport, Magnitudes, Plan, QuantizeError,
-        RoundingWalk, Settings, Streams, rtn::Rtn,
-    },
+    forward::{ForwardError, Head, Reference},
+    model::Model,
+    package::{Rewritten, Summary, refuse_over_input},
+    progress::Unit,
+    quantize::{self, Candidates, CodeChoice, Effort, LayerReport, Magnitudes, Plan, Streams},
     runtime::Kernels,
     scheme::Activations,
     transform,
 };
 use serde::Serialize;
-use serde_json::Value;
 use std::{collections::BTreeMap, path::Path};
-
-/// A model to quantize and how.
-#[derive(Clone, Copy)]
-pub struct Quantize<'a> {
-    /// The float model.
-    pub opened: &'a Opened,
-    /// What is wanted.
-    pub settings: &'a Settings,
-    /// How its coordinates are turned before.
-    pub transform: &'a transform::Settings,
-    /// Seed of rotations.
-    pub seed: u64,
-    /// Text to calibrate on; may be empty where none is needed.
-    pub calibration: &'a CalibrationSet,
-    /// SHA-256 of the model's tensors, see [`Source`](crate::package::Source).
-    pub source_sha256: &'a str,
-    /// Everything that the result depends on: a work that was begun with another is not resumed.
-    pub key: &'a Value,
-    /// Stored in the manifest: the resolved recipe.
-    pub recipe: &'a Value,
-    /// Threads.
-    pub team: &'a Team,
-    /// Told of the work.
-    pub progress: &'a dyn Progress,
-}
 
 /// What quantization did.
 #[derive(Clone, Debug, Serialize)]
@@ -96,14 +68,14 @@ impl Quantize<'_> {
         }
         refuse_over_input(self.opened, target)?;
         let bases = bases(self.settings, self.transform);
-        let mut basis = Basis::new(self, &bases[0])?;
+        let mut basis = self.basis(&bases[0])?;
         self.candidates(&basis)?; // refuses before anything is written
         let work = WorkDir::begin(target, self.key, resume || finished, force)?;
         Journal::open(work)?.run(|journal| {
             let trials = self.trials(&bases, journal)?;
             let best = trials.iter().min_by(|a, b| a.error.total_cmp(&b.error)).map(|it| it.at);
             if let Some(best) = best.filter(|best| *best > 0) {
-                basis = Basis::new(self, &bases[best])?;
+                basis = self.basis(&bases[best])?;
             }
             let (model, plan, quantized) = self.work(&basis, trials, journal)?;
             let report = serde_json::to_string_pretty(&quantized).map_err(PipelineError::State)?;
@@ -227,25 +199,6 @@ impl Quantize<'_> {
         self.loss(basis, model, &streams)
     }
 
-    /// The walk that rounds blocks.
-    pub(super) fn walk<'b>(
-        &'b self,
-        (spec, plan): (&'b ModelSpec, &'b Plan),
-        calibration: usize,
-        backend: &'b dyn Backend,
-    ) -> RoundingWalk<'b> {
-        RoundingWalk {
-            spec,
-            plan,
-            grid: self.settings.method(),
-            calibration,
-            settings: self.settings.rounding_settings(),
-            backend,
-            team: self.team,
-            progress: self.progress,
-        }
-    }
-
     /// Chooses the scale of the head's static activations, where it has them.
     fn scale_head(&self, model: &mut Model, streams: &Streams) -> Result<(), PipelineError> {
         let head = model.spec.head().map(|it| it.name.clone());
@@ -315,56 +268,4 @@ impl Quantize<'_> {
         }
         Ok(None)
     }
-
-    /// Everything outside of blocks: embedding and head rounded to nearest, norms as they are.
-    pub(super) fn ends(&self, basis: &Basis<'_>, plan: &Plan) -> Result<Model, PipelineError> {
-        let mut model = basis.outline.clone();
-        model.spec.kv_cache = self.settings.kv_cache;
-        for tensor in basis.outline.spec.tensors.iter().filter(|it| it.block.is_some()) {
-            model.weights.raw.remove(&tensor.name);
-        }
-        self.round_nearest(plan, &mut model, None)?;
-        Ok(model)
-    }
-
-    /// Rounds the planned weights of a block, or of none, to nearest.
-    fn round_nearest(
-        &self,
-        plan: &Plan,
-        model: &mut Model,
-        block: Option<usize>,
-    ) -> Result<(), PipelineError> {
-        let here = model.spec.tensors.iter().filter(|it| it.block == block);
-        let names: Vec<String> = here.map(|it| it.name.clone()).collect();
-        for name in names {
-            let Some(planned) = plan.tensors.get(&name) else { continue };
-            let (Some(scheme), &[out, columns]) = (planned.scheme, planned.shape.as_slice()) else {
-                continue;
-            };
-            let grid = Rtn {
-                scheme: scheme.weights,
-                scale_type: scheme.scale_type,
-                method: self.settings.method(),
-            };
-            let values = model.weights.get(&name).map_err(QuantizeError::from)?.to_f32();
-            let tensor = grid.tensor_on(&values, [out, columns], self.team);
-            model.weights.quantize(&name, scheme, &tensor.into());
-            if scheme.activations == Activations::Int8Static {
-                model.weights.set_input_scale(&name, 1.0); // until the last block is done
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The streams of both models before the first block.
-pub(super) fn streams(
-    basis: &Basis<'_>,
-    model: &Model,
-    windows: &[Vec<u32>],
-) -> Result<Streams, PipelineError> {
-    Ok(Streams {
-        float: HiddenStates::embed(&basis.outline, windows)?,
-        quantized: HiddenStates::embed(model, windows)?,
-    })
 }

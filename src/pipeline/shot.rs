@@ -2,7 +2,7 @@
 use super::{
     PipelineError,
     journal::{Journal, Phase},
-    prune::Prune,
+    pruning::Prune,
 };
 use crate::{
     calibrate::{BlockStatistics, HiddenStates, Request, Statistics, Walk},

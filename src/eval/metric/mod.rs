@@ -5,7 +5,7 @@ mod row;
 
 pub use blocks::{Estimate, Ratio, blocks};
 pub use bootstrap::IntervalMethod;
-pub use row::{Compared, Exact, TokenScore, row_divergences, score_rows};
+pub use row::{Compared, Exact, Rows, TokenScore, row_divergences, score_rows};
 
 use super::Window;
 use serde::Serialize;

@@ -1,5 +1,4 @@
 //! Scores of single positions from rows of logits.
-use crate::eval::Rows;
 use crate::linalg::{Team, divergence_sums, log_sum_exp, top5};
 use ndarray::Array2;
 
@@ -40,6 +39,22 @@ pub struct Exact {
     pub target: f64,
     /// The five most likely tokens, most likely first.
     pub top: [u32; 5],
+}
+
+/// Some rows of logits.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    /// `[rows, vocab]`, contiguous; up to a constant per row.
+    pub logits: Array2<f32>,
+    /// What is known better than the rows tell, per row.
+    pub exact: Option<Vec<Exact>>,
+}
+
+impl Rows {
+    /// The logits of one row, `[vocab]`.
+    pub fn row(&self, at: usize) -> &[f32] {
+        self.logits.row(at).to_slice().expect("rows are contiguous")
+    }
 }
 
 /// Rows that one thread takes at a time.

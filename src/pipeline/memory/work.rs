@@ -7,8 +7,8 @@ use crate::{
     eval,
     model::{Expert, Mlp, ModelSpec, Part, Role},
     pipeline::{
-        basis::{TRIAL_BLOCKS, TRIAL_WINDOWS},
         sensitivity,
+        trial::{TRIAL_BLOCKS, TRIAL_WINDOWS},
     },
     quantize::{Candidates, CodeChoice, Effort, RoundingTarget, STAGES},
     transform::{self, Transform},
@@ -71,7 +71,9 @@ impl<'a> Work<'a> {
 
     /// The whole work.
     pub(super) fn worked(&self, peak: &mut Peak) {
-        let (held, package) = (self.ends(), Live::pages(self.of.plan.bytes()));
+        let held = self.ends();
+        // Codes of blocks: in files of the journal, or in memory.
+        let mut codes = Live::pages(self.of.plan.bytes());
         if self.of.settings.has_budget() {
             self.sensitivity(peak);
         }
@@ -82,16 +84,24 @@ impl<'a> Work<'a> {
                 self.rounded(self.spec.blocks.len(), &all, peak);
                 if !self.of.held_out.is_empty() {
                     for heads in self.heads(eval::ROWS, 2) {
-                        peak.pass(held + package + self.streams(&all) + heads);
+                        peak.pass(held + codes + self.streams(&all) + heads);
                     }
                 }
             }
-            CodeChoice::Nearest => self.nearest(peak),
+            CodeChoice::Nearest => {
+                self.nearest(peak);
+                codes = self.codes();
+            }
         }
         if self.of.settings.preset == Effort::VendorStandard {
             self.ranges(peak);
         }
-        peak.pass(held + package + Live::piece(self.of.largest(None)) * 2);
+        peak.pass(held + codes + Live::piece(self.of.largest(None)) * 2);
+    }
+
+    /// The codes of all blocks.
+    fn codes(&self) -> Live {
+        (0..self.spec.blocks.len()).map(|b| self.of.codes(Some(b))).sum()
     }
 
     /// A block before it is changed: its source, its turned form.
@@ -208,11 +218,9 @@ impl<'a> Work<'a> {
     /// The ranges of all activations: one stream, one block in float32, the head.
     fn ranges(&self, peak: &mut Peak) {
         let windows = self.of.windows;
-        let codes: Live = (0..self.spec.blocks.len()).map(|b| self.of.codes(Some(b))).sum();
-        // One stream.
         let streams = self.streams(windows);
-        let half = Live { kept: streams.kept / 2, given_back: streams.given_back / 2 };
-        let held = self.ends() + codes + half;
+        let one = Live { kept: streams.kept / 2, given_back: streams.given_back / 2 };
+        let held = self.ends() + self.codes() + one;
         for block in 0..self.spec.blocks.len() {
             let run = self.float(block) + self.window(block, windows);
             peak.pass(held + self.of.source(Some(block)) + run);
