@@ -1,7 +1,16 @@
 //! The rules of the house, checked on the source text.
+mod imports;
+
+use imports::{Crate, Module, circles, is_test, rust_files};
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+};
+use syn::{
+    Item,
+    spanned::Spanned as _,
+    visit::{self, Visit},
 };
 
 fn root() -> &'static Path {
@@ -9,73 +18,137 @@ fn root() -> &'static Path {
 }
 
 fn sources() -> Vec<PathBuf> {
-    fn walk(dir: &Path, out: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
-            let path = entry.path();
-            if path.is_dir() {
-                walk(&path, out);
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                out.push(path);
-            }
-        }
-    }
-    let mut all = vec![];
-    walk(&root().join("src"), &mut all);
-    all.sort();
-    all
+    rust_files(&root().join("src"))
+}
+
+fn parsed(path: &Path) -> syn::File {
+    syn::parse_file(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
 fn shown(path: &Path) -> String {
     path.strip_prefix(root()).unwrap().display().to_string()
 }
 
+/// The rooms of the house, in the order of `src/lib.rs`.
+fn rooms() -> Vec<String> {
+    let lib = parsed(&root().join("src/lib.rs"));
+    let modules = lib.items.iter().filter_map(|item| match item {
+        Item::Mod(it) => Some(it.ident.to_string()),
+        _ => None,
+    });
+    modules.collect()
+}
+
+/// Imports of later rooms by earlier ones, tests of theirs among them.
+fn against_the_flow(all: &Crate, rooms: &[String]) -> Vec<String> {
+    let place = |module: &Module| rooms.iter().position(|room| Some(room) == module.first());
+    let imports = all.imports().into_iter();
+    let wrong = imports.filter(|it| place(&it.from).zip(place(&it.to)).is_some_and(|(a, b)| a < b));
+    wrong.map(|it| format!("{} uses {}", it.from.join("::"), it.path)).collect()
+}
+
+/// Circles of files inside rooms. A folder's `mod.rs` and what lies below it are one: it names its
+/// files, and they share what it declares.
+fn circles_inside(all: &Crate) -> Vec<Vec<String>> {
+    let mut arrows = BTreeMap::<Module, BTreeSet<Module>>::new();
+    for it in all.imports().into_iter().filter(|it| !it.in_test && !it.is_export) {
+        let apart = !it.from.starts_with(&it.to) && !it.to.starts_with(&it.from);
+        if apart && it.from.first() == it.to.first() {
+            arrows.entry(it.from).or_default().insert(it.to);
+        }
+    }
+    let shown = |circle: Vec<Module>| circle.iter().map(|it| it.join("::")).collect();
+    circles(&arrows).into_iter().map(shown).collect()
+}
+
 /// `src/lib.rs` lists modules in flow order; a module may use only earlier ones.
 #[test]
 fn imports_point_upstream() {
-    let order: Vec<String> = fs::read_to_string(root().join("src/lib.rs"))
-        .unwrap()
-        .lines()
-        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';').map(str::to_owned))
-        .collect();
-    assert!(order.len() > 10, "lib.rs lists the modules");
-    let mut wrong = vec![];
-    for file in sources() {
-        let top = file.strip_prefix(root().join("src")).unwrap().iter().next().unwrap();
-        let top = top.to_str().unwrap().trim_end_matches(".rs").to_owned();
-        let Some(me) = order.iter().position(|module| *module == top) else { continue };
-        for (number, line) in fs::read_to_string(&file).unwrap().lines().enumerate() {
-            let code = line.split("//").next().unwrap();
-            for used in code.split("crate::").skip(1) {
-                let inner = used.trim_start_matches('{');
-                let name: String =
-                    inner.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-                if order.iter().position(|module| *module == name).is_some_and(|it| it > me) {
-                    wrong.push(format!("{}:{}: {top} uses {name}", shown(&file), number + 1));
-                }
-            }
+    let (all, rooms) = (Crate::read(&root().join("src")), rooms());
+    assert!(rooms.len() > 10 && all.imports().len() > 1000, "the whole house is read");
+    let wrong = against_the_flow(&all, &rooms);
+    assert!(wrong.is_empty(), "imports against the flow:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn files_of_a_room_do_not_use_each_other_in_circles() {
+    let found = circles_inside(&Crate::read(&root().join("src")));
+    assert!(found.is_empty(), "circles: {found:#?}");
+}
+
+/// What the two tests above must see, in every form that an import has.
+#[test]
+fn imports_are_seen_in_any_form() {
+    let rooms = ["below", "above"].map(str::to_owned);
+    let module = |path: &str| path.split("::").map(str::to_owned).collect::<Module>();
+    let house = |files: &[(&str, &str)]| {
+        Crate::of(files.iter().map(|(path, text)| (module(path), (*text).to_owned())).collect())
+    };
+    for text in [
+        "use crate::above::A;",
+        "use crate::{\n    x,\n    above::{\n        A as B,\n    },\n};",
+        "fn f() -> crate::above::A { todo() }",
+        "fn f() { let x = super::above::a(); }",
+        "mod inner { use super::super::above::*; }",
+        "#[cfg(test)] mod tests { use crate::above::A; }",
+    ] {
+        let all = house(&[("above", "pub struct A;"), ("below", text)]);
+        assert_eq!(against_the_flow(&all, &rooms).len(), 1, "{text}");
+    }
+    let all = house(&[("above", "use crate::below::B;"), ("below", "// use crate::above::A;")]);
+    assert_eq!(against_the_flow(&all, &rooms), [""; 0]);
+
+    // Through a name that the folder hands on.
+    let folder = ("below", "mod a; mod b; pub use a::A;");
+    let a = ("below::a", "use super::b::B; pub struct A;");
+    let around = house(&[folder, a, ("below::b", "use super::A; pub struct B;")]);
+    assert_eq!(circles_inside(&around), [["below::a", "below::b"]]);
+    for b in ["pub struct B;", "#[cfg(test)] mod tests { use crate::below::A; }"] {
+        assert!(circles_inside(&house(&[folder, a, ("below::b", b)])).is_empty(), "{b}");
+    }
+}
+
+/// Texts and names outside of tests.
+#[derive(Default)]
+struct Words(Vec<String>);
+
+impl<'ast> Visit<'ast> for Words {
+    fn visit_item(&mut self, item: &'ast Item) {
+        if !is_test(item) {
+            visit::visit_item(self, item);
         }
     }
-    assert!(wrong.is_empty(), "imports against the flow:\n{}", wrong.join("\n"));
+
+    fn visit_attribute(&mut self, _: &'ast syn::Attribute) {}
+
+    fn visit_lit_str(&mut self, text: &'ast syn::LitStr) {
+        self.0.push(text.value());
+    }
+
+    fn visit_ident(&mut self, name: &'ast syn::Ident) {
+        self.0.push(name.to_string());
+    }
 }
 
 #[test]
 fn projection_names_live_in_families() {
     for file in sources().iter().filter(|file| !shown(file).starts_with("src/model/family")) {
-        let text = fs::read_to_string(file).unwrap();
-        let code = text.split("#[cfg(test)]").next().unwrap();
-        for word in ["q_proj", "gate_proj", "down_proj"] {
-            let found = code.lines().any(|l| !l.trim_start().starts_with("//") && l.contains(word));
-            assert!(!found, "{}: `{word}` belongs to a family", shown(file));
+        let mut words = Words::default();
+        words.visit_file(&parsed(file));
+        for name in ["q_proj", "gate_proj", "down_proj"] {
+            let found = words.0.iter().any(|word| word.contains(name));
+            assert!(!found, "{}: `{name}` belongs to a family", shown(file));
         }
     }
 }
 
 #[test]
 fn files_stay_readable() {
+    let lines = |item: &Item| item.span().end().line - item.span().start().line + 1;
     for file in sources() {
-        let text = fs::read_to_string(&file).unwrap();
-        let code = text.split("#[cfg(test)]").next().unwrap();
-        assert!(code.lines().count() <= 400, "{}: over 400 lines without tests", shown(&file));
+        let all = fs::read_to_string(&file).unwrap().lines().count();
+        let tests: usize = parsed(&file).items.iter().filter(|it| is_test(it)).map(lines).sum();
+        assert!(all - tests <= 400, "{}: {} lines without tests", shown(&file), all - tests);
     }
 }
 
