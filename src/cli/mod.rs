@@ -26,6 +26,7 @@ mod sign;
 mod synth;
 mod verify;
 
+pub use compress::resolve;
 pub use context::{Context, Outcome};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
