@@ -114,16 +114,15 @@ fn calls(lines: &[&str]) -> Vec<(usize, Vec<String>)> {
         if joined.is_empty() {
             first = number;
         }
-        match line.strip_suffix('\\') {
-            Some(begun) => joined.push_str(begun),
-            None => {
-                joined.push_str(line);
-                for words in commands(&joined) {
-                    found.extend(arguments(words).map(|it| (first, it)));
-                }
-                joined.clear();
-            }
+        if let Some(begun) = line.strip_suffix('\\') {
+            joined.push_str(begun);
+            continue;
         }
+        joined.push_str(line);
+        for words in commands(&joined) {
+            found.extend(arguments(words).map(|it| (first, it)));
+        }
+        joined.clear();
     }
     found
 }
@@ -268,7 +267,7 @@ fn wrong_flags(file: &str, text: &str) -> (Vec<String>, usize) {
                 }
                 count += 1;
                 let foreign = FOREIGN.iter().any(|(it, _)| *it == flag);
-                if !known.iter().any(|it| it == flag) && !(verb.is_none() && foreign) {
+                if !(known.iter().any(|it| it == flag) || verb.is_none() && foreign) {
                     wrong.push(format!("{file}:{number}: `{code}`: no flag {flag}"));
                 }
             }

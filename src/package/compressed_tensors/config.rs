@@ -75,8 +75,7 @@ pub(crate) fn describe(model: &Model, schemes: &Schemes, method: Method) -> Desc
             ));
         }
     }
-    beyond.extend(packed_zero_points(&groups));
-    beyond.extend(run_time_steps(model));
+    beyond.extend(packed_zero_points(&groups).into_iter().chain(run_time_steps(model)));
     if integer_inputs > 0 {
         beyond.push(format!(
             "the products of {integer_inputs} weights take int8 activations; the standard describes them as float"
