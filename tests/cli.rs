@@ -1,6 +1,7 @@
 //! The program as a user runs it: exit codes, streams, messages, nothing half-written.
 use crate::util;
 use assert_cmd::Command;
+use clap::CommandFactory as _;
 use predicates::prelude::*;
 use std::fs;
 
@@ -99,6 +100,32 @@ fn export_writes_one_file_and_never_over_another() {
     run(&["--force", "--dtype", "f32"]).success();
     assert!(fs::read(&out).unwrap().len() > first.len());
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+/// `eval` and `bench` measure what `run` computes, and `run` computes in the package's integers.
+#[test]
+fn what_is_run_is_what_is_measured() {
+    let mut definition = milm_compress::cli::Cli::command();
+    definition.build();
+    for (verb, backend) in
+        [("run", "kernels"), ("bench", "kernels"), ("eval", "kernels"), ("logits", "reference")]
+    {
+        let flags = definition.find_subcommand(verb).unwrap().get_arguments();
+        let flag = flags.into_iter().find(|it| it.get_long() == Some("backend")).unwrap();
+        assert_eq!(flag.get_default_values(), [backend], "{verb}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let package = dir.path().join("package");
+    let quantize = ["quantize", "builtin:milm-mini", "--preset", "fast", "--scheme", "w4a8"];
+    program().args(quantize).arg("-o").arg(&package).assert().success();
+    let text = |more: &[&str]| {
+        let mut command = program();
+        command.arg("run").arg(&package).args(["--prompt", "It was", "--temperature", "1"]);
+        command.args(["--max-tokens", "100"]);
+        String::from_utf8(command.args(more).output().unwrap().stdout).unwrap()
+    };
+    assert_eq!(text(&[]), text(&["--backend", "kernels"]));
+    assert_ne!(text(&[]), text(&["--backend", "reference"]), "int8 activations show");
 }
 
 #[test]

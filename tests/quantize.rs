@@ -104,6 +104,27 @@ fn a_package_holds_the_codes_of_its_weights() {
     }
 }
 
+/// transformers 5.23 and 5.24 do not open zero points in packed words, and whoever makes them is told.
+#[test]
+fn packed_zero_points_are_told() {
+    let opened = golden("llama");
+    let top = tempfile::tempdir().unwrap();
+    for (name, scheme, asymmetric, told) in [
+        ("a", "w4a16", true, true),
+        ("b", "w4a16", false, false),
+        ("c", "w8a16", true, true),
+        ("d", "w8a8", true, false),
+    ] {
+        let settings = settings(|it| {
+            (it.scheme, it.asymmetric) = (scheme.into(), asymmetric);
+            it.group_size = Some(GroupSize::Channel);
+        });
+        let summary = write_with(&opened, &settings, &top.path().join(name), 1).unwrap();
+        let said = summary.beyond_standard.iter().any(|it| it.contains("zero points"));
+        assert_eq!(said, told, "{scheme}: {:?}", summary.beyond_standard);
+    }
+}
+
 #[test]
 fn the_number_of_threads_does_not_change_a_byte() {
     let opened = package::open(MINI).unwrap();

@@ -1,11 +1,11 @@
-//! Every recipe that ships can be read, and the quickstart does what it says.
+//! Recipes do what they say. That those that ship can be read stands in documents.rs.
 use crate::cli::program;
 use milm_compress::recipe::{Recipe, Verb};
 use predicates::prelude::*;
 use std::{fs, path::Path};
 
 #[test]
-fn every_recipe_loads_and_begins_with_a_comment() {
+fn every_recipe_begins_with_a_comment_and_quantizes() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
     let mut count = 0;
     let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
@@ -13,10 +13,7 @@ fn every_recipe_loads_and_begins_with_a_comment() {
         let text = fs::read_to_string(entry.path()).unwrap();
         assert!(text.starts_with("# "), "{:?} begins with its purpose", entry.path());
         let recipe = Recipe::parse("recipe", &text).unwrap();
-        let mut quantizing = recipe.steps.iter().filter(|step| step.verb == Verb::Quantize);
-        let step = quantizing.next().unwrap();
-        step.settings::<milm_compress::quantize::Settings>("recipe").unwrap();
-        assert_eq!(quantizing.count(), 0);
+        assert!(recipe.steps.iter().any(|step| step.verb == Verb::Quantize), "{:?}", entry.path());
         count += 1;
     }
     assert!(count >= 5);

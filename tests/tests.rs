@@ -16,6 +16,7 @@ mod compressed_tensors;
 mod config_rows;
 mod deep;
 mod device;
+mod documents;
 mod engine;
 mod eval;
 mod exported;

@@ -39,7 +39,7 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     repeats: u16,
     /// Packed kernels, or the float32 reference
-    #[arg(long, value_enum, default_value = "kernels")]
+    #[arg(long, value_enum, default_value_t)]
     backend: BackendName,
     /// Write the result as JSON to a file, or to stdout (-)
     #[arg(long, value_name = "FILE")]

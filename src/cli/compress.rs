@@ -123,13 +123,7 @@ impl<'a> Work<'a> {
         let (file, recipe) = read(args, context)?;
         let model = args.model.clone().or(recipe.model);
         let model = model.context("the recipe names no model\nhint: name one with --model")?;
-        let mut resolved = Vec::new();
-        let mut steps = Vec::new();
-        for step in &recipe.steps {
-            let (planned, value) = plan(step, &file, &model)?;
-            steps.push(planned);
-            resolved.push(value);
-        }
+        let (steps, resolved) = plan_all(&recipe.steps, &file, &model)?;
         let resolved =
             json!({ "description": recipe.description, "model": model, "step": resolved });
         let opened = package::open(&model)?;
@@ -147,13 +141,7 @@ impl<'a> Work<'a> {
     /// What is wrong with a later step is told before the first one takes its hours.
     fn check(&self) -> anyhow::Result<()> {
         let (context, file) = (self.context, &self.file);
-        let places: Vec<usize> = self.steps.iter().map(Planned::place).collect();
-        let ordered = places.is_sorted_by(|a, b| a < b || (a, b) == (&2, &2));
-        anyhow::ensure!(
-            ordered && places[0] < 2,
-            "recipe `{file}`: `prune` and `quantize` stand first and once, in this order\n\
-             hint: other steps work on what they make"
-        );
+        check_order(&self.steps, file)?;
         OutputDir::check(&self.args.output, context.force)?;
         package::refuse_over_input(&self.opened, &self.args.output)?;
         let mut outline = None;
@@ -333,6 +321,41 @@ fn read(args: &Args, context: &Context) -> anyhow::Result<(String, Recipe)> {
         recipe.set(assignment)?;
     }
     Ok((file, recipe))
+}
+
+/// Reads the steps of a recipe as `compress` does, and plans pruning and quantization of a model; the
+/// steps with every default written out. Nothing is made, and no file but the model is looked at.
+pub fn resolve(file: &str, recipe: &Recipe, model: &str) -> anyhow::Result<Value> {
+    let (steps, resolved) = plan_all(&recipe.steps, file, model)?;
+    check_order(&steps, file)?;
+    let opened = package::open(model)?;
+    let mut outline = None;
+    for step in &steps {
+        match step {
+            Planned::Prune(it) => outline = Some(it.plan(&opened)?.outline(&opened.model)),
+            Planned::Quantize(it) => drop(it.plan(outline.as_ref().unwrap_or(&opened.model))?),
+            Planned::Eval(_) | Planned::Run(_) | Planned::Export(_) => {}
+        }
+    }
+    Ok(resolved)
+}
+
+fn check_order(steps: &[Planned], file: &str) -> anyhow::Result<()> {
+    let places: Vec<usize> = steps.iter().map(Planned::place).collect();
+    let ordered = places.is_sorted_by(|a, b| a < b || (a, b) == (&2, &2));
+    anyhow::ensure!(
+        ordered && places[0] < 2,
+        "recipe `{file}`: `prune` and `quantize` stand first and once, in this order\n\
+         hint: other steps work on what they make"
+    );
+    Ok(())
+}
+
+fn plan_all(steps: &[Step], file: &str, model: &str) -> anyhow::Result<(Vec<Planned>, Value)> {
+    let planned: Vec<_> =
+        steps.iter().map(|step| plan(step, file, model)).collect::<anyhow::Result<_>>()?;
+    let (planned, resolved): (Vec<_>, Vec<_>) = planned.into_iter().unzip();
+    Ok((planned, resolved.into()))
 }
 
 /// A step with its settings, and the same with every default written out.

@@ -101,7 +101,7 @@ pub(super) struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) save_reference: Option<PathBuf>,
     /// As `run` computes, or in float32; of both models
-    #[arg(long, value_enum, default_value = "kernels")]
+    #[arg(long, value_enum, default_value_t)]
     pub(super) backend: BackendName,
     /// How MODEL's keys and values are held [default: as the package says, or float]
     #[arg(long, value_enum, value_name = "FORM")]

@@ -25,7 +25,7 @@ pub(super) struct Args {
     #[arg(short, long, value_name = "OUT.safetensors")]
     output: PathBuf,
     /// float32 reference, or the packed kernels that `run` uses
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value = "reference")]
     backend: BackendName,
 }
 

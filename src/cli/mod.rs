@@ -29,6 +29,7 @@ mod stderr;
 mod synth;
 mod verify;
 
+pub use compress::resolve;
 pub use context::{Context, Outcome};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};

@@ -24,9 +24,9 @@ use std::borrow::Cow;
 #[serde(rename_all = "kebab-case")]
 pub(super) enum BackendName {
     /// Every weight in float32, activations as they are
-    #[default]
     Reference,
     /// Packed weights and integer products, as `run` does it
+    #[default]
     Kernels,
 }
 

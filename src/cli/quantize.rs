@@ -19,7 +19,8 @@ use std::path::{Path, PathBuf};
 
 /// Quantize a checkpoint into a package
 ///
-/// Weights are rounded to the nearest code, tensor by tensor, in bounded memory; the package
+/// Codes are chosen on calibration text, block by block, in coordinates that a trial chooses; with
+/// --preset fast each weight is rounded to the nearest code, without text. The package
 /// appears under its name when it is complete. Norms, biases and routers stay as they are;
 /// tensors that the architecture does not know are carried through.
 #[derive(clap::Args, Debug)]

@@ -27,7 +27,7 @@ pub enum EvalError {
     },
     /// An answer that only a model can judge was to be judged here.
     #[error(
-        "`{item}` takes a model as its judge\nhint: write the answers out for one with --judge-out; they are not scored here"
+        "`{item}` takes a model as its judge\nhint: write the answers out for one with --judge FILE; they are not scored here"
     )]
     JudgeOnly {
         /// The item.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[serde(default, rename_all = "kebab-case")]
 #[group(id = "transform")]
 pub struct Settings {
-    /// Rotation of the residual stream, fused into the weights [default: none]
+    /// Rotation of the residual stream, fused into the weights [default: as the preset has it]
     #[arg(long, value_enum, value_name = "KIND")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotate: Option<Rotate>,
@@ -19,7 +19,7 @@ pub struct Settings {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotate_values: Option<bool>,
-    /// Multiply the input of down projections by a Hadamard matrix at run time [default: false]
+    /// Multiply the input of down projections by a Hadamard matrix at run time [default: as the preset has it]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotate_down: Option<bool>,

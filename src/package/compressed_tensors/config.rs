@@ -75,7 +75,7 @@ pub(crate) fn describe(model: &Model, schemes: &Schemes, method: Method) -> Desc
             ));
         }
     }
-    beyond.extend(run_time_steps(model));
+    beyond.extend(packed_zero_points(&groups).into_iter().chain(run_time_steps(model)));
     if integer_inputs > 0 {
         beyond.push(format!(
             "the products of {integer_inputs} weights take int8 activations; the standard describes them as float"
@@ -98,6 +98,17 @@ pub(crate) fn describe(model: &Model, schemes: &Schemes, method: Method) -> Desc
         config["quantization_config"] = quantization(groups, &ignore, method, whole);
     }
     Description { config, beyond }
+}
+
+/// What the standard says, but transformers no longer reads (findings/transformers-packed-zero-points.sh).
+fn packed_zero_points(groups: &[(Key, Group<'_>)]) -> Option<String> {
+    let packed =
+        |(weights, format, _): &Key| !weights.symmetric && matches!(format, Format::PackQuantized);
+    groups.iter().any(|(key, _)| packed(key)).then(|| {
+        "zero points lie in packed words: transformers 5.23 and 5.24 cannot load them, 5.22 can (without \
+         --asymmetric all can)"
+            .into()
+    })
 }
 
 /// Modules that other programs see and that have no codes of their own: a tied head, and matrices
