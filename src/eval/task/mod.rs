@@ -9,6 +9,8 @@ mod data;
 mod encode;
 mod error;
 mod exam;
+#[cfg(test)]
+mod faults;
 mod gated;
 mod generation;
 mod model;

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 /// Files in memory.
 #[derive(Default)]
-struct Files(HashMap<String, Vec<u8>>);
+pub(super) struct Files(HashMap<String, Vec<u8>>);
 
 impl Files {
-    fn of(files: &[(&str, &str)]) -> Self {
+    pub(super) fn of(files: &[(&str, &str)]) -> Self {
         Self(files.iter().map(|(name, text)| ((*name).into(), text.as_bytes().into())).collect())
     }
 }

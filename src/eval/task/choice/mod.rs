@@ -8,7 +8,10 @@ use super::{
 use serde_json::json;
 
 /// Makes questions of a file's name and bytes.
-type Read = fn(&str, &[u8], &mut Warnings) -> Result<Vec<Question>, TaskError>;
+type Read = fn(&str, &[u8], &mut Warnings) -> Result<Vec<Numbered>, TaskError>;
+
+/// A question and the row of its file that it comes from, from 1 on.
+type Numbered = (usize, Question);
 
 /// One benchmark of this form.
 pub struct Choice {
@@ -135,14 +138,16 @@ impl Task for Choice {
     fn items(&self, data: &dyn Data, options: &Options) -> Result<Items, TaskError> {
         let (file, bytes) = data.first(self.name, self.files)?;
         let mut all = Items::default();
-        let questions = (self.read)(&data.shown(&file), &bytes, &mut all.warnings)?;
+        let file = data.shown(&file);
+        let questions = (self.read)(&file, &bytes, &mut all.warnings)?;
         if options.num_fewshot > 0 {
             all.warnings.add("tasks without examples, asked without shots", self.name);
         }
         let mut seen = Seen::default();
-        for (at, question) in questions.iter().enumerate() {
+        for (at, (row, question)) in questions.iter().enumerate() {
             let id = format!("{}/{at}", self.name);
-            seen.check(&format!("{question:?}"), &id, &mut all.warnings);
+            let place = format!("{file}, row {row}");
+            seen.check(&format!("{question:?}"), &place, &mut all.warnings);
             if at < options.limit.unwrap_or(usize::MAX) {
                 all.items.push(item(id, question));
             }
