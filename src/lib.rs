@@ -5,6 +5,7 @@
 //! ```
 //! Modules are listed in the order data flows; a module uses only modules above it.
 pub mod shown;
+pub mod number;
 pub mod progress;
 pub mod tensor;
 pub mod linalg;

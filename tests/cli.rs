@@ -40,6 +40,34 @@ fn a_wrong_flag_is_a_usage_error() {
     program().args(["logits", "--nonsense"]).assert().code(2);
 }
 
+/// Before a model is looked for. src/cli/numbers.rs has every number.
+#[test]
+fn numbers_out_of_range_are_refused_before_any_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = dir.path().join("r.toml");
+    let step = "[[step]]\ndo = \"quantize\"\ndamping = -1\n";
+    fs::write(&recipe, step).unwrap();
+    let recipe = recipe.to_str().unwrap();
+    let compress = ["compress", recipe, "--model", "no-such-model", "-o", "no-such-output"];
+    let set = [&compress[..], &["--set", "quantize.damping=0", "--set", "quantize.sweeps=-2"]];
+    for (line, told) in [
+        (&["quantize", "no-such-model", "--dry-run", "--damping=-1"][..], ["--damping", "'-1'"]),
+        (&["prune", "no-such-model", "--dry-run", "--keep=nan"], ["--keep", "'nan'"]),
+        (&["bench", "no-such-model", "--decode=0"], ["--decode", "'0'"]),
+        (&compress, ["`quantize`: `damping`: ", "`-1`"]),
+        (&set.concat(), ["`quantize`: `sweeps`: ", "`-2`"]),
+    ] {
+        let told = told.map(predicate::str::contains);
+        let [name, found] = told;
+        let range = predicate::str::contains("expected a");
+        program().args(line).assert().code(2).stderr(name.and(found).and(range));
+    }
+    // What is in range is not held up: now the model is missing.
+    let missing = predicate::str::contains("no-such-model");
+    let line = ["quantize", "no-such-model", "--dry-run", "--damping=0"];
+    program().args(line).assert().code(2).stderr(missing);
+}
+
 #[test]
 fn a_missing_model_is_named() {
     let missing = predicate::str::contains("no-such-folder");

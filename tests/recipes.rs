@@ -143,7 +143,10 @@ fn what_later_steps_cannot_do_is_told_before_pruning() {
         ("prune.keeps=0.8", "did you mean `keep`?"),
         ("prune.keep=0.8", "--attn-width"),
         ("prune.drop-layers=1", "`drop-layers` cannot be used with `attn-width`"),
-        ("prune.attn-width=\"many\"", "`attn-width`: invalid type"),
+        (
+            "prune.attn-width=\"many\"",
+            "`attn-width`: expected a whole number of at least 1, found `many`",
+        ),
         ("quantize.group-size=64", "of the pruned model: tensor"),
         ("quantize.scheme=w3a16", "known are w8a16"),
         ("quantize.rule=[\"re:.*no_proj=w8a8\"]", "no_proj"),

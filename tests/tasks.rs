@@ -4,7 +4,7 @@ use milm_compress::{
     eval::task::{Counted, Data as _, NeedleTask, Options, SAMPLE, Task as _},
     package,
 };
-use predicates::str::contains;
+use predicates::{prelude::PredicateBooleanExt as _, str::contains};
 use serde_json::Value;
 use std::{
     fs,
@@ -140,6 +140,70 @@ fn gates_on_tasks_decide_the_exit_code() {
         .code(1)
         .stdout(contains("::error title=gate min-piqa failed::"));
     eval(dir.path(), &["--compare", base, base]).success().stdout(contains("hellaswag acc_norm"));
+}
+
+/// The demonstration model with a norm that is NaN.
+fn without_numbers(folder: &Path) {
+    fs::create_dir(folder).unwrap();
+    let opened = package::open("builtin:milm-mini").unwrap();
+    for name in opened.folder.list().unwrap() {
+        let bytes = opened.folder.read(&name).unwrap().unwrap();
+        fs::write(folder.join(&name), &*bytes).unwrap();
+    }
+    let file = folder.join("model.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    let at = {
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let norm = tensors.tensor("model.norm.weight").unwrap();
+        norm.data().as_ptr() as usize - bytes.as_ptr() as usize
+    };
+    // NaN in bfloat16.
+    bytes[at..at + 2].copy_from_slice(&0x7fc0_u16.to_le_bytes());
+    fs::write(&file, bytes).unwrap();
+}
+
+#[test]
+fn questions_that_gave_nan_are_kept_told_and_fail_every_gate() {
+    let dir = tempfile::tempdir().unwrap();
+    without_numbers(&dir.path().join("nan"));
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/eval/task/sample");
+    let data = data.to_str().unwrap();
+    let tasks = ["--tasks", "piqa,lambada,arc-easy", "--data", data];
+    let run = |more: &[&str]| eval(dir.path(), &[&["nan"], &tasks[..], more].concat());
+    let told = contains("questions gave NaN, counted as wrong");
+    let cached = ["--cache", "cache", "--json"];
+    let first = run(&[&cached[..], &["a.json"]].concat()).success().stdout(told.clone());
+    let table = String::from_utf8(first.get_output().stdout.clone()).unwrap();
+    let report = json(dir.path().join("a.json"));
+    for task in report["tasks"].as_array().unwrap() {
+        let (name, count) = (task["task"].as_str().unwrap(), &task["groups"][0]["items"]);
+        assert_eq!(&task["undefined"], count, "{name}");
+        let line = format!("{name}: {count} of {count} questions gave NaN");
+        assert!(table.contains(&line), "{line}: {table}");
+    }
+    // The records are read back: from the cache, by a comparison, and as parts.
+    let again = run(&[&cached[..], &["b.json"]].concat()).success();
+    let notes = String::from_utf8(again.get_output().stderr.clone()).unwrap();
+    assert!(notes.contains("arc-easy: 3 items, 3 remembered"), "{notes}");
+    eval(dir.path(), &["--compare", "a.json", "b.json"]).success();
+    fs::create_dir(dir.path().join("parts")).unwrap();
+    for part in ["1", "2"] {
+        let (file, part) = (format!("parts/{part}.json"), format!("{part}/2"));
+        run(&["--shard", &part, "--json", &file]).success();
+    }
+    eval(dir.path(), &["--merge", "parts", "--json", "c.json"]).success().stdout(told);
+    let read = |name: &str| fs::read(dir.path().join(name)).unwrap();
+    assert!(read("a.json") == read("c.json") && read("a.jsonl") == read("c.jsonl"));
+    // No gate passes, of this run or of what its parts are joined to.
+    let failed = || contains("questions gave NaN, counted as wrong").and(contains("FAILED"));
+    for gate in ["piqa >= 0", "lambada:perplexity <= 1e9"] {
+        run(&["--gate", gate]).code(1).stdout(failed());
+    }
+    run(&["--reference", "a.json", "--gate", "piqa loss <= 1"]).code(1).stdout(failed());
+    let merged = ["--merge", "parts", "--gate", "piqa >= 0", "--json", "d.json"];
+    eval(dir.path(), &merged).code(1).stdout(failed());
+    let gate = &json(dir.path().join("d.json"))["gates"][0];
+    assert!(gate["note"].as_str().unwrap().contains("questions gave NaN"), "{gate}");
 }
 
 /// Stored logits hold no answers: that is said before the text is measured.

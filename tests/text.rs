@@ -107,6 +107,52 @@ fn templates_render_as_in_transformers() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Templates of our own with the idioms of public families; docs/engines.md lists them.
+#[test]
+fn idioms_of_thirty_families_are_tried_and_listed() {
+    let docs = std::fs::read_to_string(util::golden().join("../../docs/engines.md")).unwrap();
+    let mut families = std::collections::BTreeSet::new();
+    for case in golden("chat_templates.json")["cases"].as_array().unwrap() {
+        let Some(family) = case["family"].as_str() else { continue };
+        let name = case["name"].as_str().unwrap();
+        let idioms = name.strip_prefix(&format!("family: {family}: ")).unwrap();
+        let row = format!("| {family} | {idioms} |\n");
+        assert!(docs.contains(&row), "docs/engines.md lacks {row}");
+        families.insert(family.to_owned());
+    }
+    assert!(families.len() >= 30, "{}: {families:?}", families.len());
+}
+
+/// What this engine does not do ends a template, with the line and the construct.
+#[test]
+fn what_templates_cannot_do_is_told() {
+    let config = TokenizerConfig::parse("{}").unwrap();
+    for (construct, told) in [
+        ("{{ '%s-%d' % ('a', 2) }}", "`%` formats no strings here, `| format(…)` does"),
+        ("{{ 'a%s' % 'b' }}", "`%` formats no strings here, `| format(…)` does"),
+        (
+            "{% set d = {} %}{{ d.update({'a': 1}) }}",
+            "update (in chat:2): lists and dictionaries are not",
+        ),
+        ("{% set l = [] %}{{ l.append(1) }}", "append (in chat:2): lists and dictionaries are not"),
+        ("{% set d = {} %}{% set d.a = 1 %}", "can only assign to namespaces"),
+        ("{% macro m() %}{{ varargs }}{% endmacro %}{{ m(1) }}", "too many arguments"),
+        ("{{ 'a'.swapcase() }}", "no method named swapcase"),
+        ("{{ 'a' | wordwrap }}", "wordwrap is unknown"),
+        ("{{ 1 is callable }}", "callable is unknown"),
+        ("{{ '{!r}'.format(1) }}", "format spec"),
+        ("{{ +1 }}", "unexpected `+`"),
+        ("{% trans %}x{% endtrans %}", "unknown statement trans"),
+        ("{% include 'other' %}", "non-existing template 'other'"),
+        ("{{ messages.nothing.more }}", "`messages.nothing` is undefined"),
+    ] {
+        let rendered = ChatTemplate::compile(&format!("a\n{construct}"), &config, None)
+            .and_then(|it| it.render(&[Message::new("user", "Hi")], true));
+        let error = rendered.unwrap_err().to_string();
+        assert!(error.contains(told) && error.contains("(in chat:2)"), "{construct}: {error}");
+    }
+}
+
 #[test]
 fn a_stream_holds_characters_back_until_they_are_whole() {
     let tokenizer = mini();

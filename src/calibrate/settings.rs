@@ -1,5 +1,6 @@
 //! What a model is calibrated on: flags of every verb that calibrates and keys of a recipe alike.
 use super::CalibrateError;
+use crate::number::whole;
 use std::{fmt, str::FromStr};
 
 /// Settings of a calibration. Every field is a flag and a recipe key of the same name.
@@ -13,10 +14,10 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub calibration: Vec<Source>,
     /// Samples to calibrate on
-    #[arg(long, value_name = "N", default_value_t = 128)]
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = whole::<usize>(1..=u32::MAX.into()))]
     pub calibration_samples: usize,
     /// Tokens of a sample [default: 512, or what the model allows]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(2..))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration_tokens: Option<usize>,
     /// Let the model write the text that it is calibrated on
@@ -50,26 +51,11 @@ impl Settings {
 
     /// The settings for a model of so many positions: the default gives way, a wish is refused.
     pub fn within(&self, positions: usize) -> Result<Self, CalibrateError> {
-        self.check()?;
         match self.calibration_tokens {
             Some(found) if found > positions => Err(CalibrateError::Positions { found, positions }),
             _ => {
                 Ok(Self { calibration_tokens: Some(self.tokens().min(positions)), ..self.clone() })
             }
-        }
-    }
-
-    /// Finds numbers that make no sense.
-    pub fn check(&self) -> Result<(), CalibrateError> {
-        let wrong = |setting, found: usize, rule| {
-            Err(CalibrateError::Setting { setting, found: found.to_string(), rule })
-        };
-        match self {
-            Self { calibration_samples: 0, .. } => wrong("calibration-samples", 0, "at least 1"),
-            Self { calibration_tokens: Some(tokens @ 0..=1), .. } => {
-                wrong("calibration-tokens", *tokens, "at least 2")
-            }
-            _ => Ok(()),
         }
     }
 

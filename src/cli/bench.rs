@@ -5,6 +5,7 @@ use super::{
     output,
 };
 use crate::{
+    number::whole,
     package,
     runtime::{self, BenchReport, BenchSettings, Engine, Spread},
     scheme::KvPrecision,
@@ -24,19 +25,19 @@ pub(super) struct Args {
     /// Checkpoint, package, or builtin:milm-mini
     model: String,
     /// Tokens of the prompt
-    #[arg(long, default_value_t = 512, value_name = "N")]
+    #[arg(long, default_value_t = 512, value_name = "N", value_parser = whole::<usize>(1..))]
     prefill: usize,
     /// Tokens to generate
-    #[arg(long, default_value_t = 128, value_name = "N")]
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = whole::<usize>(1..))]
     decode: usize,
     /// Tokens in the cache before generation begins
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = whole::<usize>(0..))]
     context: usize,
     /// How keys and values of past tokens are held [default: as the package says, or float]
     #[arg(long, value_enum, value_name = "FORM")]
     kv_cache: Option<KvPrecision>,
     /// Counted rounds
-    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = whole::<u16>(1..=u16::MAX.into()))]
     repeats: u16,
     /// Packed kernels, or the float32 reference
     #[arg(long, value_enum, default_value_t)]

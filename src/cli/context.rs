@@ -39,7 +39,7 @@ impl Context {
     pub(super) fn new(global: &Global) -> anyhow::Result<Self> {
         log(global);
         let threads = match global.threads {
-            Some(threads) => threads as usize,
+            Some(threads) => threads,
             None => std::thread::available_parallelism()?.get(),
         };
         // Loops that rayon shares out take their threads from its global pool.

@@ -18,6 +18,7 @@ use crate::{
         Figures, Gate, LogitSource, ModelSource, PROTOCOLS, Plan, Protocol, Reduction, StoredKey,
         StoredWriter, TokenScore, Window, measure,
     },
+    number::whole,
     package::{self, Opened},
     report::{self, EvalReport, Yardstick},
     scheme::KvPrecision,
@@ -85,15 +86,15 @@ pub(super) struct Settings {
     #[arg(long, default_value = "gptq", value_parser = protocol_names())]
     pub(super) protocol: String,
     /// Tokens of a window [default: 2048, or what the model allows]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(2..))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ctx: Option<usize>,
     /// Tokens from one window to the next, for strided [default: half of --ctx]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) stride: Option<usize>,
     /// Measure the first N windows only
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) windows: Option<usize>,
     /// Store the reference's log-probabilities (MODEL's without --reference) for later use

@@ -1,6 +1,6 @@
 //! `milm-compress logits`: the door for comparing with other tools.
 use super::{Context, Outcome, model::BackendName};
-use crate::{checkpoint, forward, package, tensor::RawTensor};
+use crate::{checkpoint, forward, number::whole, package, tensor::RawTensor};
 use anyhow::Context as _;
 use safetensors::{Dtype, tensor::TensorView};
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ pub(super) struct Args {
     /// Checkpoint, package, or builtin:milm-mini
     model: String,
     /// Token ids, separated by commas
-    #[arg(long, value_delimiter = ',', required_unless_present = "prompt")]
+    #[arg(long, value_delimiter = ',', value_parser = whole::<u32>(0..=u32::MAX.into()), required_unless_present = "prompt")]
     ids: Vec<u32>,
     /// Text, turned into tokens by the model's tokenizer
     #[arg(long, conflicts_with = "ids")]

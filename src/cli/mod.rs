@@ -16,6 +16,8 @@ mod import;
 mod input;
 mod logits;
 mod model;
+#[cfg(test)]
+mod numbers;
 mod output;
 mod progress;
 mod prune;
@@ -32,6 +34,7 @@ mod verify;
 pub use compress::resolve;
 pub use context::{Context, Outcome};
 
+use crate::number::whole;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 /// Makes language models small enough for phones, cars and speakers, and proves what that cost.
@@ -54,10 +57,10 @@ pub struct Global {
     #[arg(long, short, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
     verbose: u8,
     /// Threads to use, at most 1024 [default: all processors]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
-    threads: Option<u64>,
+    #[arg(long, global = true, value_name = "N", value_parser = whole::<usize>(1..=1024))]
+    threads: Option<usize>,
     /// Seed of everything random; same seed, same bytes
-    #[arg(long, global = true, value_name = "N", default_value_t = 0)]
+    #[arg(long, global = true, value_name = "N", default_value_t = 0, value_parser = whole::<u64>(0..))]
     seed: u64,
     /// Replace an output that exists
     #[arg(long, global = true)]

@@ -3,6 +3,7 @@ use super::{Context, Outcome, calibrate::fingerprint, calibration, eval, output}
 use crate::{
     calibrate::{self, CalibrationSet, Fingerprint, Request, Statistics},
     eval::Window,
+    number::whole,
     package::{self, EngineFit, Opened},
     pipeline::{Measured, Prune, Pruned},
     prune::{self, Plan},
@@ -79,10 +80,10 @@ struct Measure {
     #[arg(long, value_name = "FILE")]
     measure: Vec<PathBuf>,
     /// Windows to measure on, of each text; 0 measures nothing
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = whole::<usize>(0..=u32::MAX.into()))]
     measure_windows: usize,
     /// Tokens of a window to measure on in a text of its own [default: 2048, or what the model allows]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(2..))]
     #[serde(skip_serializing_if = "Option::is_none")]
     measure_tokens: Option<usize>,
     /// How the files to measure on hold their documents

@@ -5,6 +5,7 @@ use super::{
     output,
 };
 use crate::{
+    number::{above, above_to, number, whole},
     package::{self, Opened},
     runtime::{
         Engine, GenerateSettings, Generated, NextToken as _, SamplingSettings, StopReason, generate,
@@ -56,27 +57,27 @@ pub(super) struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) prompt: Option<String>,
     /// Tokens to generate at most [default: the model's setting, or 256]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(0..))]
     #[serde(skip_serializing_if = "Option::is_none")]
     max_tokens: Option<usize>,
     /// 0 takes the best token each time; 1 draws from the model's probabilities
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = number::<f32>(0.0..))]
     temperature: f32,
     /// Draw from the N best tokens; 0 for all [default: the model's setting, or 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(0..))]
     #[serde(skip_serializing_if = "Option::is_none")]
     top_k: Option<usize>,
     /// Draw from the best tokens that hold this probability [default: the model's setting, or 1]
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", value_parser = number::<f32>(above_to(0.0, 1.0)))]
     #[serde(skip_serializing_if = "Option::is_none")]
     top_p: Option<f32>,
     /// Draw from tokens with this share of the best one's probability [default: the model's
     /// setting, or 0]
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", value_parser = number::<f32>(0.0..=1.0))]
     #[serde(skip_serializing_if = "Option::is_none")]
     min_p: Option<f32>,
     /// Make tokens seen before less likely, above 1 [default: the model's setting, or 1]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = number::<f32>(above(0.0)))]
     #[serde(skip_serializing_if = "Option::is_none")]
     repetition_penalty: Option<f32>,
     /// Text that ends the output and is not part of it; may be given several times

@@ -1,5 +1,6 @@
 //! What is wanted of a cut: flags of `prune` and keys of a recipe alike.
 use super::{PruneError, RefitSettings, RepairTarget, score};
+use crate::number::{above_to, number, whole};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
@@ -19,19 +20,19 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_bytes: Option<Amount>,
     /// Share of the parameters beside embeddings and head that stays, e.g. 0.54
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", value_parser = number::<f64>(above_to(0.0, 1.0)))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep: Option<f64>,
     /// Inner width of attention, heads x head width of the queries
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attn_width: Option<usize>,
     /// Hidden units of the MLP, or of each routed expert
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ffn_width: Option<usize>,
     /// Drop so many whole layers instead of cutting widths
-    #[arg(long, value_name = "N", conflicts_with_all = ["attn_width", "ffn_width", "allocate"])]
+    #[arg(long, value_name = "N", conflicts_with_all = ["attn_width", "ffn_width", "allocate"], value_parser = whole::<usize>(1..))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drop_layers: Option<usize>,
     /// How units are ranked
@@ -54,28 +55,28 @@ pub struct Settings {
     #[arg(long, value_enum, default_value_t)]
     pub pairs: Pairs,
     /// Cut in so many steps, with statistics taken again between them
-    #[arg(long, value_name = "K", default_value_t = 1)]
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = whole::<usize>(1..=MAX_SHOTS))]
     pub shots: usize,
     /// Spread the cut of the MLPs over the layers by what it costs; stock engines want equal widths
     #[arg(long)]
     pub allocate: bool,
     /// How much attention loses beside the MLPs: 1 cuts the same share of both widths, 0 cuts
     /// attention only when the MLPs cannot give more
-    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = number::<f64>(0.0..=1.0))]
     pub balance: f64,
     /// MLP widths are multiples of this [default: 256; 128 below 2048, 64 below 1024, 32 below 512]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub multiple: Option<usize>,
     /// Ridge of the repair, relative to the mean of the diagonal of the inputs' covariance
-    #[arg(long, value_name = "X", default_value_t = DEFAULT_DAMPING)]
+    #[arg(long, value_name = "X", default_value_t = DEFAULT_DAMPING, value_parser = number::<f64>(0.0..))]
     pub damping: f64,
 }
 
 const DEFAULT_SCORE: &str = "transact-product";
 const DEFAULT_DAMPING: f64 = 0.1;
 /// More shots than this are a slip of the pen.
-const MAX_SHOTS: usize = 64;
+const MAX_SHOTS: u64 = 64;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -117,7 +118,7 @@ impl Settings {
         RefitSettings { target: self.repair_target, damping: self.damping }
     }
 
-    /// The kind of target, after a check of all that needs no model.
+    /// The kind of target, and a score that there is.
     pub(super) fn target(&self) -> Result<Target, PruneError> {
         let widths = self.attn_width.is_some() || self.ffn_width.is_some();
         let (attn, ffn) = (self.attn_width, self.ffn_width);
@@ -137,30 +138,6 @@ impl Settings {
                 found: if found.is_empty() { "none".into() } else { found.join(" and ") },
             });
         };
-        let positive = [
-            ("--shots", Some(self.shots)),
-            ("--multiple", self.multiple),
-            ("--attn-width", attn),
-            ("--ffn-width", ffn),
-            ("--drop-layers", self.drop_layers),
-        ];
-        for (name, value) in positive {
-            if value == Some(0) {
-                return Err(setting(name, "0", "a number of at least 1"));
-            }
-        }
-        if self.shots > MAX_SHOTS {
-            return Err(setting("--shots", self.shots, "at most 64"));
-        }
-        if let Some(keep) = self.keep.filter(|keep| !(*keep > 0.0 && *keep <= 1.0)) {
-            return Err(setting("--keep", keep, "a share above 0 and up to 1"));
-        }
-        if !(0.0..=1.0).contains(&self.balance) {
-            return Err(setting("--balance", self.balance, "a number from 0 to 1"));
-        }
-        if !(self.damping >= 0.0 && self.damping.is_finite()) {
-            return Err(setting("--damping", self.damping, "a number of at least 0"));
-        }
         score::find(&self.score)?;
         Ok(*target)
     }
@@ -276,10 +253,11 @@ impl<'de> Deserialize<'de> for Amount {
             Number(u64),
             Text(String),
         }
-        match Word::deserialize(deserializer)? {
-            Word::Number(number) => Ok(Self(number)),
-            Word::Text(text) => text.parse().map_err(serde::de::Error::custom),
-        }
+        let text = match Word::deserialize(deserializer)? {
+            Word::Number(number) => number.to_string(),
+            Word::Text(text) => text,
+        };
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -316,9 +294,5 @@ mod tests {
         assert!(told(with(|_| ()).unwrap_err()).contains("found none"));
         let both = with(|s| (s.keep, s.drop_layers) = (Some(0.5), Some(1)));
         assert!(told(both.unwrap_err()).contains("--keep and --drop-layers"));
-        for keep in [0.0, -1.0, 1.5, f64::NAN] {
-            assert!(told(with(|s| s.keep = Some(keep)).unwrap_err()).contains("--keep"));
-        }
-        assert!(told(with(|s| s.ffn_width = Some(0)).unwrap_err()).contains("--ffn-width"));
     }
 }

@@ -42,9 +42,6 @@ impl Settings {
             (Some(bits), Some(bytes)) => {
                 wrong(format!("avg-bits {bits}, max-bytes {bytes}"), "one budget, but two")
             }
-            (Some(bits), None) if !(bits > 0.0 && bits <= 64.0) => {
-                wrong(bits.to_string(), "a number of bits per weight, e.g. 4.25")
-            }
             (bits, bytes) => {
                 Ok(bits.map(Budget::Bits).or(bytes.map(|bytes| Budget::Bytes(bytes.0))))
             }

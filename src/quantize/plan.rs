@@ -119,7 +119,6 @@ pub fn plan(model: &Model, settings: &Settings) -> Result<Plan, QuantizeError> {
     if let Some(tensor) = model.weights.quantized.keys().next() {
         return Err(QuantizeError::Already { tensor: tensor.clone() });
     }
-    settings.check_damping()?;
     let specs: BTreeMap<&str, &TensorSpec> =
         model.spec.tensors.iter().map(|it| (it.name.as_str(), it)).collect();
     let matchers: Vec<Matcher<'_>> =

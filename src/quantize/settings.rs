@@ -3,6 +3,7 @@ use super::{
     ActivationScales, CodeChoice, Effort, Embeddings, GroupFallback, Method, QuantizeError,
     RoundingSettings, RoundingTarget,
 };
+use crate::number::{above_to, number, whole};
 use crate::scheme::{Activations, KvPrecision, PRESETS, Preset, find_preset};
 use std::{fmt, str::FromStr};
 
@@ -37,18 +38,18 @@ pub struct Settings {
     pub target: RoundingTarget,
     /// Ridge of the least-squares target towards the weights, relative to the mean of the diagonal
     /// of the inputs' covariance
-    #[arg(long, value_name = "X", default_value_t = 0.3)]
+    #[arg(long, value_name = "X", default_value_t = 0.3, value_parser = number::<f64>(0.0..))]
     pub target_damping: f64,
     /// Added to the diagonal of the inputs' covariance when codes are chosen, relative to its mean
-    #[arg(long, value_name = "X", default_value_t = 0.01)]
+    #[arg(long, value_name = "X", default_value_t = 0.01, value_parser = number::<f64>(0.0..))]
     pub damping: f64,
     /// Rounds of descent on codes and scales behind the first choice [default: 1; 4 in best]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(0..))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sweeps: Option<usize>,
     /// Share of the columns of each int4 weight in blocks that is kept at int8, e.g. 0.0625: those
     /// that rounding costs most
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", value_parser = number::<f64>(above_to(0.0, 0.5)))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outliers: Option<f64>,
     /// Scales of int8 activations: one per token, or one for all
@@ -61,7 +62,7 @@ pub struct Settings {
     #[arg(long, value_enum, value_name = "FORM", default_value_t)]
     pub kv_cache: KvPrecision,
     /// Bits per weight of the whole package, scales included: schemes are chosen by measured loss
-    #[arg(long, value_name = "BITS", conflicts_with = "max_bytes")]
+    #[arg(long, value_name = "BITS", conflicts_with = "max_bytes", value_parser = number::<f64>(above_to(0.0, 64.0)))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub avg_bits: Option<f64>,
     /// Bytes of all tensors of the package, e.g. 80MB: schemes are chosen by measured loss
@@ -157,26 +158,10 @@ impl Settings {
         })
     }
 
-    /// Refuses ridges that nothing can be made of.
-    pub(super) fn check_damping(&self) -> Result<(), QuantizeError> {
-        for (name, value) in
-            [("--damping", self.damping), ("--target-damping", self.target_damping)]
-        {
-            if !(value >= 0.0 && value.is_finite()) {
-                let found = format!("{name} {value}");
-                return Err(QuantizeError::Value { found, expected: "a number of at least 0" });
-            }
-        }
-        Ok(())
-    }
-
     /// The share of columns that is kept at int8, if there is one and the other settings allow it.
     pub fn outlier_share(&self) -> Result<Option<f64>, QuantizeError> {
         let Some(share) = self.outliers else { return Ok(None) };
         let wrong = |found: String, expected| Err(QuantizeError::Value { found, expected });
-        if !(share > 0.0 && share <= 0.5) {
-            return wrong(share.to_string(), "a share of columns above 0 and up to 0.5");
-        }
         if self.rounding() == CodeChoice::Nearest {
             let found = "outliers with rounding nearest".to_owned();
             return wrong(found, "possible: outliers are chosen on text (--rounding adaptive)");
@@ -379,19 +364,6 @@ serde_as_text!(GroupSize, Embeddings, Rule, ShardSize);
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_ridge_is_at_least_0() {
-        let with = |damping, target_damping| {
-            let settings = Settings { target_damping, damping, ..Settings::default() };
-            settings.check_damping().map_err(|error| error.to_string())
-        };
-        assert_eq!(with(0.0, 0.0), Ok(()));
-        for wrong in [-1.0, f64::NAN, f64::INFINITY] {
-            assert!(with(wrong, 0.3).unwrap_err().contains("--damping"), "{wrong}");
-            assert!(with(0.01, wrong).unwrap_err().contains("--target-damping"), "{wrong}");
-        }
-    }
 
     #[test]
     fn settings_survive_json() {

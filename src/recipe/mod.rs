@@ -19,8 +19,10 @@ mod error;
 
 pub use error::RecipeError;
 
-use clap::{Args, Command};
+use crate::number::Expected;
+use clap::{Arg, Args, Command};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::error::Error as _;
 use toml::{Table, Value};
 
 /// A recipe as it is written.
@@ -114,6 +116,11 @@ impl Step {
         let wrong = |reason: String| RecipeError::step(file, self.verb.name(), reason);
         let flags = T::augment_args(Command::new(self.verb.name()));
         self.check_keys(&flags).map_err(wrong)?;
+        for (key, value) in &self.settings {
+            let flag = flags.get_arguments().find(|flag| flag.get_long() == Some(key));
+            flag.map_or(Ok(()), |flag| check_value(flag, value))
+                .map_err(|reason| RecipeError::value(file, self.verb.name(), Some(key), &reason))?;
+        }
         let read = |table: Table| T::deserialize(Value::Table(table));
         read(self.settings.clone()).map_err(|error| {
             let alone = |(key, value): &(&String, &Value)| {
@@ -128,7 +135,7 @@ impl Step {
     fn check_keys(&self, flags: &Command) -> Result<(), String> {
         let flag = |key: &str| flags.get_arguments().find(|flag| flag.get_long() == Some(key));
         if let Some(key) = self.settings.keys().find(|key| flag(key).is_none()) {
-            let known = flags.get_arguments().filter_map(clap::Arg::get_long);
+            let known = flags.get_arguments().filter_map(Arg::get_long);
             let known: Vec<String> = known.map(|name| format!("`{name}`")).collect();
             return Err(format!("unknown key `{key}`, expected one of {}", known.join(", ")));
         }
@@ -147,6 +154,28 @@ impl Step {
             }
         }
         Ok(())
+    }
+}
+
+/// Reads a value as its flag does: its range is the key's as well.
+fn check_value(flag: &Arg, value: &Value) -> Result<(), String> {
+    let text = match value {
+        Value::Array(values) => return values.iter().try_for_each(|it| check_value(flag, it)),
+        Value::Integer(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::String(text) => text.clone(),
+        _ => return Ok(()),
+    };
+    let alone = Arg::new("value").long("value").value_parser(flag.get_value_parser().clone());
+    let command = Command::new("").no_binary_name(true).arg(alone);
+    let Err(error) = command.try_get_matches_from([format!("--value={text}")]) else {
+        return Ok(());
+    };
+    match error.source() {
+        Some(reason) if reason.is::<Expected>() => Err(format!("{reason}, found `{text}`")),
+        Some(reason) => Err(reason.to_string()),
+        // A word that is none of the flag's: the setting lists those that are.
+        None => Ok(()),
     }
 }
 

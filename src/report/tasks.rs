@@ -93,6 +93,10 @@ impl TaskReport {
             shown_groups(task)
                 .map(|group| (format!("{} {}", task.task, group.name), metrics(group)))
         });
+        let undefined = self.tasks.iter().filter(|task| task.undefined > 0).map(|task| {
+            let of = task.warnings.first().cloned().unwrap_or_default();
+            (format!("{}, undefined", task.task), of)
+        });
         let differences = self
             .compared
             .iter()
@@ -101,7 +105,7 @@ impl TaskReport {
         Sheet {
             model: &self.model,
             reference: self.reference.as_deref(),
-            figures: averages.chain(differences).collect(),
+            figures: averages.chain(undefined).chain(differences).collect(),
             gates: &self.gates,
             passed: self.passed,
             method: format!("{} tasks, {items} items, {}", self.tasks.len(), self.tool),

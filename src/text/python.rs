@@ -1,10 +1,10 @@
 //! What chat templates expect of Python: `json.dumps`, clocks, exceptions, methods of strings.
 use minijinja::{
     Error, ErrorKind, State, Value,
-    value::{Kwargs, from_args},
+    value::{Kwargs, ValueKind, from_args},
 };
 use serde_json::Value as Json;
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 /// Depth of nested values that `tojson` follows.
 const MAX_DEPTH: usize = 64;
@@ -26,7 +26,7 @@ pub(super) fn strftime(format: &str, now: Option<&jiff::Zoned>) -> Result<String
         .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
 }
 
-/// Characters that `zfill` fills up to.
+/// Characters that `zfill`, `ljust` and `rjust` fill up to.
 const MAX_WIDTH: usize = 1 << 16;
 
 /// Python's methods of strings, lists and dictionaries.
@@ -46,8 +46,73 @@ pub(super) fn method(
             rsplit(text, separator, most).map(Value::from)
         }
         (Some(text), "zfill") => from_args(arguments).and_then(|(width,)| zfill(text, width)),
+        (Some(text), "ljust" | "rjust") => {
+            let (width, fill): (usize, Option<char>) = from_args(arguments)?;
+            let missing = within(name, width)?.saturating_sub(text.chars().count());
+            let fill = fill.unwrap_or(' ').to_string().repeat(missing);
+            Ok(Value::from(if name == "ljust" { text.to_owned() + &fill } else { fill + text }))
+        }
+        (Some(text), "removeprefix" | "removesuffix") => {
+            let (part,): (&str,) = from_args(arguments)?;
+            let cut = if name == "removeprefix" {
+                text.strip_prefix(part)
+            } else {
+                text.strip_suffix(part)
+            };
+            Ok(Value::from(cut.unwrap_or(text)))
+        }
+        (Some(text), "partition" | "rpartition") => {
+            let (separator,): (&str,) = from_args(arguments)?;
+            let (first, cut) = match name {
+                "partition" => (true, text.split_once(separator)),
+                _ => (false, text.rsplit_once(separator)),
+            };
+            let parts = match cut {
+                Some((left, right)) => [left, separator, right],
+                None if first => [text, "", ""],
+                None => ["", "", text],
+            };
+            Ok(Value::from(parts.map(str::to_owned).to_vec()))
+        }
+        (Some(text), "casefold") => from_args(arguments).map(|()| text.to_lowercase().into()),
+        (Some(text), "index") => {
+            let (part,): (&str,) = from_args(arguments)?;
+            let at = text.find(part).ok_or_else(|| wrong("index: the text is not there"))?;
+            Ok(Value::from(text[..at].chars().count()))
+        }
+        (None, "index") if value.kind() == ValueKind::Seq => {
+            let (item,): (Value,) = from_args(arguments)?;
+            let at = value.try_iter()?.position(|it| it == item);
+            at.map(Value::from).ok_or_else(|| wrong("index: the item is not there"))
+        }
+        (None, "copy") if matches!(value.kind(), ValueKind::Seq | ValueKind::Map) => {
+            from_args(arguments).map(|()| value.clone())
+        }
         _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, name, arguments),
     }
+}
+
+fn wrong(detail: impl Into<Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::InvalidOperation, detail)
+}
+
+/// A width that a text may be filled up to.
+fn within(name: &str, width: usize) -> Result<usize, Error> {
+    if width > MAX_WIDTH { Err(wrong(format!("{name} of {width} characters"))) } else { Ok(width) }
+}
+
+/// The filter `replace`, everywhere or a number of times.
+pub(super) fn replace(value: &Value, from: &str, to: &str, count: Option<i64>) -> String {
+    let text = value.to_string();
+    match count.and_then(|it| usize::try_from(it).ok()) {
+        Some(count) => text.replacen(from, to, count),
+        None => text.replace(from, to),
+    }
+}
+
+/// The test `sequence`: what has a length and items, a text and a dictionary too.
+pub(super) fn is_sequence(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::String | ValueKind::Seq | ValueKind::Map)
 }
 
 /// Splits from the right, at most so many times; without a separator at runs of blanks.
@@ -58,7 +123,7 @@ fn rsplit(text: &str, separator: Option<&str>, most: Option<i64>) -> Result<Vec<
     while pieces.len() < limit {
         let cut = match separator {
             Some("") => {
-                return Err(Error::new(ErrorKind::InvalidOperation, "rsplit: empty separator"));
+                return Err(wrong("rsplit: empty separator"));
             }
             Some(separator) => rest.rsplit_once(separator),
             None => rest.rsplit_once(char::is_whitespace).map(|(left, it)| (left.trim_end(), it)),
@@ -76,12 +141,7 @@ fn rsplit(text: &str, separator: Option<&str>, most: Option<i64>) -> Result<Vec<
 
 /// Zeros before a number, after its sign.
 fn zfill(text: &str, width: usize) -> Result<Value, Error> {
-    if width > MAX_WIDTH {
-        return Err(Error::new(
-            ErrorKind::InvalidOperation,
-            format!("zfill of {width} characters"),
-        ));
-    }
+    within("zfill", width)?;
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     let sign = &text[..text.len() - digits.len()];
     let zeros = "0".repeat(width.saturating_sub(text.chars().count()));

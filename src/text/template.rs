@@ -105,6 +105,8 @@ impl ChatTemplate {
             minijinja_contrib::globals::cycler(items.0)
         });
         environment.add_filter("tojson", python::to_json);
+        environment.add_filter("replace", python::replace);
+        environment.add_test("sequence", python::is_sequence);
         environment.add_function("raise_exception", python::raise_exception);
         environment.add_function("strftime_now", move |format: String| {
             python::strftime(&format, now.as_ref())
@@ -221,6 +223,11 @@ fn explain(error: &minijinja::Error) -> TextError {
     let mut detail = error.to_string();
     if detail.contains("use % operator on unsupported types string") {
         detail += ": `%` formats no strings here, `| format(…)` does";
+    }
+    let changes = ["append", "extend", "insert", "pop", "remove", "setdefault", "update"];
+    if changes.iter().any(|method| detail.contains(&format!("has no method named {method} "))) {
+        detail +=
+            ": lists and dictionaries are not changed, as in transformers; a namespace can be";
     }
     TextError::Template { detail }
 }

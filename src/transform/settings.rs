@@ -1,4 +1,5 @@
 //! What is wanted of a transform: flags and keys of a recipe alike.
+use crate::number::whole;
 use serde::{Deserialize, Serialize};
 
 /// Settings of the rotations. Every field is a flag and a recipe key of the same name; those that
@@ -12,7 +13,7 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotate: Option<Rotate>,
     /// Rotate in blocks of this width (hadamard and learned); divides the hidden size
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rotate_block: Option<usize>,
     /// Rotate the values of each head, fused into the weights [default: with --rotate]

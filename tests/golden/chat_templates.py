@@ -1,13 +1,15 @@
 """Adds cases to chat_templates.json: templates of our own, rendered by transformers' Jinja."""
-import json, sys
+import datetime, json, sys
 import jinja2, transformers
+from transformers.utils import chat_template_utils
 from transformers.utils.chat_template_utils import render_jinja_template
+from chat_families import FAMILIES
 path = sys.argv[1]
 file = json.load(open(path))
 for c in file["cases"]:
     if c["name"] == "conditions on what is missing":
         c["rendered"] = render_jinja_template([c["messages"]], chat_template=c["template"], add_generation_prompt=c["add_generation_prompt"], **c["tokens"])[0][0]
-cases = [c for c in file["cases"] if not c["name"].startswith("idiom: ")]
+cases = [c for c in file["cases"] if not c["name"].startswith(("idiom: ", "family: "))]
 TALK = [{"role": "system", "content": " Be brief. "}, {"role": "user", "content": "Hi a-b-c"}, {"role": "assistant", "content": "Hello\r\nthere"}, {"role": "user", "content": "What is 2+2?"}]
 TOOLS = [{"type": "function", "function": {"name": "weather", "description": "Now", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}]
 CALL = TALK[:2] + [{"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": {"name": "weather", "arguments": {"city": "北京", "days": 2}}}]}, {"role": "tool", "name": "weather", "content": "7.5"}]
@@ -47,9 +49,29 @@ IDIOMS = [
  ("refused with a text made here", "{{ raise_exception('no ' ~ messages[0].role) }}", TALK, {}),
  ("variables in a namespace", "{% set ns = namespace(found=false, n=0) %}" + EACH + "{% if m.role == 'user' %}{% set ns.found = true %}{% set ns.n = ns.n + 1 %}{% endif %}{% endfor %}{{ ns.found }}{{ ns.n }}", TALK, {}),
 ]
+class Then(datetime.datetime):
+    """The time of all cases."""
+    @classmethod
+    def now(cls, tz=None):
+        return cls(2026, 2, 3, 4, 5, 6, tzinfo=tz)
+chat_template_utils.datetime = Then
+IDIOMS += [
+ ("splits from both ends", "{{ 'a-b-c'.split('-', 1) | join('|') }}{{ 'a b  c'.split(None, 1) | tojson }}{{ 'a=b=c'.partition('=')[2] }}{{ 'a=b=c'.rpartition('=')[0] }}{{ 'abc'.partition('x') | list }}{{ 'abc'.rpartition('x') | list }}", TALK, {}),
+ ("cut and filled", "{{ 'xyaxy'.strip('xy') }}{{ 'pre-x'.removeprefix('pre-') }}{{ 'x.py'.removesuffix('.py') }}{{ 'x'.removesuffix('y') }}{{ 'a'.ljust(3) }}|{{ 'a'.rjust(3, '0') }}|{{ '北京'.ljust(3, '-') }}", TALK, {}),
+ ("replaced so many times", "{{ 'aaa'.replace('a', 'b', 1) }}{{ 'aaa' | replace('a', 'b', 2) }}{{ 'aaa' | replace('a', 'b') }}{{ 121 | replace('1', 'x') }}", TALK, {}),
+ ("found by index", "{{ 'a北b'.index('b') }}{{ [1, 2, 3].index(2) }}{{ 'abcabc'.count('b') }}{{ 'STRASSE'.casefold() }}{{ {'a': 1}.copy() }}{{ [1].copy() }}", TALK, {}),
+ ("what is a sequence", "{{ 'a' is sequence }}{{ [] is sequence }}{{ {} is sequence }}{{ 1 is sequence }}{{ none is sequence }}{{ 'a' is iterable }}{{ {} is iterable }}{{ 1 is iterable }}", TALK, {}),
+ ("lists of lists", "{% set a, b = 1, 2 %}{{ a }}{{ b }}{% for x, y in [(1, 2), (3, 4)] %}{{ x + y }}{% endfor %}{{ [[1, 2], [3]] | sum(start=[]) }}{% for r, ms in messages | groupby('role') %}{{ r }}:{{ ms | length }};{% endfor %}", TALK, {}),
+ ("a loop in a loop of its own", "{% for x in [1, [2, [3]]] recursive %}{% if x is iterable %}({{ loop(x) }}){% else %}{{ x }}{% endif %}{% endfor %}" + EACH + "{{ loop.changed(m.role) }}{{ loop.depth }}{% endfor %}", TALK, {}),
+ ("a list in a namespace", "{% set ns = namespace({'a': 1}) %}{{ ns.a }}{% set ns.b = [1] %}{% set ns.b = ns.b + [2] %}{{ ns.b }}{{ ns.missing is defined }}", TALK, {}),
+ ("a caller with an argument", "{% macro l(xs) %}{% for x in xs %}{{ caller(x) }}{% endfor %}{% endmacro %}{% call(x) l([1, 2]) %}<{{ x }}>{% endcall %}", TALK, {}),
+ ("json in every style", "{{ {'a': {'b': []}, 'c': {}} | tojson(indent=2) }}{{ {'b': 1, 'a': [1.5, 1e20, 1e-7, true, none]} | tojson(sort_keys=true) }}{{ {'a': 1} | tojson(separators=(',', ':')) }}", TALK, {}),
+]
 new = []
-for name, template, messages, variables in IDIOMS:
-    case = {"name": "idiom: " + name, "template": template, "messages": messages, "add_generation_prompt": True, "variables": variables, "tokens": TOKENS}
+ALL = [("idiom: " + name, None, *rest) for name, *rest in IDIOMS]
+ALL += [(f"family: {family}: {idioms}", family, *rest) for family, idioms, *rest in FAMILIES]
+for name, family, template, messages, variables in ALL:
+    case = {"name": name, "template": template, "messages": messages, "add_generation_prompt": True, "variables": variables, "tokens": TOKENS}
     kwargs = dict(TOKENS); kwargs.update({k: v for k, v in variables.items() if k not in ("tools", "documents")})
     try:
         out, _ = render_jinja_template([messages], tools=variables.get("tools"), documents=variables.get("documents"), chat_template=template, add_generation_prompt=True, **kwargs)
@@ -57,6 +79,7 @@ for name, template, messages, variables in IDIOMS:
     except jinja2.exceptions.TemplateError as e:
         case["rendered"], case["refused"] = None, str(e)
         if "raise_exception" not in template: print("REFUSED", name, e)
+    if family: case["family"] = family
     new.append(case)
 file["cases"] = cases + new
 json.dump(file, open(path, "w"), ensure_ascii=False, indent=1); open(path, "a").write("\n")

@@ -2,6 +2,7 @@
 use crate::{
     cli::input,
     eval::{Fraction, Gate, read_gates},
+    number::{Expected, number},
 };
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 #[serde(default, rename_all = "kebab-case")]
 pub(crate) struct GateSettings {
     /// Largest mean KL divergence from the reference, nats
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = number::<f64>(0.0..))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) max_kl: Option<f64>,
     /// Largest growth of the perplexity over the reference's, e.g. 2% or 0.02
@@ -20,7 +21,7 @@ pub(crate) struct GateSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) max_ppl_increase: Option<Fraction>,
     /// Smallest share of tokens with the reference's first choice, e.g. 93% or 0.93
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", value_parser = share)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) min_top1: Option<Fraction>,
     /// Any other, e.g. "ceval >= 0.31", "hellaswag:acc_norm loss <= 1%", "ceval/law recovery >=
@@ -32,6 +33,12 @@ pub(crate) struct GateSettings {
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) gates: Option<PathBuf>,
+}
+
+/// A share of the whole, which is within.
+fn share(text: &str) -> Result<Fraction, Expected> {
+    let expected = || Expected("a share from 0 to 100%, e.g. 93% or 0.93".to_owned());
+    text.parse().ok().filter(|it| *it <= Fraction(1.0)).ok_or_else(expected)
 }
 
 impl GateSettings {

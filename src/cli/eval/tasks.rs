@@ -10,16 +10,14 @@ use crate::{
     },
     linalg::Team,
     model::WeightStore,
+    number::whole,
     package::{self, MANIFEST_FILE, Opened},
     report::{self, Shard, TaskReport},
     runtime::Engine,
 };
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
-use std::{
-    num::NonZeroUsize,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// What of `eval` concerns tasks. Every field is a flag and a recipe key of the same name.
 #[derive(clap::Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -35,11 +33,11 @@ pub(crate) struct TaskSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<PathBuf>,
     /// The first N items of each subject only
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..))]
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<usize>,
     /// Worked examples in front of each question
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<usize>(0..))]
     num_fewshot: usize,
     /// Whose prompts: the benchmark's authors', or lm-evaluation-harness'
     #[arg(long, value_enum, default_value_t)]
@@ -52,14 +50,14 @@ pub(crate) struct TaskSettings {
     #[arg(long)]
     chat_template: bool,
     /// Use at most N tokens of the model's window
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..))]
     #[serde(skip_serializing_if = "Option::is_none")]
     task_window: Option<usize>,
     /// Write N texts at once [default: as many as fit into 1 GiB of keys and values, at most 16];
     /// answers do not depend on it
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..))]
     #[serde(skip_serializing_if = "Option::is_none")]
-    batch: Option<NonZeroUsize>,
+    batch: Option<usize>,
     /// Folder that keeps results, so that an interrupted evaluation goes on where it stopped
     #[arg(long, value_name = "DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -211,7 +209,7 @@ impl Bench<'_> {
         let chat = wanted.chat_template;
         let mut answerer = ModelAnswerer::new(engine, &tokenizer, &context.team, chat)
             .with_window(wanted.task_window)
-            .with_batch(wanted.batch.map(NonZeroUsize::get));
+            .with_batch(wanted.batch);
         let (mut summaries, mut records) = (Vec::new(), Vec::new());
         for (task, items) in all {
             let (done, warnings) = self.ask((task, items), &key, &mut answerer)?;
@@ -292,7 +290,7 @@ impl TaskSettings {
             limit: Some(1),
             subjects: vec!["s".into()],
             task_window: Some(1),
-            batch: NonZeroUsize::new(1),
+            batch: Some(1),
             cache: Some("c".into()),
             shard: Some("1/2".into()),
             judge: Some("j".into()),

@@ -53,7 +53,7 @@ pub struct Measured {
     pub value: Ratio,
     /// Beside the base, when there is one.
     pub against: Option<Against>,
-    /// Positions of the run that have no number: no gate passes then.
+    /// Positions or questions of the run that have no number: no gate passes then.
     pub undefined: usize,
 }
 
@@ -159,7 +159,7 @@ impl Gate {
             GateOf::Recovery => against()?.recovery,
         };
         let interval = figure.low.zip(figure.high).filter(|_| self.by_interval);
-        if self.by_interval && interval.is_none() {
+        if self.by_interval && interval.is_none() && measured.undefined == 0 {
             return Err(EvalError::NoInterval { gate: self.to_string() });
         }
         let tested = match interval {
@@ -175,14 +175,21 @@ impl Gate {
         // Comparisons with NaN are false.
         let kept = if self.least { tested >= self.limit } else { tested <= self.limit };
         let undefined = (measured.undefined > 0).then(|| {
-            format!("{} scored positions have NaN or no distribution", measured.undefined)
+            let what = if self.is_of_text() {
+                "scored positions have NaN or no distribution"
+            } else {
+                "questions gave NaN, counted as wrong"
+            };
+            format!("{} {what}", measured.undefined)
         });
         Ok(GateResult {
             gate: self.name(),
             limit: self.limit,
             value: figure.value.is_finite().then_some(figure.value),
             passed: kept && measured.undefined == 0,
-            interval: interval.map(|(low, high)| [low, high]),
+            interval: interval
+                .map(<[f64; 2]>::from)
+                .filter(|it| it.iter().all(|end| end.is_finite())),
             note: undefined.or_else(|| measured.against.and_then(|it| self.too_small(&it))),
         })
     }

@@ -69,9 +69,16 @@ impl Scorer {
             0 => Err(format!("`{name}` is empty")),
             _ => Ok(()),
         };
+        let texts = |texts: &[String], name: &str| {
+            nonempty(texts.len(), name)?;
+            match texts.iter().position(|it| it.trim().is_empty()) {
+                Some(at) => Err(format!("text {} of `{name}` is blank", at + 1)),
+                None => Ok(()),
+            }
+        };
         match self {
-            Self::Exact { answers } | Self::F1 { answers } => nonempty(answers.len(), "answers"),
-            Self::RougeL { references } => nonempty(references.len(), "references"),
+            Self::Exact { answers } | Self::F1 { answers } => texts(answers, "answers"),
+            Self::RougeL { references } => texts(references, "references"),
             Self::Contains { all, any, none } => {
                 nonempty(all.len() + any.len() + none.len(), "contains")?;
                 let blank = all.iter().chain(any).chain(none).any(String::is_empty);

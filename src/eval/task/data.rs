@@ -125,18 +125,28 @@ pub fn read_csv(file: &str, bytes: &[u8], columns: Option<&[&str]>) -> Result<Ta
     Ok(Table { file: file.to_owned(), columns, rows })
 }
 
-/// Reads one JSON object a line; blank lines are passed over.
+/// The text of a file without a byte order mark; an error names the line that is not UTF-8.
+pub(super) fn utf8<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, TaskError> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let before = &bytes[..error.valid_up_to()];
+        let row = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        TaskError::Form { file: file.to_owned(), row, detail: "is not UTF-8".into() }
+    })?;
+    Ok(text.trim_start_matches('\u{feff}'))
+}
+
+/// Reads one JSON object a line, with the number of the line; blank lines are passed over.
 pub fn read_jsonl<T: serde::de::DeserializeOwned>(
     file: &str,
     bytes: &[u8],
-) -> Result<Vec<T>, TaskError> {
+) -> Result<Vec<(usize, T)>, TaskError> {
     let wrong = |row: usize, detail: String| TaskError::Form { file: file.to_owned(), row, detail };
-    let text = std::str::from_utf8(bytes).map_err(|error| wrong(0, error.to_string()))?;
-    let lines = text.trim_start_matches('\u{feff}').lines().enumerate();
-    let rows = lines.filter(|(_, line)| !line.trim().is_empty()).map(|(at, line)| {
-        serde_json::from_str(line).map_err(|error| wrong(at + 1, error.to_string()))
+    let lines = utf8(file, bytes)?.lines().zip(1..);
+    let rows = lines.filter(|(line, _)| !line.trim().is_empty()).map(|(line, row)| {
+        let read = serde_json::from_str(line);
+        Ok((row, read.map_err(|error| wrong(row, error.to_string()))?))
     });
-    let rows = rows.collect::<Result<Vec<T>, _>>()?;
+    let rows = rows.collect::<Result<Vec<_>, TaskError>>()?;
     if rows.is_empty() { Err(TaskError::Empty { file: file.to_owned() }) } else { Ok(rows) }
 }
 
@@ -176,8 +186,8 @@ mod tests {
         assert!(matches!(read_csv("t.csv", b"a,b\n", None), Err(TaskError::Empty { .. })));
         let error = read_jsonl::<serde_json::Value>("t.jsonl", b"{}\n\n{").unwrap_err();
         assert!(matches!(error, TaskError::Form { row: 3, .. }), "{error}");
-        let error = read_jsonl::<serde_json::Value>("t.jsonl", b"\xff").unwrap_err();
-        assert!(matches!(error, TaskError::Form { .. }), "{error}");
+        let error = read_jsonl::<serde_json::Value>("t.jsonl", b"{}\n\xff").unwrap_err();
+        assert!(matches!(error, TaskError::Form { row: 2, .. }), "{error}");
         assert!(matches!(read_jsonl::<u8>("t.jsonl", b"\n"), Err(TaskError::Empty { .. })));
     }
 }

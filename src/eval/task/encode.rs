@@ -108,10 +108,16 @@ impl<'a> Encoder<'a> {
             }
             let cut_tokens = longest.saturating_sub(self.window);
             for (at, [context, end]) in pairs {
+                let (tokens, window) = (end.len(), self.window);
                 if context.len() <= cut_tokens {
-                    let tokens = end.len();
-                    let item = shorten(&text);
-                    return Err(TaskError::TooLong { item, tokens, window: self.window });
+                    let detail =
+                        format!("an answer of {tokens} tokens, the model has place for {window}");
+                    return Err(TaskError::Request { at, detail });
+                }
+                // Of no tokens, an answer would be certain.
+                if tokens == 0 {
+                    let detail = "an answer has no tokens of its own".to_owned();
+                    return Err(TaskError::Request { at, detail });
                 }
                 let ids = context[cut_tokens..].to_vec();
                 let context = Fitted { ids, dropped_shots: dropped, cut_tokens };
@@ -151,10 +157,4 @@ impl<'a> Encoder<'a> {
             return Ok(Fitted { ids: ids[cut_tokens..].to_vec(), dropped_shots, cut_tokens });
         }
     }
-}
-
-/// The end of a text, for messages.
-fn shorten(text: &str) -> String {
-    let count = text.chars().count();
-    text.chars().skip(count.saturating_sub(40)).collect()
 }

@@ -60,6 +60,20 @@ pub enum TaskError {
         /// What to do.
         hint: &'static str,
     },
+    /// Nothing of a data file can be asked.
+    #[error(
+        "`{file}` holds no item that can be asked: {reason}: {count} (first: row {row})\nhint: is it the split with answers?"
+    )]
+    Unusable {
+        /// The file.
+        file: String,
+        /// Why rows were left out.
+        reason: &'static str,
+        /// How many were.
+        count: usize,
+        /// The first, from 1 on, the header not counted.
+        row: usize,
+    },
     /// A data file has nothing to ask.
     #[error("`{file}` holds no items\nhint: is it the right file?")]
     Empty {
@@ -92,17 +106,25 @@ pub enum TaskError {
         /// What does not fit.
         detail: String,
     },
-    /// A prompt that fits in no way.
+    /// A request that cannot be put to the model.
+    #[error("request {at}: {detail}")]
+    Request {
+        /// Its place in the list.
+        at: usize,
+        /// Why not.
+        detail: String,
+    },
+    /// As [`Self::Request`], with the item that it is of.
     #[error(
-        "item `{item}` has an answer of {tokens} tokens, the model has place for {window}\nhint: this model cannot be measured with this task"
+        "task `{task}`, item `{item}`: {detail}\nhint: this model cannot be measured with this item"
     )]
-    TooLong {
+    Item {
+        /// The task.
+        task: &'static str,
         /// The item.
         item: String,
-        /// Tokens of the answer.
-        tokens: usize,
-        /// Positions of the model.
-        window: usize,
+        /// Why not.
+        detail: String,
     },
     /// Runs that cannot be put together.
     #[error("{detail}\nhint: {hint}")]

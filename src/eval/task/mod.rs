@@ -9,6 +9,8 @@ mod data;
 mod encode;
 mod error;
 mod exam;
+#[cfg(test)]
+mod faults;
 mod gated;
 mod generation;
 mod model;
@@ -198,8 +200,9 @@ impl Prompt {
 pub enum Response {
     /// To [`Request::LogLikelihood`].
     LogLikelihood {
-        /// Sum over the tokens of the continuation, nats.
-        log_prob: f64,
+        /// Sum over the tokens of the continuation, nats; none, and `null` in JSON, where the model
+        /// gave no finite number.
+        log_prob: Option<f64>,
         /// Tokens of the continuation.
         tokens: usize,
         /// Each of them is the most likely one.
@@ -215,10 +218,15 @@ pub enum Response {
 }
 
 impl Response {
-    /// The log-probability, if one was asked for.
+    /// A log-probability was asked for, and the model gave no finite number.
+    pub fn is_undefined(&self) -> bool {
+        matches!(self, Self::LogLikelihood { log_prob: None, .. })
+    }
+
+    /// The log-probability, if one was asked for; NaN where it is undefined.
     pub fn log_prob(&self) -> Option<f64> {
         match self {
-            Self::LogLikelihood { log_prob, .. } => Some(*log_prob),
+            Self::LogLikelihood { log_prob, .. } => Some(log_prob.unwrap_or(f64::NAN)),
             Self::Text { .. } => None,
         }
     }

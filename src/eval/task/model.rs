@@ -168,6 +168,7 @@ fn score(pack: &Pack, logits: &Array2<f32>, team: &Team) -> Vec<Response> {
             let best = |(other, x): (usize, &f32)| *x < logit || (other >= id && *x <= logit);
             greedy = greedy && row.iter().enumerate().all(best);
         }
+        let log_prob = Some(log_prob).filter(|it| it.is_finite());
         Response::LogLikelihood { log_prob, tokens: targets.len(), greedy }
     });
     ends.collect()

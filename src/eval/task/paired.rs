@@ -2,7 +2,7 @@
 use super::{Record, TaskError};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use statrs::distribution::{Binomial, DiscreteCDF};
 use std::collections::BTreeMap;
 
@@ -36,10 +36,13 @@ pub struct Paired {
     /// Its upper end.
     pub high: f64,
     /// Candidate ÷ base; `null` in JSON when the base has nothing.
+    #[serde(deserialize_with = "null_is_nan")]
     pub recovery: f64,
     /// Its interval, of the same resamples.
+    #[serde(deserialize_with = "null_is_nan")]
     pub recovery_low: f64,
     /// Its upper end.
+    #[serde(deserialize_with = "null_is_nan")]
     pub recovery_high: f64,
     /// Items right before and wrong now.
     pub lost: usize,
@@ -53,6 +56,11 @@ pub struct Paired {
     /// answers differ; at least 3 of the items, since what happens to fewer of them may happen to none
     /// of a sample (rule of three, Hanley & Lippman-Hand 1983).
     pub detectable: f64,
+}
+
+/// JSON has no NaN.
+fn null_is_nan<'de, D: Deserializer<'de>>(value: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(value)?.unwrap_or(f64::NAN))
 }
 
 /// Subject, both values, and whether the answers differ.
@@ -258,5 +266,15 @@ mod tests {
         assert_eq!((paired.items, paired.unpaired), (1, 2));
         assert!(Paired::of(("t", "acc"), &base, &other[1..], 0).is_err());
         assert!(Paired::of(("t", "mc2"), &base, &other, 0).is_err());
+    }
+
+    /// A run that is compared with a base of nothing is read again.
+    #[test]
+    fn a_recovery_that_is_no_number_is_read_back() {
+        let nothing = [record(0, "", 0.0, "A")];
+        let paired = Paired::of(("t", "acc"), &nothing, &nothing, 0).unwrap();
+        assert!(paired.recovery.is_nan());
+        let line = serde_json::to_string(&paired).unwrap();
+        assert!(serde_json::from_str::<Paired>(&line).unwrap().recovery.is_nan(), "{line}");
     }
 }

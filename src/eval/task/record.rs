@@ -44,6 +44,13 @@ pub struct Record {
     pub cut_tokens: usize,
 }
 
+impl Record {
+    /// The model gave no number where one was asked for: the answer counts as wrong.
+    pub fn is_undefined(&self) -> bool {
+        self.responses.iter().any(Response::is_undefined)
+    }
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
 fn is_zero(count: &usize) -> bool {
     *count == 0
@@ -158,6 +165,9 @@ pub struct Summary {
     pub options: Options,
     /// The average over everything first.
     pub groups: Vec<Group>,
+    /// Items where the model gave NaN or infinity: they count as wrong, and no gate passes.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub undefined: usize,
     /// What was odd, counted.
     pub warnings: Vec<String>,
     /// What was odd about the data, of a part of an evaluation: it is not counted twice.
@@ -184,13 +194,19 @@ pub fn summarize(
             warnings.add("prompts longer than the window, their beginning cut off", &record.id);
         }
     }
+    let undefined = records.iter().filter(|it| it.is_undefined()).count();
+    let first = records.iter().find(|it| it.is_undefined()).map(|first| {
+        let (of, id) = (records.len(), &first.id);
+        format!("{undefined} of {of} questions gave NaN, counted as wrong (first: {id})")
+    });
     Summary {
         task: task.name().to_owned(),
         version: task.version(),
         main_metric: task.main_metric().to_owned(),
         options: options.clone(),
         groups: task.aggregate(records),
-        warnings: warnings.lines().collect(),
+        undefined,
+        warnings: first.into_iter().chain(warnings.lines()).collect(),
         data_warnings: None,
     }
 }

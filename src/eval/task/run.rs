@@ -67,18 +67,19 @@ pub fn run(
             open.push(Open { place, item, hashes, answers, missing });
         }
     }
-    let mut owners = Vec::new();
+    let (mut owners, mut ids) = (Vec::new(), Vec::new());
     let mut requests = Vec::new();
     for (item, owner) in items.iter().zip(owner) {
         for (r, request) in item.requests.iter().enumerate() {
             owners.push(owner.map(|o| (o, r)));
+            ids.push(&item.id);
             requests.push(request);
         }
     }
     let wanted: Vec<bool> = owners.iter().map(Option::is_some).collect();
     let count = wanted.iter().filter(|it| **it).count();
     progress.start(task.name(), count as u64, Unit::Items);
-    answerer.answer(&requests, &wanted, &mut |at, answered| {
+    let asked = answerer.answer(&requests, &wanted, &mut |at, answered| {
         let Some((o, r)) = owners[at] else { return Ok(()) };
         let open = &mut open[o];
         if open.answers[r].replace(answered).is_none() {
@@ -91,6 +92,12 @@ pub fn run(
             records[open.place] = Some(record);
         }
         Ok(())
+    });
+    asked.map_err(|error| match error {
+        TaskError::Request { at, detail } => {
+            TaskError::Item { task: task.name(), item: ids[at].clone(), detail }
+        }
+        other => other,
     })?;
     progress.finish();
     let complete: Option<Vec<Record>> = records.into_iter().collect();

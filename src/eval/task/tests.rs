@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 /// Files in memory.
 #[derive(Default)]
-struct Files(HashMap<String, Vec<u8>>);
+pub(super) struct Files(HashMap<String, Vec<u8>>);
 
 impl Files {
-    fn of(files: &[(&str, &str)]) -> Self {
+    pub(super) fn of(files: &[(&str, &str)]) -> Self {
         Self(files.iter().map(|(name, text)| ((*name).into(), text.as_bytes().into())).collect())
     }
 }
@@ -23,11 +23,12 @@ impl Data for Files {
 }
 
 fn likelihood(log_prob: f64) -> Response {
+    let log_prob = Some(log_prob).filter(|it| it.is_finite());
     Response::LogLikelihood { log_prob, tokens: 1, greedy: false }
 }
 
 /// Knows the right answer, or the opposite of it, by the item's own answer.
-struct Oracle<'a> {
+pub(super) struct Oracle<'a> {
     likes: &'a dyn Fn(&str) -> f64,
     asked: usize,
     fails_after: usize,
@@ -71,11 +72,11 @@ impl Recall for Memory {
     }
 }
 
-fn key() -> RecordKey {
+pub(super) fn key() -> RecordKey {
     RecordKey { model: "m".into(), settings: serde_json::json!({}) }
 }
 
-fn oracle(likes: &dyn Fn(&str) -> f64) -> Oracle<'_> {
+pub(super) fn oracle(likes: &dyn Fn(&str) -> f64) -> Oracle<'_> {
     Oracle { likes, asked: 0, fails_after: usize::MAX }
 }
 
@@ -275,7 +276,7 @@ fn choices_are_scored_raw_and_per_character() {
 
     let task = find("lambada").unwrap();
     let items = task.items(&SAMPLE, &Options::default()).unwrap().items;
-    let greedy = |greedy| Response::LogLikelihood { log_prob: -2.0, tokens: 1, greedy };
+    let greedy = |greedy| Response::LogLikelihood { log_prob: Some(-2.0), tokens: 1, greedy };
     assert_eq!(task.score(&items[0], &[greedy(true)]).unwrap().metrics["acc"], 1.0);
     assert_eq!(task.score(&items[0], &[greedy(false)]).unwrap().metrics["acc"], 0.0);
 }
@@ -316,7 +317,7 @@ fn a_stopped_run_goes_on_where_it_stopped() {
 fn letters_of_several_tokens_are_told() {
     let task = find("cmmlu").unwrap();
     let items = task.items(&SAMPLE, &Options::default()).unwrap();
-    let long = Response::LogLikelihood { log_prob: -3.0, tokens: 2, greedy: false };
+    let long = Response::LogLikelihood { log_prob: Some(-3.0), tokens: 2, greedy: false };
     let responses = [likelihood(-4.0), long, likelihood(-5.0), likelihood(-6.0)];
     let silent = crate::progress::Silent;
     let likes = |_: &str| -1.0;

@@ -1,6 +1,6 @@
 //! The files in which these benchmarks go about.
-use super::Question;
-use crate::eval::task::{TaskError, Warnings, read_csv, read_jsonl};
+use super::{Numbered, Question};
+use crate::eval::task::{TaskError, Warnings, data::utf8, read_csv, read_jsonl};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -13,22 +13,49 @@ struct Plain {
 }
 
 const OUTSIDE: &str = "answers outside the options, items left out";
+const EMPTY: &str = "empty options, items left out";
 
-/// Keeps questions whose right answer is among the options; counts the others.
-fn keep(
-    questions: impl Iterator<Item = Question>,
-    file: &str,
-    warnings: &mut Warnings,
-) -> Result<Vec<Question>, TaskError> {
-    let mut kept = Vec::new();
-    for (at, question) in questions.enumerate() {
-        if question.right < question.options.len() && !question.options.is_empty() {
-            kept.push(question);
+impl Question {
+    /// Why it cannot be asked.
+    fn unfit(&self) -> Option<&'static str> {
+        let blank = |texts: &[String]| texts.iter().any(|it| it.trim().is_empty());
+        if self.options.is_empty() || self.right >= self.options.len() {
+            Some(OUTSIDE)
+        } else if blank(&self.options) || (self.contexts.len() > 1 && blank(&self.contexts)) {
+            // What is empty has no probability of its own.
+            Some(EMPTY)
         } else {
-            warnings.add(OUTSIDE, format!("{file}, row {}", at + 1));
+            None
         }
     }
-    if kept.is_empty() { Err(TaskError::Empty { file: file.to_owned() }) } else { Ok(kept) }
+}
+
+/// Keeps questions that can be asked; counts the others.
+fn keep(
+    questions: impl Iterator<Item = Numbered>,
+    file: &str,
+    warnings: &mut Warnings,
+) -> Result<Vec<Numbered>, TaskError> {
+    let mut kept = Vec::new();
+    let mut left_out = Vec::new();
+    for (row, question) in questions {
+        if let Some(reason) = question.unfit() {
+            warnings.add(reason, format!("{file}, row {row}"));
+            left_out.push((reason, row));
+        } else {
+            kept.push((row, question));
+        }
+    }
+    match left_out.first() {
+        Some((reason, row)) if kept.is_empty() => Err(TaskError::Unusable {
+            file: file.to_owned(),
+            reason,
+            count: left_out.len(),
+            row: *row,
+        }),
+        None if kept.is_empty() => Err(TaskError::Empty { file: file.to_owned() }),
+        _ => Ok(kept),
+    }
 }
 
 fn wrong(file: &str, row: usize, detail: &str) -> TaskError {
@@ -36,10 +63,10 @@ fn wrong(file: &str, row: usize, detail: &str) -> TaskError {
 }
 
 /// The first column of each row of JSON lines that must be there.
-fn text(row: &Value, names: &[&str], file: &str, at: usize) -> Result<String, TaskError> {
+fn text(row: &Value, names: &[&str], file: &str, number: usize) -> Result<String, TaskError> {
     let found = names.iter().find_map(|name| row[*name].as_str());
     found.map(str::to_owned).ok_or_else(|| TaskError::Column {
-        file: format!("{file}, row {}", at + 1),
+        file: format!("{file}, row {number}"),
         column: names[0].to_owned(),
         found: row.as_object().map_or_else(String::new, |it| {
             it.keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
@@ -55,17 +82,18 @@ fn rows(
     context: impl Fn(String) -> String,
     other: impl Fn(&Value, usize) -> Result<Question, TaskError>,
     warnings: &mut Warnings,
-) -> Result<Vec<Question>, TaskError> {
+) -> Result<Vec<Numbered>, TaskError> {
     let mut questions = Vec::new();
-    for (at, row) in read_jsonl::<Value>(file, bytes)?.into_iter().enumerate() {
-        questions.push(if row.get("query").is_some() {
+    for (number, row) in read_jsonl::<Value>(file, bytes)? {
+        let question = if row.get("query").is_some() {
             let row: Plain = serde_json::from_value(row)
-                .map_err(|error| wrong(file, at + 1, &error.to_string()))?;
+                .map_err(|error| wrong(file, number, &error.to_string()))?;
             let contexts = vec![context(row.query)];
             Question { contexts, options: row.choices, right: row.gold }
         } else {
-            other(&row, at)?
-        });
+            other(&row, number)?
+        };
+        questions.push((number, question));
     }
     keep(questions.into_iter(), file, warnings)
 }
@@ -82,7 +110,7 @@ pub(super) fn hellaswag(
     file: &str,
     bytes: &[u8],
     warnings: &mut Warnings,
-) -> Result<Vec<Question>, TaskError> {
+) -> Result<Vec<Numbered>, TaskError> {
     if bytes.trim_ascii_start().starts_with(b"{") {
         let other = |row: &Value, at: usize| {
             let part = |name| text(row, &[name], file, at);
@@ -98,8 +126,7 @@ pub(super) fn hellaswag(
         };
         return rows(file, bytes, |query| query, other, warnings);
     }
-    let all = std::str::from_utf8(bytes).map_err(|error| wrong(file, 0, &error.to_string()))?;
-    let lines: Vec<&str> = all.lines().collect();
+    let lines: Vec<&str> = utf8(file, bytes)?.lines().collect();
     if !lines.len().is_multiple_of(6) {
         let detail = "the file ends within a task of six lines";
         return Err(wrong(file, lines.len() / 6 + 1, detail));
@@ -107,11 +134,12 @@ pub(super) fn hellaswag(
     let mut questions = Vec::new();
     for (at, task) in lines.chunks(6).enumerate() {
         let number = || wrong(file, at + 1, "the second line is no number of an ending");
-        questions.push(Question {
+        let question = Question {
             contexts: vec![task[0].to_owned()],
             right: task[1].trim().parse().map_err(|_| number())?,
             options: task[2..].iter().map(|it| (*it).to_owned()).collect(),
-        });
+        };
+        questions.push((at + 1, question));
     }
     keep(questions.into_iter(), file, warnings)
 }
@@ -142,7 +170,7 @@ pub(super) fn arc(
     file: &str,
     bytes: &[u8],
     warnings: &mut Warnings,
-) -> Result<Vec<Question>, TaskError> {
+) -> Result<Vec<Numbered>, TaskError> {
     let other = |row: &Value, at: usize| {
         let inner = &row["question"];
         let stem = match inner.as_str() {
@@ -175,10 +203,10 @@ pub(super) fn piqa(
     file: &str,
     bytes: &[u8],
     warnings: &mut Warnings,
-) -> Result<Vec<Question>, TaskError> {
+) -> Result<Vec<Numbered>, TaskError> {
     let other = |row: &Value, at: usize| {
         let part = |name| text(row, &[name], file, at);
-        let label = row["label"].as_u64().ok_or_else(|| wrong(file, at + 1, "no `label`"))?;
+        let label = row["label"].as_u64().ok_or_else(|| wrong(file, at, "no `label`"))?;
         let options = vec![part("sol1")?, part("sol2")?];
         Ok(Question { contexts: vec![asked(&part("goal")?)], options, right: label as usize })
     };
@@ -192,28 +220,25 @@ pub(super) fn winogrande(
     file: &str,
     bytes: &[u8],
     warnings: &mut Warnings,
-) -> Result<Vec<Question>, TaskError> {
+) -> Result<Vec<Numbered>, TaskError> {
     let mut questions = Vec::new();
-    for (at, row) in read_jsonl::<Value>(file, bytes)?.iter().enumerate() {
+    for (at, row) in read_jsonl::<Value>(file, bytes)? {
         if let Some(contexts) = row["context_options"].as_array() {
             let contexts: Vec<String> =
                 contexts.iter().map(|it| it.as_str().unwrap_or_default().to_owned()).collect();
-            let rest = text(row, &["continuation"], file, at)?;
+            let rest = text(&row, &["continuation"], file, at)?;
             let right = row["gold"].as_u64().map_or(usize::MAX, |it| it as usize);
-            questions.push(Question {
-                options: vec![rest.trim().to_owned(); contexts.len()],
-                contexts,
-                right,
-            });
+            let options = vec![rest.trim().to_owned(); contexts.len()];
+            questions.push((at, Question { options, contexts, right }));
             continue;
         }
-        let part = |name| text(row, &[name], file, at);
+        let part = |name| text(&row, &[name], file, at);
         let sentence = part("sentence")?;
         let Some((before, after)) = sentence.split_once('_') else {
-            return Err(wrong(file, at + 1, "the sentence has no `_`"));
+            return Err(wrong(file, at, "the sentence has no `_`"));
         };
         let names = [part("option1")?, part("option2")?];
-        questions.push(Question {
+        let question = Question {
             contexts: names.iter().map(|name| format!("{before}{name}")).collect(),
             options: vec![after.trim().to_owned(); 2],
             right: match part("answer")?.as_str() {
@@ -221,7 +246,8 @@ pub(super) fn winogrande(
                 "2" => 1,
                 _ => usize::MAX,
             },
-        });
+        };
+        questions.push((at, question));
     }
     keep(questions.into_iter(), file, warnings)
 }
@@ -244,7 +270,7 @@ pub(super) fn truthfulqa(
     file: &str,
     bytes: &[u8],
     warnings: &mut Warnings,
-) -> Result<Vec<Question>, TaskError> {
+) -> Result<Vec<Numbered>, TaskError> {
     let table = read_csv(file, bytes, None)?;
     let [question, best, correct, incorrect] =
         ["Question", "Best Answer", "Correct Answers", "Incorrect Answers"]
@@ -254,14 +280,14 @@ pub(super) fn truthfulqa(
         let parts = cell.split(';').map(|it| it.trim().to_owned());
         parts.filter(|it| !it.is_empty()).collect()
     };
-    let questions = table.rows().iter().map(|row| {
+    let questions = table.rows().iter().zip(1..).map(|(row, number)| {
         let best = row[best].trim().to_owned();
         let mut options = vec![best.clone()];
         options.extend(list(&row[correct]).into_iter().filter(|it| *it != best));
         let right = options.len();
         options.extend(list(&row[incorrect]));
         let contexts = vec![format!("{PRIMER}\n\nQ: {}\nA:", row[question])];
-        Question { contexts, options, right }
+        (number, Question { contexts, options, right })
     });
     keep(questions, file, warnings)
 }
@@ -271,15 +297,15 @@ pub(super) fn lambada(
     file: &str,
     bytes: &[u8],
     warnings: &mut Warnings,
-) -> Result<Vec<Question>, TaskError> {
+) -> Result<Vec<Numbered>, TaskError> {
     let mut questions = Vec::new();
-    for (at, row) in read_jsonl::<Value>(file, bytes)?.iter().enumerate() {
-        let text = text(row, &["text"], file, at)?;
+    for (at, row) in read_jsonl::<Value>(file, bytes)? {
+        let text = text(&row, &["text"], file, at)?;
         let Some((context, word)) = text.rsplit_once(' ') else {
-            return Err(wrong(file, at + 1, "a passage of a single word"));
+            return Err(wrong(file, at, "a passage of a single word"));
         };
         let (contexts, options) = (vec![context.to_owned()], vec![word.to_owned()]);
-        questions.push(Question { contexts, options, right: 0 });
+        questions.push((at, Question { contexts, options, right: 0 }));
     }
     keep(questions.into_iter(), file, warnings)
 }

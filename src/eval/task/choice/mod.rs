@@ -8,7 +8,10 @@ use super::{
 use serde_json::json;
 
 /// Makes questions of a file's name and bytes.
-type Read = fn(&str, &[u8], &mut Warnings) -> Result<Vec<Question>, TaskError>;
+type Read = fn(&str, &[u8], &mut Warnings) -> Result<Vec<Numbered>, TaskError>;
+
+/// A question and the row of its file that it comes from, from 1 on.
+type Numbered = (usize, Question);
 
 /// One benchmark of this form.
 pub struct Choice {
@@ -135,14 +138,16 @@ impl Task for Choice {
     fn items(&self, data: &dyn Data, options: &Options) -> Result<Items, TaskError> {
         let (file, bytes) = data.first(self.name, self.files)?;
         let mut all = Items::default();
-        let questions = (self.read)(&data.shown(&file), &bytes, &mut all.warnings)?;
+        let file = data.shown(&file);
+        let questions = (self.read)(&file, &bytes, &mut all.warnings)?;
         if options.num_fewshot > 0 {
             all.warnings.add("tasks without examples, asked without shots", self.name);
         }
         let mut seen = Seen::default();
-        for (at, question) in questions.iter().enumerate() {
+        for (at, (row, question)) in questions.iter().enumerate() {
             let id = format!("{}/{at}", self.name);
-            seen.check(&format!("{question:?}"), &id, &mut all.warnings);
+            let place = format!("{file}, row {row}");
+            seen.check(&format!("{question:?}"), &place, &mut all.warnings);
             if at < options.limit.unwrap_or(usize::MAX) {
                 all.items.push(item(id, question));
             }
@@ -152,8 +157,14 @@ impl Task for Choice {
 
     fn score(&self, item: &Item, responses: &[Response]) -> Result<Score, TaskError> {
         let right = item.answer["right"].as_u64().unwrap_or(u64::MAX) as usize;
+        let shown = if self.rule == Rule::Truthful { 0 } else { right };
         let option = |at: usize| item.answer["options"][at].as_str().unwrap_or_default();
         let chosen = best(item, responses, |_| 1.0)?;
+        if chosen == usize::MAX {
+            let mut score = self.wrong();
+            option(shown).clone_into(&mut score.right);
+            return Ok(score);
+        }
         let is = |holds: bool| f64::from(u8::from(holds));
         let mut score = match self.rule {
             Rule::Best => {
@@ -166,7 +177,7 @@ impl Task for Choice {
             Rule::BestRaw => Score::new([("acc", is(chosen == right))]),
             Rule::Truthful => truthful(item, responses, right)?,
             Rule::Greedy => match responses {
-                [Response::LogLikelihood { log_prob, greedy, .. }] => {
+                [Response::LogLikelihood { log_prob: Some(log_prob), greedy, .. }] => {
                     Score::new([("acc", is(*greedy)), ("nll", -log_prob)])
                 }
                 _ => return Err(unfit(item, "one log-probability is expected")),
@@ -175,8 +186,7 @@ impl Task for Choice {
         if score.answer.is_empty() && self.rule != Rule::Greedy {
             option(chosen).clone_into(&mut score.answer);
         }
-        let right = if self.rule == Rule::Truthful { 0 } else { right };
-        option(right).clone_into(&mut score.right);
+        option(shown).clone_into(&mut score.right);
         Ok(score)
     }
 
@@ -188,6 +198,17 @@ impl Task for Choice {
             all.metrics.insert("perplexity".into(), Metric { value, standard_error });
         }
         vec![all]
+    }
+}
+
+impl Choice {
+    /// The score of an answer that is no number: wrong, and of no likelihood.
+    fn wrong(&self) -> Score {
+        match self.rule {
+            Rule::Best => Score::new([("acc", 0.0), ("acc_norm", 0.0)]),
+            Rule::BestRaw | Rule::Greedy => Score::new([("acc", 0.0)]),
+            Rule::Truthful => Score::new([("mc1", 0.0), ("mc2", 0.0)]),
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use super::{
 use serde_json::json;
 use subjects::Subject;
 
+/// Why a row is not asked.
+const OUTSIDE: &str = "answers outside the options, items left out";
 const LETTERS: [&str; 4] = ["A", "B", "C", "D"];
 /// Columns of files without a header.
 const BARE: &[&str] = &["question", "A", "B", "C", "D", "answer"];
@@ -122,7 +124,7 @@ pub(super) static MMLU: Exam = Exam {
 
 /// A row of a data file.
 struct Row {
-    place: String,
+    id: String,
     question: String,
     options: [String; 4],
     /// Index of the right option.
@@ -168,10 +170,12 @@ impl Exam {
         let answer = table.column("answer")?;
         let mut rows = Vec::new();
         let mut seen = Seen::default();
+        let mut left_out = Vec::new();
         for (at, row) in table.rows().iter().enumerate() {
-            let place = place(&table, at);
+            let (id, place) = (id(&table, at), format!("{file}, row {}", at + 1));
             let Some(right) = LETTERS.iter().position(|it| *it == row[answer].trim()) else {
-                warnings.add("answers outside the options, items left out", place);
+                warnings.add(OUTSIDE, place);
+                left_out.push(at + 1);
                 continue;
             };
             let options = options.map(|column| row[column].clone());
@@ -179,9 +183,17 @@ impl Exam {
                 warnings.add("empty questions", &place);
             }
             seen.check(&format!("{}{options:?}", row[question]), &place, warnings);
-            rows.push(Row { place, question: row[question].clone(), options, right });
+            rows.push(Row { id, question: row[question].clone(), options, right });
         }
-        Ok(rows)
+        match left_out.as_slice() {
+            [row, ..] if rows.is_empty() => Err(TaskError::Unusable {
+                file: file.to_owned(),
+                reason: OUTSIDE,
+                count: left_out.len(),
+                row: *row,
+            }),
+            _ => Ok(rows),
+        }
     }
 
     fn subject(
@@ -212,7 +224,7 @@ impl Exam {
                 continuation: words.letter(at),
             });
             all.items.push(Item {
-                id: row.place.clone(),
+                id: row.id.clone(),
                 subject: subject.name.to_owned(),
                 requests: requests.collect(),
                 answer: json!(row.right),
@@ -223,7 +235,7 @@ impl Exam {
 }
 
 /// Unique in the task and short: the file's stem and the row.
-fn place(table: &Table, at: usize) -> String {
+fn id(table: &Table, at: usize) -> String {
     let file = table.file().rsplit(['/', '\\']).next().unwrap_or_default();
     format!("{}/{at}", file.trim_end_matches(".csv"))
 }
@@ -265,8 +277,9 @@ impl Task for Exam {
                 missing.push(subject.name);
             }
         }
-        if all.items.is_empty() {
-            let first = self.subjects[0].name;
+        if all.items.is_empty()
+            && let Some(first) = missing.first()
+        {
             let (folder, ending) = self.test;
             data.first(self.name, &[&format!("{folder}{first}{ending}")])?;
         }

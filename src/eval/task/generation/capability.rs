@@ -2,7 +2,10 @@
 use super::{answer, ask, damaged, limited};
 use crate::eval::{
     suite::{SAMPLE, Scorer, Suite},
-    task::{Data, Group, Item, Items, Options, Record, Response, Score, Task, TaskError, Warnings},
+    task::{
+        Data, Group, Item, Items, Options, Record, Response, Score, Task, TaskError, Warnings,
+        data::utf8,
+    },
 };
 
 /// A suite of prompts by category.
@@ -35,8 +38,7 @@ impl Capability {
             Source::File(file) => {
                 let (_, bytes) = data.first(self.name, &[file])?;
                 let shown = data.shown(file);
-                let text = String::from_utf8_lossy(&bytes);
-                Ok(Suite::read(&shown, &text)?)
+                Ok(Suite::read(&shown, utf8(&shown, &bytes)?)?)
             }
         }
     }

@@ -4,7 +4,7 @@ use crate::eval::{
     followbench::{Item as Constrained, KINDS, Set, Tongue, satisfaction},
     task::{
         Answerer, Data, Group, Item, Items, Metric, Options, Record, Request, Response, Score,
-        Task, TaskError, Warnings,
+        Task, TaskError, Warnings, data::utf8,
     },
 };
 
@@ -24,12 +24,7 @@ fn read(task: &'static str, data: &dyn Data) -> Result<Set, TaskError> {
             let file = format!("followbench/{folder}/{kind}_constraints.json");
             let (_, bytes) = data.first(task, &[&file])?;
             let shown = data.shown(&file);
-            let text = String::from_utf8(bytes).map_err(|error| TaskError::Form {
-                file: shown.clone(),
-                row: 1,
-                detail: error.to_string(),
-            })?;
-            set.add(&shown, &text, kind, tongue)?;
+            set.add(&shown, utf8(&shown, &bytes)?, kind, tongue)?;
         }
     }
     Ok(set)

@@ -4,7 +4,7 @@ use crate::eval::{
     ifeval::Prompt,
     task::{
         Data, Group, Item, Items, Metric, Options, Record, Response, Score, Task, TaskError,
-        Warnings,
+        Warnings, data::utf8,
     },
 };
 use std::collections::BTreeMap;
@@ -40,11 +40,7 @@ impl Task for IfEval {
     fn items(&self, data: &dyn Data, options: &Options) -> Result<Items, TaskError> {
         let (file, bytes) = data.first(self.name(), &[FILE])?;
         let shown = data.shown(&file);
-        let text = std::str::from_utf8(&bytes).map_err(|error| TaskError::Form {
-            file: shown.clone(),
-            row: 1,
-            detail: error.to_string(),
-        })?;
+        let text = utf8(&shown, &bytes)?;
         let prompts = Prompt::read(&shown, text)?;
         let mut warnings = Warnings::default();
         // The line itself is what scoring reads again: blank lines were left out by reading, too.
