@@ -2,6 +2,7 @@
 use crate::{
     linalg::{LinalgError, least_squares::FitError},
     model::WeightError,
+    scheme::GROUP_SIZES,
 };
 
 /// Settings and model do not fit.
@@ -143,7 +144,7 @@ fn more(others: usize) -> String {
 }
 
 fn fits(columns: usize) -> String {
-    let fitting: Vec<String> = super::GroupSize::SIZES
+    let fitting: Vec<String> = GROUP_SIZES
         .iter()
         .filter(|size| columns.is_multiple_of(**size))
         .map(ToString::to_string)

@@ -4,7 +4,7 @@ use super::{
     RoundingSettings, RoundingTarget,
 };
 use crate::number::{above_to, number, whole};
-use crate::scheme::{Activations, KvPrecision, PRESETS, Preset, find_preset};
+use crate::scheme::{Activations, GROUP_SIZES, KvPrecision, PRESETS, Preset, find_preset};
 use std::{fmt, str::FromStr};
 
 /// Settings of `quantize`. Every field is a flag and a recipe key of the same name.
@@ -223,7 +223,7 @@ pub enum GroupSize {
 
 impl GroupSize {
     /// The group sizes that packages may have.
-    pub const SIZES: [usize; 3] = [32, 64, 128];
+    pub const SIZES: [usize; 3] = GROUP_SIZES;
 }
 
 impl FromStr for GroupSize {

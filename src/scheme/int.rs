@@ -11,6 +11,9 @@ pub enum Granularity {
     Group(usize),
 }
 
+/// Consecutive inputs that packages may group.
+pub const GROUP_SIZES: [usize; 3] = [32, 64, 128];
+
 /// An integer weight grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct IntScheme {

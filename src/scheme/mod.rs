@@ -12,7 +12,7 @@ mod preset;
 mod split;
 
 pub use activations::ActivationGrid;
-pub use int::{Granularity, IntScheme, QTensor, Qparams};
+pub use int::{GROUP_SIZES, Granularity, IntScheme, QTensor, Qparams};
 pub use kv::KvPrecision;
 pub use pack::{DecodeError, Format, Layout, Part, PartKind};
 pub use preset::{Activations, PRESETS, Preset, TensorScheme, find_preset};
