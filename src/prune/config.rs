@@ -5,8 +5,18 @@
 //! every engine that knows that kind of stretching. Pairs that differ by head need this project's
 //! `kept-pairs`.
 use super::{BlockShape, Kept, PruneError};
-use crate::model::{Block, KeptPairs, ModelSpec, Rope, RopeScaling, family};
+use crate::model::{Block, KeptPairs, Mlp, ModelSpec, Rope, RopeScaling, family};
 use serde_json::{Map, Value, json};
+
+/// Keys that hold one entry per block.
+const LISTS: [&str; 6] = [
+    "layer_types",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "intermediate_size",
+    "moe_intermediate_size",
+    "shared_expert_intermediate_size",
+];
 
 /// The `config.json` of a model that keeps `kept`, one entry per block, of the model that `config`
 /// and `spec` describe. Keeping everything gives the same config.
@@ -51,6 +61,45 @@ pub fn shaped_config(
         }
     }
     pruned_config(config, spec, &kept)
+}
+
+/// The `config.json` of a model of some of the blocks.
+pub(super) fn shortened_config(config: &Value, spec: &ModelSpec, blocks: &[usize]) -> Value {
+    let mut config = config.clone();
+    let count = spec.blocks.len();
+    config["num_hidden_layers"] = json!(blocks.len());
+    let chosen = |list: &Value| -> Value {
+        blocks.iter().map(|b| list.get(*b).cloned().unwrap_or(Value::Null)).collect()
+    };
+    for key in LISTS {
+        if let Some(list) = config.get(key).filter(|it| it.is_array()) {
+            config[key] = chosen(list);
+        }
+    }
+    for key in ["rope_parameters", "rope_scaling"] {
+        if let Some(pairs) = config.get(key).and_then(|nested| nested.get("pairs")) {
+            config[key]["pairs"] = chosen(pairs);
+        }
+    }
+    // Blocks from this one on see a window: as many of the kept ones lie below as before.
+    let key = "max_window_layers";
+    let windowed = |b: &usize| spec.blocks[*b].window.is_some();
+    let mixed = (0..count).any(|b| windowed(&b)) && !(0..count).all(|b| windowed(&b));
+    let border = config.get(key).map_or(mixed.then_some(0), Value::as_u64);
+    if border.is_some_and(|border| border < count as u64) {
+        let full = blocks.iter().take_while(|b| !windowed(b)).count();
+        let below = blocks.iter().filter(|b| (**b as u64) < border.unwrap_or(0)).count();
+        config[key] = json!(if mixed { full } else { below });
+    }
+    let dense = |b: usize| matches!(spec.blocks[b].mlp, Mlp::Dense { .. });
+    if spec.blocks.iter().any(|it| matches!(it.mlp, Mlp::Experts { .. })) {
+        let listed: Vec<usize> = (0..blocks.len()).filter(|i| dense(blocks[*i])).collect();
+        if !listed.is_empty() || config.get("mlp_only_layers").is_some() {
+            config["mlp_only_layers"] = json!(listed);
+            config["decoder_sparse_step"] = json!(1);
+        }
+    }
+    config
 }
 
 /// The key that holds the rotary settings, or that will.

@@ -1,17 +1,6 @@
 //! Drops whole blocks.
-use super::{PruneError, check_float};
-use crate::model::{Mlp, Model, ModelSpec, OpenError, WeightStore};
-use serde_json::{Value, json};
-
-/// Keys that hold one entry per block.
-const LISTS: [&str; 6] = [
-    "layer_types",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "intermediate_size",
-    "moe_intermediate_size",
-    "shared_expert_intermediate_size",
-];
+use super::{PruneError, check_float, config::shortened_config};
+use crate::model::{Model, ModelSpec, OpenError, WeightStore};
 
 /// A model of some of the blocks, `blocks` ascending: block `i` of the result is block `blocks[i]`
 /// of `model`. Weights are not copied; tensors that the architecture does not know go with the
@@ -58,45 +47,6 @@ fn module(spec: &ModelSpec, block: usize) -> String {
         pairs.take_while(|(a, b)| a == b).count().min(common)
     });
     first[..common].rfind('.').map_or_else(String::new, |dot| first[..=dot].to_owned())
-}
-
-/// The `config.json` of a model of some of the blocks.
-pub(super) fn shortened_config(config: &Value, spec: &ModelSpec, blocks: &[usize]) -> Value {
-    let mut config = config.clone();
-    let count = spec.blocks.len();
-    config["num_hidden_layers"] = json!(blocks.len());
-    let chosen = |list: &Value| -> Value {
-        blocks.iter().map(|b| list.get(*b).cloned().unwrap_or(Value::Null)).collect()
-    };
-    for key in LISTS {
-        if let Some(list) = config.get(key).filter(|it| it.is_array()) {
-            config[key] = chosen(list);
-        }
-    }
-    for key in ["rope_parameters", "rope_scaling"] {
-        if let Some(pairs) = config.get(key).and_then(|nested| nested.get("pairs")) {
-            config[key]["pairs"] = chosen(pairs);
-        }
-    }
-    // Blocks from this one on see a window: as many of the kept ones lie below as before.
-    let key = "max_window_layers";
-    let windowed = |b: &usize| spec.blocks[*b].window.is_some();
-    let mixed = (0..count).any(|b| windowed(&b)) && !(0..count).all(|b| windowed(&b));
-    let border = config.get(key).map_or(mixed.then_some(0), Value::as_u64);
-    if border.is_some_and(|border| border < count as u64) {
-        let full = blocks.iter().take_while(|b| !windowed(b)).count();
-        let below = blocks.iter().filter(|b| (**b as u64) < border.unwrap_or(0)).count();
-        config[key] = json!(if mixed { full } else { below });
-    }
-    let dense = |b: usize| matches!(spec.blocks[b].mlp, Mlp::Dense { .. });
-    if spec.blocks.iter().any(|it| matches!(it.mlp, Mlp::Experts { .. })) {
-        let listed: Vec<usize> = (0..blocks.len()).filter(|i| dense(blocks[*i])).collect();
-        if !listed.is_empty() || config.get("mlp_only_layers").is_some() {
-            config["mlp_only_layers"] = json!(listed);
-            config["decoder_sparse_step"] = json!(1);
-        }
-    }
-    config
 }
 
 /// Each block is what it was.

@@ -7,8 +7,7 @@
 //! `--multiple` leaves less.
 use super::{
     AttnUnit, BlockShape, PruneError, Settings,
-    config::shaped_config,
-    depth::shortened_config,
+    config::{shaped_config, shortened_config},
     settings::{Target, setting},
     size::Size,
 };

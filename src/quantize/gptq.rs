@@ -10,14 +10,12 @@
 //!
 //! Outlier columns lie behind the others, on the last grid of each row, and are rounded last: the
 //! errors of coarse columns move onto fine ones (`QUIK`, arXiv 2310.09259).
-use super::{polish::Polish, rtn::Rtn};
+use super::{grids::Grids, polish::Polish, rtn::Rtn};
 use crate::{
     linalg::{Cholesky, LinalgError, Team, add_assign, factor_damped, matmul_add},
-    scheme::{IntScheme, OUTLIER_GRID, OutlierColumns, QTensor, Qparams, Rounded, SplitTensor},
-    tensor::FloatType,
+    scheme::{OutlierColumns, QTensor, Qparams, Rounded},
 };
 use ndarray::{Array2, ArrayView2, Axis, s};
-use std::ops::Range;
 
 /// Columns whose errors reach the columns behind them in one product.
 const BLOCK: usize = 128;
@@ -31,68 +29,6 @@ pub struct Rounding {
     pub grid: Rtn,
     /// Rounds of descent on codes and scales after GPTQ.
     pub sweeps: usize,
-}
-
-/// Which columns of a row share a grid: groups of the base, and one of outliers behind them.
-#[derive(Clone, Copy)]
-pub(super) struct Grids {
-    base: Rtn,
-    /// Columns of the base.
-    columns: usize,
-    /// Columns of a group of the base.
-    size: usize,
-    /// Groups of the base.
-    groups: usize,
-    outliers: usize,
-}
-
-impl Grids {
-    fn new(base: Rtn, columns: usize, outliers: usize) -> Self {
-        let groups = base.scheme.groups(columns).expect("the group size divides the columns");
-        Self { base, columns, size: base.scheme.group_size(columns), groups, outliers }
-    }
-
-    /// Grids of a row.
-    pub(super) fn count(self) -> usize {
-        self.groups + usize::from(self.outliers > 0)
-    }
-
-    /// The grid of a column.
-    pub(super) fn of(self, column: usize) -> usize {
-        if column < self.columns { column / self.size } else { self.groups }
-    }
-
-    /// The columns of a grid.
-    pub(super) fn span(self, grid: usize) -> Range<usize> {
-        if grid < self.groups {
-            return grid * self.size..(grid + 1) * self.size;
-        }
-        self.columns..self.columns + self.outliers
-    }
-
-    pub(super) fn scheme(self, column: usize) -> IntScheme {
-        if column < self.columns { self.base.scheme } else { OUTLIER_GRID }
-    }
-
-    pub(super) fn scale_type(self) -> FloatType {
-        self.base.scale_type
-    }
-
-    /// Chooses the grids of rows, `values` `[rows, in]`, with each column's squared errors
-    /// weighted.
-    fn search(self, values: &[f32], weights: &[f32], scales: &mut [f32], zero_points: &mut [i8]) {
-        let fine = Rtn { scheme: OUTLIER_GRID, ..self.base };
-        let (coarse_weights, fine_weights) = weights.split_at(self.columns);
-        let mut zero_points = zero_points.chunks_mut(self.count());
-        for (values, scales) in values.chunks(weights.len()).zip(scales.chunks_mut(self.count())) {
-            let (base, outliers) = values.split_at(self.columns);
-            let (coarse, last) = scales.split_at_mut(self.groups);
-            let zeros = zero_points.next().unwrap_or_default();
-            let zeros = zeros.get_mut(..self.groups).unwrap_or_default();
-            self.base.search(base, coarse_weights, (coarse, zeros));
-            fine.search(outliers, fine_weights, (last, &mut []));
-        }
-    }
 }
 
 /// The inputs of a layer, made ready to round any weight that reads them.
@@ -192,7 +128,7 @@ impl Hessian {
         let whole = QTensor { scheme, shape: [out, columns], codes, scales, zero_points };
         match &self.outliers {
             None => whole.into(),
-            Some(outliers) => parted(outliers.clone(), &whole, grids).into(),
+            Some(outliers) => grids.parted(outliers.clone(), &whole).into(),
         }
     }
 
@@ -230,34 +166,6 @@ impl Hessian {
     }
 }
 
-/// Takes codes and grids of rows apart where the outliers begin.
-fn parted(outliers: OutlierColumns, whole: &QTensor, grids: Grids) -> SplitTensor {
-    let [rows, columns] = whole.shape;
-    let scales = Array2::from_shape_fn((rows, grids.count()), |(row, grid)| {
-        whole.scales[row * grids.count() + grid]
-    });
-    let codes = |of: Range<usize>| {
-        let rows = whole.codes.chunks(columns.max(1));
-        rows.flat_map(|row| row[of.clone()].iter().copied()).collect()
-    };
-    let zeros = whole.zero_points.chunks(grids.count());
-    let base = QTensor {
-        scheme: whole.scheme,
-        shape: [rows, grids.columns],
-        codes: codes(0..grids.columns),
-        scales: scales.slice(s![.., ..grids.groups]).iter().copied().collect(),
-        zero_points: zeros.flat_map(|row| row[..grids.groups].iter().copied()).collect(),
-    };
-    let fine = QTensor {
-        scheme: OUTLIER_GRID,
-        shape: [rows, grids.outliers],
-        codes: codes(grids.columns..columns),
-        scales: scales.slice(s![.., grids.groups..]).iter().copied().collect(),
-        zero_points: Vec::new(),
-    };
-    SplitTensor::new(outliers, base, fine)
-}
-
 /// Some rows of a weight and what becomes of them.
 struct Tile<'a> {
     weight: ArrayView2<'a, f32>,
@@ -269,7 +177,11 @@ struct Tile<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{quantize::Method, scheme::Granularity};
+    use crate::{
+        quantize::Method,
+        scheme::{Granularity, IntScheme, OUTLIER_GRID, SplitTensor},
+        tensor::FloatType,
+    };
     use ndarray::array;
 
     fn rounding(granularity: Granularity, sweeps: usize) -> Rounding {

@@ -8,6 +8,7 @@ mod allocate;
 mod choices;
 mod error;
 mod gptq;
+mod grids;
 mod input_scale;
 mod knapsack;
 mod layer;

@@ -5,7 +5,7 @@
 //! the scale of a group with centered codes c changes it by `−2·δ·c·g + δ²·c·H·cᵀ`: the best is
 //! `δ = c·g / (c·H·cᵀ)`, rounded to the type of the scales and kept where it lowers the error.
 //! (The same descent finds lattice points in `LDLQ`'s greedy passes, arXiv 2307.13304.)
-use super::gptq::Grids;
+use super::grids::Grids;
 use crate::{
     linalg::{add_assign, matmul},
     scheme::Qparams,

@@ -1,5 +1,6 @@
 //! The weights of a model as this processor multiplies them fastest.
-use super::kernel::{Isa, PackedLinear, half};
+use super::integer::IntLinear;
+use super::kernel::{Isa, half};
 use super::split::SplitLinear;
 use crate::forward::{Backend, Dense, Linear, SideBySide};
 use crate::linalg::Team;
@@ -91,49 +92,6 @@ fn stacked(stack: Vec<Weight>, isa: Isa) -> Box<dyn Linear> {
         Form::Split(_, activations, columns) => {
             let part = |parts: &[QTensor]| IntLinear::new(parts, activations, isa);
             Box::new(SplitLinear::new(columns, part(&integers), part(&outliers)))
-        }
-    }
-}
-
-/// An integer matrix.
-pub(super) struct IntLinear {
-    packed: PackedLinear,
-    activations: Input,
-    isa: Isa,
-}
-
-impl IntLinear {
-    /// Packs weights of one scheme and width.
-    fn new(parts: &[QTensor], activations: Input, isa: Isa) -> Self {
-        let packed = PackedLinear::new(parts).expect("weights of one scheme and width");
-        Self { packed, activations, isa }
-    }
-}
-
-impl Linear for IntLinear {
-    fn in_features(&self) -> usize {
-        self.packed.columns()
-    }
-
-    fn out_features(&self) -> usize {
-        self.packed.rows()
-    }
-
-    fn forward(&self, x: ArrayView2<'_, f32>, y: ArrayViewMut2<'_, f32>, team: &Team) {
-        match self.activations {
-            Input::Int8PerToken => self.packed.forward_int8(x, y, team, (self.isa, None)),
-            Input::Int8Static(scale) => {
-                self.packed.forward_int8(x, y, team, (self.isa, Some(scale)));
-            }
-            Input::Float => self.packed.forward_float(x, y, team, self.isa),
-        }
-    }
-
-    /// With int8 activations every token has sums of its own anyway.
-    fn forward_apart(&self, x: ArrayView2<'_, f32>, y: ArrayViewMut2<'_, f32>, team: &Team) {
-        match self.activations {
-            Input::Float => self.packed.forward_float_apart(x, y, team, self.isa),
-            Input::Int8PerToken | Input::Int8Static(_) => self.forward(x, y, team),
         }
     }
 }

@@ -5,6 +5,7 @@ mod batch;
 mod bench;
 mod engine;
 mod generate;
+mod integer;
 pub mod kernel;
 mod sample;
 mod split;

@@ -1,5 +1,5 @@
 //! Products with weights whose columns lie on two grids.
-use super::backend::IntLinear;
+use super::integer::IntLinear;
 use crate::{
     forward::Linear,
     linalg::{Team, add_assign},

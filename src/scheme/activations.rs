@@ -1,4 +1,17 @@
-//! Static grids of activations.
+//! How activations are rounded, and their static grids.
+
+/// How a linear layer sees its input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activations {
+    /// As it is: float32 in the reference runtime.
+    Float,
+    /// int8, symmetric, one scale per token, computed at run time (`max|x| / 127`).
+    Int8PerToken,
+    /// int8, symmetric, one scale for all tokens, chosen on calibration text and stored as
+    /// `input_scale`.
+    Int8Static,
+}
 
 /// A grid that all values of an activation share, chosen before the model runs:
 /// `value = (code − zero_point) · scale` with codes from 0 to `2^bits − 1`.

@@ -11,11 +11,11 @@ mod pack;
 mod preset;
 mod split;
 
-pub use activations::ActivationGrid;
+pub use activations::{ActivationGrid, Activations};
 pub use int::{GROUP_SIZES, Granularity, IntScheme, QTensor, Qparams};
 pub use kv::KvPrecision;
 pub use pack::{DecodeError, Format, Layout, Part, PartKind};
-pub use preset::{Activations, PRESETS, Preset, TensorScheme, find_preset};
+pub use preset::{PRESETS, Preset, TensorScheme, find_preset};
 pub use split::{
     ColumnsError, INPUT_SCALE, OUTLIER_GRID, OutlierColumns, Rounded, SplitTensor,
     WeightDecodeError,

@@ -1,19 +1,6 @@
 //! Named schemes: what `--scheme` takes.
-use super::{Format, IntScheme};
+use super::{Activations, Format, IntScheme};
 use crate::tensor::FloatType;
-
-/// How a linear layer sees its input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Activations {
-    /// As it is: float32 in the reference runtime.
-    Float,
-    /// int8, symmetric, one scale per token, computed at run time (`max|x| / 127`).
-    Int8PerToken,
-    /// int8, symmetric, one scale for all tokens, chosen on calibration text and stored as
-    /// `input_scale`.
-    Int8Static,
-}
 
 /// How one weight is stored and multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

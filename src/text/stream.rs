@@ -1,5 +1,5 @@
 //! Text of ids that arrive one by one.
-use super::{TextError, Tokenizer};
+use super::{TextError, words::Words};
 
 /// What stands for bytes that are no character (yet).
 const REPLACEMENT: char = '\u{fffd}';
@@ -12,7 +12,7 @@ const HELD_IDS: usize = 32;
 /// spread over several tokens comes with the last of them.
 #[derive(Debug)]
 pub struct TokenStream<'a> {
-    tokenizer: &'a Tokenizer,
+    words: &'a Words,
     skip_special: bool,
     /// The last ids: some already given out (context for decoders that look at the token before),
     /// then those still open.
@@ -24,14 +24,14 @@ pub struct TokenStream<'a> {
 }
 
 impl<'a> TokenStream<'a> {
-    pub(super) fn new(tokenizer: &'a Tokenizer, skip_special: bool) -> Self {
-        Self { tokenizer, skip_special, ids: vec![], context: 0, given: 0 }
+    pub(super) fn new(words: &'a Words, skip_special: bool) -> Self {
+        Self { words, skip_special, ids: vec![], context: 0, given: 0 }
     }
 
     /// Takes one id; gives the text that is now certain, often empty.
     pub fn push(&mut self, id: u32) -> Result<String, TextError> {
         self.ids.push(id);
-        let text = self.tokenizer.decode(&self.ids, self.skip_special)?;
+        let text = self.words.decode(&self.ids, self.skip_special)?;
         let certain = text.trim_end_matches(REPLACEMENT);
         let whole = certain.len() == text.len();
         if whole || self.ids.len() - self.context > HELD_IDS {
@@ -51,7 +51,7 @@ impl<'a> TokenStream<'a> {
 
     /// The rest, with replacement characters for bytes that never became a character.
     pub fn finish(self) -> Result<String, TextError> {
-        let text = self.tokenizer.decode(&self.ids, self.skip_special)?;
+        let text = self.words.decode(&self.ids, self.skip_special)?;
         Ok(text.get(self.given..).unwrap_or_default().to_owned())
     }
 
@@ -59,7 +59,7 @@ impl<'a> TokenStream<'a> {
     fn advance(&mut self) -> Result<(), TextError> {
         self.ids.drain(..self.context);
         self.context = self.ids.len();
-        self.given = self.tokenizer.decode(&self.ids, self.skip_special)?.len();
+        self.given = self.words.decode(&self.ids, self.skip_special)?.len();
         Ok(())
     }
 }

@@ -154,7 +154,7 @@ impl Tokenizer {
 
     /// Decodes ids one by one, holding characters back until they are whole.
     pub fn stream(&self, skip_special: bool) -> TokenStream<'_> {
-        TokenStream::new(self, skip_special)
+        TokenStream::new(&self.words, skip_special)
     }
 
     /// The id of a token, as written in the vocabulary.

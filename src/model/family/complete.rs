@@ -1,14 +1,11 @@
 //! States what a `config.json` leaves out. Engines fill gaps in with defaults of their own; what
 //! leaves this program says them.
-use super::{Config, ConfigError, FAMILIES, Family, Switch, blocks, supported, unfit};
+use super::{
+    Config, ConfigError, FAMILIES, Family, Switch, blocks, supported, unfit,
+    window::{FULL, KINDS, SLIDING, USED, WINDOW},
+};
 use crate::model::rope;
 use serde_json::{Map, Value, json};
-
-pub(super) const WINDOW: &str = "sliding_window";
-pub(super) const USED: &str = "use_sliding_window";
-pub(super) const KINDS: &str = "layer_types";
-pub(super) const SLIDING: &str = "sliding_attention";
-pub(super) const FULL: &str = "full_attention";
 
 /// The family of a `config.json`, and the same file with every key that the family reads: absent
 /// ones and `null` replaced by what transformers takes for them, old names beside new ones, one of

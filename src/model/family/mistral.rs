@@ -1,5 +1,5 @@
 //! Mistral: Llama without biases, with a sliding window.
-use super::{Defaults, Family, Switch, WindowRule, llama, rules::Windowed};
+use super::{Defaults, Family, Switch, WindowRule, llama, window::Windowed};
 
 pub(super) const FAMILY: Family = Family {
     name: "mistral",

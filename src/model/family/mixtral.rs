@@ -1,5 +1,5 @@
 //! Mixtral: Mistral with a mixture of experts in every block.
-use super::{Defaults, ExpertRule, Family, Switch, WindowRule, mistral, rules::Windowed};
+use super::{Defaults, ExpertRule, Family, Switch, WindowRule, mistral, window::Windowed};
 
 pub(super) const FAMILY: Family = Family {
     name: "mixtral",

@@ -23,10 +23,12 @@ mod qwen3;
 mod qwen3_moe;
 mod resize;
 mod rules;
+mod window;
 
 pub use complete::complete;
 pub use extra::without_extra_layers;
-use rules::{Defaults, ExpertRule, ExtraLayers, Switch, WindowRule};
+use rules::{Defaults, ExpertRule, ExtraLayers, Switch};
+use window::WindowRule;
 
 pub use joined::Joined;
 

@@ -1,5 +1,5 @@
 //! Qwen2: biases on query, key and value.
-use super::{Defaults, Family, Switch, WindowRule, llama, rules::Windowed};
+use super::{Defaults, Family, Switch, WindowRule, llama, window::Windowed};
 
 pub(super) const FAMILY: Family = Family {
     name: "qwen2",

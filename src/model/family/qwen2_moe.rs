@@ -1,5 +1,5 @@
 //! Qwen2-MoE: Qwen2 with routed experts and one shared expert behind a gate.
-use super::{Defaults, ExpertRule, Family, Switch, WindowRule, qwen2, rules::Windowed};
+use super::{Defaults, ExpertRule, Family, Switch, WindowRule, qwen2, window::Windowed};
 
 pub(super) const FAMILY: Family = Family {
     name: "qwen2-moe",

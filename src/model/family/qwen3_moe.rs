@@ -1,5 +1,5 @@
 //! Qwen3-MoE: Qwen3 with routed experts.
-use super::{Defaults, ExpertRule, Family, WindowRule, qwen2, qwen2_moe, qwen3, rules::Windowed};
+use super::{Defaults, ExpertRule, Family, WindowRule, qwen2, qwen2_moe, qwen3, window::Windowed};
 
 pub(super) const FAMILY: Family = Family {
     name: "qwen3-moe",

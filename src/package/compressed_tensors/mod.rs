@@ -11,7 +11,8 @@ mod transform;
 mod vllm;
 
 pub(super) use config::{Description, describe};
-pub(super) use read::{read_schemes, settle, stored_format};
+pub(super) use order::settle;
+pub(super) use read::{read_schemes, stored_format};
 pub use vllm::{Refusal, vllm};
 
 /// `quant_method` of the packages that are read and written.

@@ -7,15 +7,31 @@ use crate::{
     scheme::{Activations, Granularity, IntScheme, PartKind, Rounded, TensorScheme},
     tensor::{Bytes, Dtype, RawTensor},
 };
+use serde_json::Value;
 
 /// Which group of scales each column belongs to.
 const GROUPS: &str = "weight_g_idx";
 /// Zero points that symmetric grids may store all the same.
 const ZEROS: &[&str] = &["weight_zero_point", "input_zero_point"];
 
+/// Settles what other programs store beside the codes and scales of weights whose parts are there;
+/// without quantized weights left, the config says nothing of them either.
+pub(crate) fn settle(
+    config: &mut Value,
+    schemes: &mut Schemes,
+    tensors: &mut Tensors,
+) -> Result<(), PackageError> {
+    let quantized = !schemes.is_empty();
+    settle_modules(schemes, tensors)?;
+    if let Some(config) = config.as_object_mut().filter(|_| quantized && schemes.is_empty()) {
+        config.remove("quantization_config");
+    }
+    Ok(())
+}
+
 /// Settles the tensors of every quantized module. Weights whose columns are in another order than
 /// their scales become float, each value as compressed-tensors has it, and leave `schemes`.
-pub(super) fn settle(schemes: &mut Schemes, tensors: &mut Tensors) -> Result<(), PackageError> {
+fn settle_modules(schemes: &mut Schemes, tensors: &mut Tensors) -> Result<(), PackageError> {
     let mut float = Vec::new();
     for (name, (scheme, shape)) in schemes.iter() {
         let parts = scheme.parts(*shape).unwrap_or_default();

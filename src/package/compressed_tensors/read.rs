@@ -1,7 +1,6 @@
 //! Which weights of a package are quantized and how, from its `config.json` alone.
-use super::{super::PackageError, keys, order};
+use super::{super::PackageError, keys};
 use crate::{
-    checkpoint::Tensors,
     model::{ModelSpec, Part, Role, TRANSFORM_KEY, part_name},
     scheme::{Activations, Format, Granularity, IntScheme, TensorScheme},
     tensor::{Dtype, RawTensor},
@@ -64,21 +63,6 @@ pub(crate) fn read_schemes(
         schemes.insert(name.clone(), (scheme, shape));
     }
     Ok(schemes)
-}
-
-/// Settles what other programs store beside the codes and scales of weights whose parts are there;
-/// without quantized weights left, the config says nothing of them either.
-pub(crate) fn settle(
-    config: &mut Value,
-    schemes: &mut Schemes,
-    tensors: &mut Tensors,
-) -> Result<(), PackageError> {
-    let quantized = !schemes.is_empty();
-    order::settle(schemes, tensors)?;
-    if let Some(config) = config.as_object_mut().filter(|_| quantized && schemes.is_empty()) {
-        config.remove("quantization_config");
-    }
-    Ok(())
 }
 
 /// Rotations of activations that the forward pass would have to do are not known here; those that

@@ -2,11 +2,9 @@
 //! are llama.cpp's (`llama-vocab.cpp`), the patterns of tokenizer.json the models' own.
 //!
 //! Add a pre-tokenizer: its name in one of the lists of [`find`].
-use super::{error::ContentError, tokenizer::Parts};
+use super::{error::ContentError, stages::Stages};
 use serde_json::{Value, json};
 
-/// `tokenizer.ggml.model` of this kind.
-pub(super) const MODEL_NAME: &str = "gpt2";
 pub(super) const PRE: &str = "tokenizer.ggml.pre";
 pub(super) const MERGES: &str = "tokenizer.ggml.merges";
 
@@ -43,7 +41,7 @@ pub(super) fn adds_bos(pre: &str) -> bool {
 }
 
 /// Normalizer and pre-tokenizer of a tokenizer.json.
-fn stages(cut: Cut, prefix_space: bool) -> (Value, Value) {
+fn cutting(cut: Cut, prefix_space: bool) -> (Value, Value) {
     let bytes = |regex: bool| {
         json!({
             "type": "ByteLevel", "add_prefix_space": prefix_space, "trim_offsets": true,
@@ -76,7 +74,7 @@ pub(super) fn name_of(normalizer: &Value, pre_tokenizer: &Value) -> Option<&'sta
         return None;
     }
     let found = steps(pre_tokenizer);
-    let (_, names) = CUTS.iter().find(|(cut, _)| steps(&stages(*cut, false).1) == found)?;
+    let (_, names) = CUTS.iter().find(|(cut, _)| steps(&cutting(*cut, false).1) == found)?;
     names.first().copied()
 }
 
@@ -103,18 +101,18 @@ fn steps(pre_tokenizer: &Value) -> Vec<Value> {
 }
 
 /// The stages for a pre-tokenizer's name.
-pub(super) fn parts(
+pub(super) fn stages(
     pre: &str,
     vocabulary: Value,
     merges: &[String],
     prefix_space: bool,
-) -> Result<Parts, ContentError> {
+) -> Result<Stages, ContentError> {
     let cut = find(pre).ok_or_else(|| ContentError::Tokenizer {
         key: PRE,
         found: pre.to_owned(),
         known: CUTS.iter().flat_map(|(_, names)| *names).copied().collect::<Vec<_>>().join(", "),
     })?;
-    let (normalizer, pre_tokenizer) = stages(cut, prefix_space);
+    let (normalizer, pre_tokenizer) = cutting(cut, prefix_space);
     let pairs: Vec<Value> = merges
         .iter()
         .map(|merge| merge.split_once(' ').map(|(left, right)| json!([left, right])))
@@ -122,7 +120,7 @@ pub(super) fn parts(
         .ok_or_else(|| ContentError::Vocabulary {
             why: format!("an entry of `{MERGES}` is not two pieces"),
         })?;
-    Ok(Parts {
+    Ok(Stages {
         normalizer,
         pre_tokenizer,
         decoder: json!({
@@ -142,14 +140,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_way_to_cut_is_recognized_by_its_stages() {
+    fn every_way_to_cut_is_recognized_by_its_cutting() {
         for (cut, names) in CUTS {
-            let (normalizer, pre_tokenizer) = stages(*cut, false);
+            let (normalizer, pre_tokenizer) = cutting(*cut, false);
             assert_eq!(name_of(&normalizer, &pre_tokenizer), Some(names[0]));
-            let (_, spaced) = stages(*cut, true);
+            let (_, spaced) = cutting(*cut, true);
             assert_eq!(name_of(&normalizer, &spaced), None, "llama.cpp adds no space");
         }
         assert_eq!(name_of(&Value::Null, &json!({"type": "Whitespace"})), None);
-        assert_eq!(name_of(&json!({"type": "Lowercase"}), &stages(Cut::Gpt2, false).1), None);
+        assert_eq!(name_of(&json!({"type": "Lowercase"}), &cutting(Cut::Gpt2, false).1), None);
     }
 }

@@ -5,9 +5,9 @@
 //! of llama.cpp does it in its own way.
 use super::{
     arch::Arch,
-    config::Keys,
     error::{ContentError, Unsupported},
     file::missing,
+    keys::Keys,
     names::{key, tensor_name},
     value::Value,
 };

@@ -1,6 +1,7 @@
 //! A model as a GGUF file.
 use super::{
-    arch::{Arch, Rotation, accepts, rotation},
+    accepts::accepts,
+    arch::Arch,
     data::{Sink, Source},
     ends::{Ends, RoundedTensor},
     error::ExportError,
@@ -8,6 +9,7 @@ use super::{
     import::head_width,
     metadata::architecture,
     names::{ROPE_FACTORS, key, tensor_name},
+    rope::{Rotation, rotation},
     schemes::{self, accepts_schemes, scale_change},
     seal,
     value::Value,

@@ -1,9 +1,8 @@
-//! An opened GGUF file and its metadata.
+//! A GGUF file and its metadata.
 use super::{
     error::{ContentError, GgufError, ParseError},
     names::key,
     parse::{TensorInfo, parse},
-    split,
     value::{Array, Value},
 };
 use crate::tensor::Bytes;
@@ -24,11 +23,6 @@ pub struct Gguf {
     pub header: Bytes,
     /// What lies behind each tensor and before the next, and where no tensor begins.
     pub padding: Vec<Bytes>,
-}
-
-/// Maps a file and reads its header; of a file in parts all of them, whichever is named.
-pub fn open(path: &Path) -> Result<Gguf, GgufError> {
-    split::whole(open_part(path)?, path)
 }
 
 /// Maps one file and reads its header.

@@ -5,10 +5,9 @@ use super::{
     error::{ContentError, GgufError},
     experts::file_shape,
     file::Gguf,
-    model::Files,
     names::{ROPE_FACTORS, place, tensor_name},
     parse::{TensorInfo, without_ones},
-    tokenizer::Tokens,
+    tokens::Tokens,
 };
 use crate::{
     checkpoint::{DEFAULT_SHARD_BYTES, OutputDir, ShardWriter, TensorPlan, find_nonfinite},
@@ -18,6 +17,7 @@ use crate::{
     text::{TextError, TextFiles, Tokenizer},
 };
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// Weights that are decoded at a time.
 const CHUNK: usize = 1 << 20;
@@ -101,9 +101,9 @@ impl<'a> Import<'a> {
     }
 
     /// The files beside the weights.
-    pub(super) fn files(&self) -> Files {
+    pub(super) fn files(&self) -> BTreeMap<String, Bytes> {
         let json = |value| Bytes::owned(serde_json::to_vec_pretty(value).unwrap_or_default());
-        Files::from([
+        BTreeMap::from([
             ("config.json".into(), json(&self.config)),
             ("generation_config.json".into(), json(&self.generation)),
             ("tokenizer.json".into(), Bytes::owned(self.tokenizer.clone())),
@@ -193,7 +193,7 @@ fn decode_rows(tensor: &Source, first: usize, width: usize, values: &mut [f32]) 
 /// Every tensor of the output in the order of names: those of the architecture, then whatever else
 /// the file holds.
 fn sources(gguf: &Gguf, spec: &ModelSpec) -> Result<Vec<Source>, ContentError> {
-    let by_name: std::collections::BTreeMap<&str, &TensorInfo> =
+    let by_name: BTreeMap<&str, &TensorInfo> =
         gguf.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
     let interleaves = Arch::of(gguf.architecture()?).is_some_and(Arch::interleaved);
     let mut all = Vec::new();

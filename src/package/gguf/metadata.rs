@@ -1,11 +1,5 @@
 //! Metadata of a file from the architecture of a model: what llama.cpp needs to know.
-use super::{
-    arch::{Arch, Rotation},
-    experts,
-    names::key,
-    value::Value,
-    write::Pairs,
-};
+use super::{arch::Arch, experts, names::key, rope::Rotation, value::Value, write::Pairs};
 use crate::model::{Block, ModelSpec};
 
 /// `general.file_type` of files most of whose weights have this format; 1024 says that it is a

@@ -15,7 +15,6 @@ use crate::{
     scheme::{Activations, Format, QTensor, TensorScheme, ggml},
     tensor::{Bytes, FloatType, RawTensor},
 };
-use std::collections::BTreeMap;
 
 /// The files that a Hugging Face folder of the model would have, and its weights.
 pub(in crate::package) fn model(gguf: &Gguf) -> Result<(Folder, WeightStore), GgufError> {
@@ -76,6 +75,3 @@ fn floats(source: &Source) -> RawTensor {
     float.encode(&values, &mut bytes);
     RawTensor { dtype: float.dtype(), shape, bytes: Bytes::owned(bytes) }
 }
-
-/// Files by name.
-pub(super) type Files = BTreeMap<String, Bytes>;

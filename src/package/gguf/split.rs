@@ -1,4 +1,4 @@
-//! A file in parts, `NAME-00001-of-0000N.gguf`, as `llama-gguf-split` and converters write them: each
+//! Opens a file; also one in parts, `NAME-00001-of-0000N.gguf`, as `llama-gguf-split` and converters write them: each
 //! has tensors of its own, the first has the metadata.
 use super::{
     error::{ContentError, GgufError, SplitError},
@@ -12,6 +12,11 @@ use std::{
 
 /// Missing parts that are named.
 const NAMED: usize = 5;
+
+/// Maps a file and reads its header; of a file in parts all of them, whichever is named.
+pub fn open(path: &Path) -> Result<Gguf, GgufError> {
+    whole(open_part(path)?, path)
+}
 
 /// What a part says about itself: its number from 0, and how many there are.
 fn place(part: &Gguf) -> Result<Option<(u64, u64)>, GgufError> {
@@ -37,7 +42,7 @@ fn ending(no: u64, count: u64) -> String {
 }
 
 /// The file that a part belongs to, with the tensors of all of them; a file of its own stays as it is.
-pub(super) fn whole(part: Gguf, path: &Path) -> Result<Gguf, GgufError> {
+fn whole(part: Gguf, path: &Path) -> Result<Gguf, GgufError> {
     let Some((no, count)) = place(&part)? else { return Ok(part) };
     let file = part.file;
     let wrong = |what| GgufError::Split { file: file.clone(), what: Box::new(what) };

@@ -2,13 +2,12 @@
 //! the best score are joined first. A tokenizer.json lists the unions in that order instead.
 use super::{
     error::ContentError,
-    tokenizer::{Parts, TokenType, Tokens},
+    stages::Stages,
+    tokens::{TokenType, Tokens},
 };
 use serde_json::{Value, json};
 use std::{cmp::Reverse, collections::BTreeMap};
 
-/// `tokenizer.ggml.model` of this kind.
-pub(super) const MODEL_NAME: &str = "llama";
 pub(super) const SCORES: &str = "tokenizer.ggml.scores";
 
 /// Longest piece whose halves are looked up, in bytes; real ones have up to some hundred.
@@ -18,11 +17,11 @@ const MAX_PIECE: usize = 1024;
 pub(super) const SPACE: &str = "▁";
 
 /// The stages of a SentencePiece vocabulary, as in the published tokenizer.json of Llama 2.
-pub(super) fn parts(
+pub(super) fn stages(
     tokens: &Tokens<'_>,
     scores: &[f64],
     prefix_space: bool,
-) -> Result<Parts, ContentError> {
+) -> Result<Stages, ContentError> {
     if scores.len() != tokens.len() {
         let why = format!("{} tokens, but {} scores", tokens.len(), scores.len());
         return Err(ContentError::Vocabulary { why });
@@ -38,7 +37,7 @@ pub(super) fn parts(
         normalizers.insert(0, json!({"type": "Prepend", "prepend": SPACE}));
         decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
     }
-    Ok(Parts {
+    Ok(Stages {
         normalizer: json!({"type": "Sequence", "normalizers": normalizers}),
         pre_tokenizer: Value::Null,
         decoder: json!({"type": "Sequence", "decoders": decoders}),

@@ -4,7 +4,7 @@ use super::{
     error::ExportError,
     names::key,
     spm,
-    tokenizer::{MODEL, SPECIAL, TOKENS, TYPES, TokenType, adds_key},
+    tokens::{Kind, MODEL, SPECIAL, TOKENS, TYPES, TokenType, adds_key},
     value::{Array, Value, ValueType},
     write::Pairs,
 };
@@ -138,7 +138,7 @@ fn byte_level(json: &Json, merges: &[[&str; 2]], pre: Option<&str>) -> Result<Pa
     })?;
     let merges = merges.iter().map(|[left, right]| format!("{left} {right}")).collect();
     Ok(vec![
-        (MODEL.into(), Value::String(bpe::MODEL_NAME.into())),
+        (MODEL.into(), Value::String(Kind::ByteLevel.name().into())),
         (bpe::PRE.into(), Value::String(pre.into())),
         (bpe::MERGES.into(), Value::Array(Array::Strings(merges))),
     ])
@@ -174,7 +174,7 @@ fn sentence_piece(json: &Json, words: &Words, merges: &[[&str; 2]]) -> Result<Pa
     }
     let bytes = scores.iter().flat_map(|score| (*score as f32).to_le_bytes()).collect();
     Ok(vec![
-        (MODEL.into(), Value::String(spm::MODEL_NAME.into())),
+        (MODEL.into(), Value::String(Kind::SentencePiece.name().into())),
         (bpe::PRE.into(), Value::String("default".into())),
         (spm::SCORES.into(), numbers(ValueType::F32, bytes)),
         (key::ADD_SPACE.into(), Value::Bool(prefix)),
