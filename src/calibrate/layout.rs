@@ -24,16 +24,6 @@ pub(super) struct BlockLayout {
 /// Roles whose inputs are seen; gate and down in each expert.
 const ROLES: [Role; 5] = [Role::Q, Role::O, Role::Router, Role::Gate, Role::Down];
 
-fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Q => "q",
-        Role::O => "o",
-        Role::Router => "router",
-        Role::Gate => "gate",
-        _ => "down",
-    }
-}
-
 impl Layout {
     pub(super) fn new(spec: &ModelSpec, request: &Request) -> Self {
         let blocks = (0..spec.blocks.len()).map(|b| BlockLayout::new(spec, b)).collect();
@@ -115,9 +105,9 @@ impl BlockLayout {
 
 fn input_name(role: Role, expert: Option<Expert>) -> String {
     match expert {
-        None => role_name(role).to_owned(),
-        Some(Expert::Routed(expert)) => format!("{}.{expert}", role_name(role)),
-        Some(Expert::Shared) => format!("{}.shared", role_name(role)),
+        None => role.name().to_owned(),
+        Some(Expert::Routed(expert)) => format!("{}.{expert}", role.name()),
+        Some(Expert::Shared) => format!("{}.shared", role.name()),
     }
 }
 
@@ -135,7 +125,7 @@ pub(super) fn inputs<'a>(
                 Some((role, "shared")) => (role, Some(Expert::Shared)),
                 Some((role, number)) => (role, Some(Expert::Routed(number.parse().ok()?))),
             };
-            let role = ROLES.into_iter().find(|it| role_name(*it) == role)?;
+            let role = ROLES.into_iter().find(|it| it.name() == role)?;
             Some((role, expert, name.to_owned()))
         })
         .collect()

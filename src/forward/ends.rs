@@ -26,6 +26,14 @@ pub enum ForwardError {
         /// Size of the vocabulary.
         vocab: usize,
     },
+    /// An embedding that is no matrix.
+    #[error(
+        "the embedding: expected a shape `[vocab, hidden]`, found {found:?}\nhint: the checkpoint does not fit its config.json"
+    )]
+    Embedding {
+        /// Its shape.
+        found: Vec<usize>,
+    },
     /// Nothing to run over.
     #[error("no tokens to run over")]
     NoTokens,
@@ -43,7 +51,9 @@ impl Embedding {
 
     /// The rows of the tokens, `[tokens, hidden]`.
     pub fn rows(&self, ids: &[u32]) -> Result<Array2<f32>, ForwardError> {
-        let &[vocab, hidden] = self.0.shape() else { return Err(ForwardError::NoTokens) };
+        let &[vocab, hidden] = self.0.shape() else {
+            return Err(ForwardError::Embedding { found: self.0.shape().to_vec() });
+        };
         let mut rows = Array2::zeros((ids.len(), hidden));
         for (id, mut row) in ids.iter().zip(rows.outer_iter_mut()) {
             if *id as usize >= vocab {

@@ -35,9 +35,9 @@ impl Loader<'_> {
         self.get(role, Part::Weight)?.ok_or_else(missing)
     }
 
-    /// A norm gain.
+    /// A norm gain, which must be there.
     pub(super) fn gain(&self, role: Role) -> Result<Vec<f32>, WeightError> {
-        Ok(self.get(role, Part::Weight)?.map_or_else(Vec::new, |w| w.to_f32()))
+        Ok(self.weight(role)?.to_f32())
     }
 
     /// The Hadamard matrix of a width, where the model wants it multiplied online.

@@ -34,6 +34,29 @@ pub enum Role {
 }
 
 impl Role {
+    /// Its name in files and tables; that of its JSON form.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Embed => "embed",
+            Self::AttnNorm => "attn-norm",
+            Self::Q => "q",
+            Self::K => "k",
+            Self::V => "v",
+            Self::QNorm => "q-norm",
+            Self::KNorm => "k-norm",
+            Self::O => "o",
+            Self::MlpNorm => "mlp-norm",
+            Self::Router => "router",
+            Self::Gate => "gate",
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::SharedGate => "shared-gate",
+            Self::FinalNorm => "final-norm",
+            Self::HeadInput => "head-input",
+            Self::Head => "head",
+        }
+    }
+
     /// Whether this is the matrix of a linear layer inside a block that quantization and pruning
     /// work on (routers and expert gates stay as they are).
     pub fn is_block_linear(self) -> bool {
@@ -243,6 +266,23 @@ impl ModelSpec {
             blocks,
             tensors: Vec::new(),
             index: BTreeMap::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_roles_are_those_of_json() {
+        use Role::*;
+        let all = [
+            Embed, AttnNorm, Q, K, V, QNorm, KNorm, O, MlpNorm, Router, Gate, Up, Down, SharedGate,
+            FinalNorm, HeadInput, Head,
+        ];
+        for role in all {
+            assert_eq!(serde_json::to_value(role).unwrap(), role.name());
         }
     }
 }

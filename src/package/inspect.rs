@@ -99,7 +99,7 @@ pub fn inspect(
     let step = parameters.div_ceil(sample.max(1)).max(1) as usize;
     let specs = &model.spec.tensors;
     let measured = measure_all(specs.len(), team, progress, |i| {
-        figures(model, &specs[i].name, label(specs[i].role), step)
+        figures(model, &specs[i].name, specs[i].role.name().to_owned(), step)
     })?;
     let read: u64 = measured.iter().map(|(_, read)| read).sum();
     let tensors: BTreeMap<String, TensorFigures> =
@@ -138,7 +138,7 @@ pub fn inspect_gguf(
     let step = parameters.div_ceil(sample.max(1)).max(1) as usize;
     let roles: Vec<Role> = ours.iter().filter_map(|it| Some(gguf::place(&it.name)?.1)).collect();
     let measured = measure_all(ours.len(), team, progress, |i| {
-        Ok(gguf_figures(ours[i], label(roles[i]), step))
+        Ok(gguf_figures(ours[i], roles[i].name().to_owned(), step))
     })?;
     let read: u64 = measured.iter().map(|(_, read)| read).sum();
     let tensors: BTreeMap<String, TensorFigures> =
@@ -187,12 +187,6 @@ fn measure_all(
     });
     progress.finish();
     slots.into_iter().collect()
-}
-
-/// A role as JSON writes it.
-fn label(role: Role) -> String {
-    let value = serde_json::to_value(role).unwrap_or_default();
-    value.as_str().unwrap_or("other").to_owned()
 }
 
 /// The figures of a tensor and how many of its weights were read.

@@ -36,8 +36,7 @@ impl Size {
         let mut ends = 0;
         for tensor in &spec.tensors {
             let count = spec.shape(tensor).iter().map(|n| *n as u64).product::<u64>();
-            let role = serde_json::to_value(tensor.role).unwrap_or_default();
-            *by_role.entry(role.as_str().unwrap_or_default().to_owned()).or_default() += count;
+            *by_role.entry(tensor.role.name().to_owned()).or_default() += count;
             ends += if tensor.block.is_none() { count } else { 0 };
         }
         let parameters = spec.parameters();

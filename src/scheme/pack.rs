@@ -222,16 +222,14 @@ impl Layout {
         let [out, columns] = shape;
         let mut scales = vec![0.0; out * groups];
         self.scale_type.decode(part(PartKind::Scale), &mut scales);
-        let zero_points = match (scheme.symmetric, self.packed()) {
-            (true, _) => Vec::new(),
-            (false, true) => (0..out * groups)
-                .map(|i| self.code_at(part(PartKind::ZeroPoint), i % groups, i / groups, groups))
-                .collect(),
-            (false, false) => part(PartKind::ZeroPoint).iter().map(|z| *z as i8).collect(),
+        let zero_points = if scheme.symmetric {
+            Vec::new()
+        } else {
+            self.decode_zero_points(part(PartKind::ZeroPoint), out, groups)
         };
-        let mut codes = vec![0; out * columns];
+        let (bytes, mut codes) = (part(PartKind::Codes), vec![0; out * columns]);
         for (row, codes) in codes.chunks_mut(columns.max(1)).enumerate() {
-            self.decode_row(part(PartKind::Codes), row, codes);
+            self.decode_row(bytes, row, codes);
         }
         Ok(QTensor { scheme, shape, codes, scales, zero_points })
     }
@@ -257,14 +255,24 @@ impl Layout {
         }
     }
 
-    /// The code of `row` in word column `column`, words stored `[rows / per word, columns]`.
-    fn code_at(self, words: &[u8], column: usize, row: usize, columns: usize) -> i8 {
-        let per_word = self.per_word();
-        let (word, place) = ((row / per_word * columns + column) * 4, row % per_word);
-        match self.scheme.bits {
-            4 => ((words[word + place / 2] >> (4 * (place % 2))) & 15) as i8 - 8,
-            _ => (words[word + place] ^ 0x80) as i8,
+    /// All zero points, `[out, groups]`, from their bytes: a row of words holds some rows of them.
+    fn decode_zero_points(self, bytes: &[u8], out: usize, groups: usize) -> Vec<i8> {
+        if !self.packed() {
+            return bytes.iter().map(|z| *z as i8).collect();
         }
+        let mut zero_points = vec![0; out * groups];
+        let rows = zero_points.chunks_mut((groups * self.per_word()).max(1));
+        for (rows, words) in rows.zip(bytes.chunks((groups * 4).max(1))) {
+            for (place, row) in rows.chunks_mut(groups.max(1)).enumerate() {
+                for (zero_point, word) in row.iter_mut().zip(words.as_chunks::<4>().0) {
+                    *zero_point = match self.scheme.bits {
+                        4 => (word[place / 2] >> (4 * (place % 2)) & 15) as i8 - 8,
+                        _ => (word[place] ^ 0x80) as i8,
+                    };
+                }
+            }
+        }
+        zero_points
     }
 }
 

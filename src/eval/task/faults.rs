@@ -65,6 +65,38 @@ fn empty_answers_and_options_are_told_with_their_row() {
 }
 
 #[test]
+fn options_that_are_no_texts_are_named() {
+    let hella = "{\"activity_label\": \"a\", \"ctx_a\": \"b\", \"ctx_b\": \"c\", \
+                 \"endings\": [\"x\", 7], \"label\": \"1\"}";
+    let arc = |choices: &str| {
+        format!("{{\"question\": \"q\", \"choices\": {choices}, \"answerKey\": \"1\"}}")
+    };
+    let answers = arc("{\"text\": [1, 2], \"label\": [\"1\", \"2\"]}");
+    let labels = arc("{\"text\": [\"a\", \"b\"], \"label\": [1, 2]}");
+    let gap = "{\"context_options\": [\"Ann\", null], \"continuation\": \"sat\", \"gold\": 0}";
+    for (task, file, row, told) in [
+        (
+            "hellaswag",
+            "hellaswag/hellaswag_val.jsonl",
+            hella,
+            "`endings`: expected a text, found 7",
+        ),
+        ("arc-easy", "arc/arc_easy.jsonl", &answers, "`text`: expected a text, found 1"),
+        ("arc-easy", "arc/arc_easy.jsonl", &labels, "`label`: expected a text, found 1"),
+        (
+            "winogrande",
+            "winogrande/winogrande.jsonl",
+            gap,
+            "`context_options`: expected a text, found null",
+        ),
+    ] {
+        let error = refused(task, &[(file, &format!("\n{row}\n"))], &Options::default());
+        let place = error.contains(&format!("`{file}")) && error.contains("row 2");
+        assert!(place && error.contains(told), "{task}: {error}");
+    }
+}
+
+#[test]
 fn a_subject_at_fault_is_the_one_that_is_named() {
     let head = "id,question,A,B,C,D,answer\n";
     let [test, good] = ["0,q,1,2,3,4,", "0,q,1,2,3,4,A"].map(|row| format!("{head}{row}\n"));

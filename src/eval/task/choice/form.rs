@@ -75,6 +75,24 @@ fn text(row: &Value, names: &[&str], file: &str, number: usize) -> Result<String
     })
 }
 
+/// The texts of a list, which `what` names.
+fn texts<'a>(
+    list: impl Iterator<Item = &'a Value>,
+    what: &str,
+    (file, row): (&str, usize),
+) -> Result<Vec<String>, TaskError> {
+    let text = |it: &Value| {
+        let found = || format!("`{what}`: expected a text, found {it}");
+        it.as_str().map(str::to_owned).ok_or_else(|| wrong(file, row, &found()))
+    };
+    list.map(text).collect()
+}
+
+/// The texts of a list in a column, none where there is none.
+fn column(row: &Value, what: &str, place: (&str, usize)) -> Result<Vec<String>, TaskError> {
+    texts(row[what].as_array().into_iter().flatten(), what, place)
+}
+
 /// Reads rows in the plain form or another; says which row does not fit either.
 fn rows(
     file: &str,
@@ -116,11 +134,11 @@ pub(super) fn hellaswag(
             let part = |name| text(row, &[name], file, at);
             let (activity, a) = (part("activity_label")?, part("ctx_a")?);
             let context = format!("{activity}: {a} {}", capitalized(&part("ctx_b")?));
-            let endings = row["endings"].as_array().into_iter().flatten();
+            let endings = column(row, "endings", (file, at))?;
             let label = row["label"].as_u64().or_else(|| row["label"].as_str()?.parse().ok());
             Ok(Question {
                 contexts: vec![cleaned(&context)],
-                options: endings.map(|it| cleaned(it.as_str().unwrap_or_default())).collect(),
+                options: endings.iter().map(|it| cleaned(it)).collect(),
                 right: label.map_or(usize::MAX, |it| it as usize),
             })
         };
@@ -178,19 +196,12 @@ pub(super) fn arc(
             None => text(inner, &["stem"], file, at)?,
         };
         let key = text(row, &["answerKey"], file, at)?;
-        let strings = |list: &Value| -> Vec<String> {
-            let list = list.as_array().into_iter().flatten();
-            list.map(|it| it.as_str().unwrap_or_default().to_owned()).collect()
+        let place = (file, at);
+        let of = |name: &str| match inner["choices"].as_array() {
+            None => column(&row["choices"], name, place),
+            Some(all) => texts(all.iter().map(|it| &it[name]), name, place),
         };
-        let (options, labels) = match inner["choices"].as_array() {
-            None => (strings(&row["choices"]["text"]), strings(&row["choices"]["label"])),
-            Some(all) => {
-                let of = |name: &str| {
-                    all.iter().map(|it| it[name].as_str().unwrap_or_default().to_owned()).collect()
-                };
-                (of("text"), of("label"))
-            }
-        };
+        let (options, labels) = (of("text")?, of("label")?);
         let right = labels.iter().position(|it| *it == key).unwrap_or(usize::MAX);
         Ok(Question { contexts: vec![asked(&stem)], options, right })
     };
@@ -223,9 +234,8 @@ pub(super) fn winogrande(
 ) -> Result<Vec<Numbered>, TaskError> {
     let mut questions = Vec::new();
     for (at, row) in read_jsonl::<Value>(file, bytes)? {
-        if let Some(contexts) = row["context_options"].as_array() {
-            let contexts: Vec<String> =
-                contexts.iter().map(|it| it.as_str().unwrap_or_default().to_owned()).collect();
+        if row["context_options"].is_array() {
+            let contexts = column(&row, "context_options", (file, at))?;
             let rest = text(&row, &["continuation"], file, at)?;
             let right = row["gold"].as_u64().map_or(usize::MAX, |it| it as usize);
             let options = vec![rest.trim().to_owned(); contexts.len()];
