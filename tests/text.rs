@@ -151,6 +151,10 @@ fn what_templates_cannot_do_is_told() {
         let error = rendered.unwrap_err().to_string();
         assert!(error.contains(told) && error.contains("(in chat:2)"), "{construct}: {error}");
     }
+    // Where this engine goes on, and transformers ends.
+    let none = "{% for tool in tools %}{{ tool }}{% endfor %}{{ 0.00000015 }}";
+    let template = ChatTemplate::compile(none, &config, None).unwrap();
+    assert_eq!(template.render(&[Message::new("user", "Hi")], true).unwrap(), "0.00000015");
 }
 
 #[test]

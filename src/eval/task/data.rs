@@ -129,7 +129,7 @@ pub fn read_csv(file: &str, bytes: &[u8], columns: Option<&[&str]>) -> Result<Ta
 pub(super) fn utf8<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, TaskError> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let before = &bytes[..error.valid_up_to()];
-        let row = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let row = before.split(|byte| *byte == b'\n').count();
         TaskError::Form { file: file.to_owned(), row, detail: "is not UTF-8".into() }
     })?;
     Ok(text.trim_start_matches('\u{feff}'))

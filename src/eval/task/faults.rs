@@ -114,7 +114,7 @@ fn a_subject_at_fault_is_the_one_that_is_named() {
     }
     // Examples without answers are the fault of their file, not of the questions'.
     let files = [("ceval/val/law_val.csv", good.as_str()), ("ceval/dev/law_dev.csv", &test)];
-    let shots = Options { num_fewshot: 1, ..law.clone() };
+    let shots = Options { num_fewshot: 1, ..law };
     let told = refused("ceval", &files, &shots);
     assert!(told.contains("`ceval/dev/law_dev.csv` holds no item"), "{told}");
     let told = refused("ceval", &files[..1], &shots);

@@ -239,7 +239,7 @@ pub(super) fn winogrande(
             let rest = text(&row, &["continuation"], file, at)?;
             let right = row["gold"].as_u64().map_or(usize::MAX, |it| it as usize);
             let options = vec![rest.trim().to_owned(); contexts.len()];
-            questions.push((at, Question { options, contexts, right }));
+            questions.push((at, Question { contexts, options, right }));
             continue;
         }
         let part = |name| text(&row, &[name], file, at);
