@@ -4,7 +4,7 @@ use milm_compress::{
     forward,
     forward::Reference,
     linalg::Team,
-    model::{Model, ModelSpec, Part, Role, Space},
+    model::{Model, ModelSpec, Part, Role},
     package::gguf,
     progress::Silent,
     prune,
@@ -285,8 +285,6 @@ fn strong_directions_come_last() {
             assert!(turned[[i, j]].abs() < 1e-9 * total);
         }
     }
-    let residual = model.spec.touching(Space::Residual).count();
-    assert!(residual > 10, "every tensor of the stream is rotated");
 }
 
 #[test]

@@ -45,12 +45,6 @@ impl Moments {
         }
     }
 
-    /// E x², `[channels]`; zeros when no token was seen.
-    pub fn mean_squares(&self) -> Vec<f64> {
-        let tokens = self.tokens.max(1) as f64;
-        self.sum_squares.iter().map(|sum| sum / tokens).collect()
-    }
-
     /// Var x, `[channels]`, over the population.
     pub fn variances(&self) -> Vec<f64> {
         let tokens = self.tokens.max(1) as f64;
@@ -71,7 +65,6 @@ mod tests {
         assert_eq!(moments.sum, [4.0, -2.0]);
         assert_eq!(moments.sum_squares, [10.0, 4.0]);
         assert_eq!(moments.abs_max, [3.0, 2.0]);
-        assert_eq!(moments.mean_squares(), [5.0, 2.0]);
         assert_eq!(moments.variances(), [1.0, 1.0]);
     }
 

@@ -12,7 +12,7 @@ mod weights;
 pub use config::ConfigError;
 pub use family::{HEAD, Joined};
 pub use rope::{KeptPairs, Rope, RopeScaling};
-pub use space::{Axis, Expert, Side, Space};
+pub use space::{Axis, Expert, Space};
 pub use spec::{Block, Mlp, ModelSpec, Part, Role, TensorSpec};
 pub use transformed::{TRANSFORM_KEY, Transformed};
 pub use weights::{Input, Tensors, Weight, WeightError, WeightStore, part_name};

@@ -47,12 +47,3 @@ impl Axis {
         Self { space, repeat: 1 }
     }
 }
-
-/// Which axis of a tensor touches a space.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// Rows.
-    Output,
-    /// Columns.
-    Input,
-}

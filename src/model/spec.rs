@@ -1,7 +1,7 @@
 //! The architecture of a model, without weights.
 use super::{
     rope::Rope,
-    space::{Axis, Expert, Side, Space},
+    space::{Axis, Expert, Space},
     transformed::Transformed,
 };
 use crate::scheme::KvPrecision;
@@ -199,15 +199,6 @@ impl ModelSpec {
     pub fn head(&self) -> Option<&TensorSpec> {
         let role = if self.tied { Role::Embed } else { Role::Head };
         self.find(None, role, None, Part::Weight)
-    }
-
-    /// Every tensor wired to `space`, with the side and the head repeat.
-    pub fn touching(&self, space: Space) -> impl Iterator<Item = (&TensorSpec, Side, usize)> {
-        self.tensors.iter().flat_map(move |t| {
-            let out = (t.output.space == space).then_some((t, Side::Output, t.output.repeat));
-            let inp = t.input.filter(|a| a.space == space).map(|a| (t, Side::Input, a.repeat));
-            out.into_iter().chain(inp)
-        })
     }
 
     /// Width of a space, before head repetition.
