@@ -199,6 +199,9 @@ fn questions_that_gave_nan_are_kept_told_and_fail_every_gate() {
     for gate in ["piqa >= 0", "lambada:perplexity <= 1e9"] {
         run(&["--gate", gate]).code(1).stdout(failed());
     }
+    run(&["--gate", "piqa >= 0", "--junit", "e.xml"]).code(1);
+    let xml = fs::read_to_string(dir.path().join("e.xml")).unwrap();
+    assert!(xml.contains("measured 0; ") && xml.contains("questions gave NaN, counted"), "{xml}");
     run(&["--reference", "a.json", "--gate", "piqa loss <= 1"]).code(1).stdout(failed());
     let merged = ["--merge", "parts", "--gate", "piqa >= 0", "--json", "d.json"];
     eval(dir.path(), &merged).code(1).stdout(failed());

@@ -29,7 +29,9 @@ pub fn junit(report: &Sheet<'_>) -> String {
             let _ = writeln!(out, "    <testcase classname=\"{class}\" name=\"{name}\"/>");
             continue;
         }
-        let message = escape(&format!("{}, measured {}", rows::bound(gate), rows::value(gate)));
+        let note = gate.note.as_ref().map_or_else(String::new, |note| format!("; {note}"));
+        let message = format!("{}, measured {}{note}", rows::bound(gate), rows::value(gate));
+        let message = escape(&message);
         let _ = writeln!(
             out,
             "    <testcase classname=\"{class}\" name=\"{name}\">\n      \

@@ -63,6 +63,9 @@ pub(super) fn method(
         }
         (Some(text), "partition" | "rpartition") => {
             let (separator,): (&str,) = from_args(arguments)?;
+            if separator.is_empty() {
+                return Err(wrong(format!("{name}: empty separator")));
+            }
             let (first, cut) = match name {
                 "partition" => (true, text.split_once(separator)),
                 _ => (false, text.rsplit_once(separator)),
