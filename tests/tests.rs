@@ -20,6 +20,7 @@ mod documents;
 mod engine;
 mod eval;
 mod exported;
+mod flags;
 mod generate;
 mod gguf;
 mod golden;

@@ -88,6 +88,23 @@ impl WorkDir {
         Ok(work)
     }
 
+    /// Removes what is left of the work on an output that is complete: its program may have been
+    /// killed while it did so. Work of a living program is left to that.
+    pub fn clear(target: &Path) -> Result<(), CheckpointError> {
+        temporary::tidy(target);
+        let path = Self::place(target);
+        if path.symlink_metadata().is_err() {
+            return Ok(());
+        }
+        let lock = match Lock::take(&path) {
+            Lock::Busy => return Ok(()),
+            Lock::Held(lock) => Some(lock),
+            Lock::Absent => None,
+        };
+        mark::refuse_strangers(&path, is_work_file)?;
+        Self { path, _lock: lock }.finish()
+    }
+
     /// Whether nothing is lost with it.
     fn is_bare(&self) -> Result<bool, CheckpointError> {
         let entries = fs::read_dir(&self.path).map_err(write_error(&self.path))?;
@@ -278,6 +295,29 @@ mod tests {
         assert!(!finished(&key));
         work.finish().unwrap();
         assert!(!WorkDir::place(&target).exists());
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_is_left_of_finished_work_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("out");
+        WorkDir::clear(&target).unwrap();
+        let begin = || WorkDir::begin(&target, &json!(1), false, true).unwrap();
+        // Killed before the work lost its name, and after it.
+        drop(begin());
+        WorkDir::clear(&target).unwrap();
+        drop(begin());
+        let aside = folder.path().join(".out.partial.tmp-abc123");
+        fs::rename(WorkDir::place(&target), aside).unwrap();
+        WorkDir::clear(&target).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        let living = begin();
+        WorkDir::clear(&target).unwrap();
+        assert!(WorkDir::place(&target).exists());
+        drop(living);
+        fs::write(WorkDir::place(&target).join("letter.txt"), "dear").unwrap();
+        assert!(WorkDir::clear(&target).is_err() && WorkDir::place(&target).exists());
     }
 
     fn tensors() -> Tensors {

@@ -8,7 +8,7 @@ use super::{
     run::{Settings as RunSettings, continue_prompt},
 };
 use crate::{
-    checkpoint::{self, OutputDir},
+    checkpoint::{self, OutputDir, WorkDir},
     package::{self, Opened},
     recipe::{Recipe, Step, Verb},
     report::{self, EvalReport},
@@ -220,6 +220,7 @@ impl<'a> Work<'a> {
         if let Some(between) = between {
             if self.args.resume && between.symlink_metadata().is_ok() {
                 between::check_same(between, &step)?;
+                WorkDir::clear(between)?;
                 let between = between.display();
                 self.context.note(format_args!("`{between}` is there: it is not pruned again"));
                 return Ok(step);

@@ -166,9 +166,10 @@ fn check_value(flag: &Arg, value: &Value) -> Result<(), String> {
         Value::String(text) => text.clone(),
         _ => return Ok(()),
     };
-    let alone = Arg::new("value").long("value").value_parser(flag.get_value_parser().clone());
+    let alone = Arg::new("value").allow_hyphen_values(true);
+    let alone = alone.value_parser(flag.get_value_parser().clone());
     let command = Command::new("").no_binary_name(true).arg(alone);
-    let Err(error) = command.try_get_matches_from([format!("--value={text}")]) else {
+    let Err(error) = command.try_get_matches_from([text.as_str()]) else {
         return Ok(());
     };
     match error.source() {
