@@ -3,7 +3,7 @@ use crate::{cli::program, util};
 use milm_compress::{
     calibrate::{
         BlockStatistics, CalibrateError, DataFingerprint, Fingerprint, Request, Statistics,
-        StatisticsWriter, Walk, statistics_bytes,
+        StatisticsWriter, Walk, min_max_grids, statistics_bytes,
     },
     forward::{Reference, walk},
     linalg::Team,
@@ -65,12 +65,14 @@ fn activations_that_are_no_numbers_name_the_layer_that_made_them() {
             let damaged = vec![f32::NAN; raw.to_f32().unwrap().len()];
             *raw = RawTensor::from_f32(raw.shape.clone(), &damaged);
             let mut walk = Walk::new(&model, &Reference, &windows(), (&team, &Silent)).unwrap();
-            let told = (0..2).find_map(|_| walk.observe(&Request::default()).err());
-            let told = told.unwrap().to_string();
+            let observed = (0..2).find_map(|_| walk.observe(&Request::default()).err());
+            let ranges = min_max_grids(&model, &windows(), 8, (&team, &Silent)).unwrap_err();
             let block = tensor.block.unwrap_or(0);
-            assert!(told.contains(&format!("block {block}, window 0")), "{told}");
-            let of_router = tensor.role == Role::Router && told.contains("experts");
-            assert!(told.contains(&format!("`{}`", tensor.name)) || of_router, "{told}");
+            for told in [observed.unwrap().to_string(), ranges.to_string()] {
+                assert!(told.contains(&format!("block {block}, window 0")), "{told}");
+                let of_router = tensor.role == Role::Router && told.contains("experts");
+                assert!(told.contains(&format!("`{}`", tensor.name)) || of_router, "{told}");
+            }
         }
     }
 }

@@ -6,21 +6,26 @@ use crate::{
     text::TextError,
 };
 
+/// Activations that are NaN or infinite.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "block {block}, window {window}: activations are NaN or infinite, first behind {layer}\nhint: is a weight damaged? `milm-compress verify` or `inspect` the model"
+)]
+pub struct NonFinite {
+    /// The block.
+    pub block: usize,
+    /// The window of the calibration set.
+    pub window: usize,
+    /// What gave them, in backquotes.
+    pub layer: String,
+}
+
 /// Calibration fails.
 #[derive(Debug, thiserror::Error)]
 pub enum CalibrateError {
     /// Activations overflow.
-    #[error(
-        "block {block}, window {window}: activations are NaN or infinite, first behind {layer}\nhint: is a weight damaged? `milm-compress verify` or `inspect` the model"
-    )]
-    NonFinite {
-        /// The block.
-        block: usize,
-        /// The window of the calibration set.
-        window: usize,
-        /// What gave them, in backquotes.
-        layer: String,
-    },
+    #[error(transparent)]
+    NonFinite(#[from] NonFinite),
     /// Stored streams that are none.
     #[error("{bytes} bytes are no residual streams\nhint: the file is damaged; start anew")]
     States {

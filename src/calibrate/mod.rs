@@ -6,6 +6,7 @@ mod data;
 mod error;
 mod layout;
 mod moments;
+mod passage;
 mod rank;
 mod ranges;
 mod settings;
@@ -15,8 +16,9 @@ mod store;
 mod walk;
 
 pub use data::{CalibrationSet, DataFingerprint, Encode, Generate, SourceFingerprint};
-pub use error::CalibrateError;
+pub use error::{CalibrateError, NonFinite};
 pub use moments::Moments;
+pub use passage::{Passage, WHOLE};
 pub use ranges::min_max_grids;
 pub use rank::{RankWarning, check_rank, check_tokens};
 pub use settings::{Settings, Source};

@@ -1,7 +1,7 @@
 //! The range of every activation that may have a static grid.
-use super::{CalibrateError, HiddenStates};
+use super::{CalibrateError, HiddenStates, Passage, WHOLE};
 use crate::{
-    forward::{BlockWeights, ForwardError, Half, Head, Point, Ranges, Reference, Runner},
+    forward::{BlockWeights, ForwardError, Head, Point, Ranges, Reference},
     linalg::Team,
     model::Model,
     progress::Progress,
@@ -35,14 +35,10 @@ pub fn min_max_grids(
     for block in 0..model.spec.blocks.len() {
         let weights = BlockWeights::load(model, block, &Reference)?;
         model.release(block);
-        let mut runner = Runner::new(&model.spec, block, team);
+        let mut passage = Passage::new(&model.spec, block, team);
         let mut ranges = Ranges::default();
         for window in 0..states.len() {
-            let mut x = states.load(window);
-            for half in [Half::Attention, Half::Mlp] {
-                runner.run(half, &weights, x.view_mut(), &mut ranges);
-            }
-            states.store(window, x.view());
+            let x = passage.through((&WHOLE, &weights), &mut states, window, &mut ranges)?;
             progress.advance(x.nrows() as u64);
         }
         put(Some(block), &ranges);

@@ -1,10 +1,12 @@
 //! Statistics block by block, each block with the activations that the ones before gave.
 use super::{
     BlockStatistics, CalibrateError, HiddenStates, Request,
+    error::NonFinite,
+    passage::{Passage, WHOLE},
     statistics::{Collector, Inputs},
 };
 use crate::{
-    forward::{Backend, BlockWeights, ForwardError, Half, Reference, Runner, Site, Tap},
+    forward::{Backend, BlockWeights, ForwardError, Reference, Site, Tap},
     linalg::Team,
     model::{Expert, Model, Role},
     progress::Progress,
@@ -76,17 +78,12 @@ impl<'a> Walk<'a> {
         for window in 0..self.states.len() {
             if let (Some(other), Some((_, states))) = (&mut other, &mut self.reference) {
                 let mut kept = Kept { request, inputs: Inputs::new() };
-                states.store(window, other.run(states.load(window), &mut kept).view());
+                other.through(states, window, &mut kept)?;
                 collector.reference = kept.inputs;
             }
             let before = self.states.load(window);
-            let x = runner.run(before.clone(), &mut collector);
-            if x.iter().any(|x| !x.is_finite()) {
-                let layer = runner.fault(before);
-                return Err(CalibrateError::NonFinite { block: self.block, window, layer });
-            }
+            let x = runner.through(&mut self.states, window, &mut collector)?;
             collector.streams(before.view(), x.view());
-            self.states.store(window, x.view());
             self.progress.advance(x.nrows() as u64);
         }
         self.block += 1;
@@ -97,7 +94,7 @@ impl<'a> Walk<'a> {
 /// One block of a model, ready to run.
 struct Loaded<'a> {
     weights: BlockWeights,
-    runner: Runner<'a>,
+    passage: Passage<'a>,
 }
 
 impl<'a> Loaded<'a> {
@@ -109,24 +106,17 @@ impl<'a> Loaded<'a> {
     ) -> Result<Self, CalibrateError> {
         let weights = BlockWeights::load(model, block, backend)?;
         model.release(block);
-        Ok(Self { weights, runner: Runner::new(&model.spec, block, team) })
+        Ok(Self { weights, passage: Passage::new(&model.spec, block, team) })
     }
 
-    /// The layer on whose account the stream behind the block is not finite.
-    fn fault(&mut self, before: Array2<f32>) -> String {
-        let mut fault = self.runner.fault();
-        if before.iter().all(|x| x.is_finite()) {
-            self.run(before, &mut fault);
-        }
-        fault.layer()
-    }
-
-    /// The stream behind the block.
-    fn run(&mut self, mut x: Array2<f32>, tap: &mut dyn Tap) -> Array2<f32> {
-        for half in [Half::Attention, Half::Mlp] {
-            self.runner.run(half, &self.weights, x.view_mut(), tap);
-        }
-        x
+    /// The stream of a window behind the block.
+    fn through(
+        &mut self,
+        states: &mut HiddenStates,
+        window: usize,
+        tap: &mut dyn Tap,
+    ) -> Result<Array2<f32>, NonFinite> {
+        self.passage.through((&WHOLE, &self.weights), states, window, tap)
     }
 }
 

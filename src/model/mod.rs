@@ -63,6 +63,12 @@ impl Model {
         Ok(model)
     }
 
+    /// Some tensors of a model, to run the blocks that they make up.
+    pub fn part(spec: &ModelSpec, tensors: Tensors) -> Self {
+        let weights = WeightStore { raw: tensors, ..WeightStore::default() };
+        Self { config: Value::Null, spec: spec.clone(), weights }
+    }
+
     /// Checks that every tensor of the architecture is there in its shape.
     pub fn check(&self) -> Result<(), ModelError> {
         for tensor in &self.spec.tensors {

@@ -13,14 +13,13 @@ use crate::{
         BlockWeights, Embedding, ForwardError, Half, Head, NoTap, Reference, Runner, Site, Tap,
     },
     linalg::{Team, accumulate_gram, matmul, mirror},
-    model::{Expert, Model, Role, TensorSpec, Tensors, Weight, WeightStore},
+    model::{Expert, Model, Role, TensorSpec, Tensors, Weight},
     progress::{Progress, Unit as Counted},
     quantize::{Candidates, Choice, Method, QuantizeError, Unit, rtn::Rtn},
     scheme::TensorScheme,
     tensor::RawTensor,
 };
 use ndarray::{Array2, ArrayView2, s};
-use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Windows of the calibration set that losses are measured on, if there are so many.
@@ -142,8 +141,7 @@ impl Allocate<'_> {
             changed.push((at, embed(&self.changed(unit, self.outline)?, windows)?));
         }
         for block in 0..spec.blocks.len() {
-            let weights = WeightStore { raw: (self.block)(block)?, ..WeightStore::default() };
-            let model = Model { config: Value::Null, spec: spec.clone(), weights };
+            let model = Model::part(spec, (self.block)(block)?);
             let load = |model: &Model| {
                 BlockWeights::load(model, block, &Reference).map_err(QuantizeError::from)
             };

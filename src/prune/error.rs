@@ -1,11 +1,15 @@
 //! Why a model cannot be pruned as wanted.
 use super::{score::ScoreError, values::ValuesError};
+use crate::calibrate::NonFinite;
 use crate::linalg::least_squares::FitError;
 use crate::model::{ConfigError, Expert, ModelError, Role, WeightError};
 
 /// Model and cut do not fit.
 #[derive(Debug, thiserror::Error)]
 pub enum PruneError {
+    /// Activations overflow.
+    #[error(transparent)]
+    NonFinite(#[from] NonFinite),
     /// What is kept is not a part of the block.
     #[error("block {block}: kept {unit}: expected {expected}, found {found}")]
     Kept {

@@ -5,10 +5,10 @@ use super::{
     refit::{Refit, RefitSettings, Sums, before_the_cut, refit},
 };
 use crate::{
-    calibrate::HiddenStates,
-    forward::{BlockWeights, Half, NoTap, Reference, Runner, Site},
+    calibrate::{HiddenStates, NonFinite, Passage},
+    forward::{BlockWeights, Half, NoTap, Reference, Site},
     linalg::Team,
-    model::{Expert, Mlp, Model, ModelSpec, Role, WeightStore},
+    model::{Expert, Mlp, Model, ModelSpec, Role},
     progress::Progress,
 };
 use ndarray::{Array2, ArrayView2};
@@ -64,13 +64,13 @@ impl RefitWalk<'_> {
     ) -> Result<(Tensors, Vec<Refit>), PruneError> {
         let load = |model: &Model| BlockWeights::load(model, block, &Reference);
         let float = load(self.float)?;
-        let plain = load(&self.model(cut.clone()))?;
-        let mut model = self.model(ready.unwrap_or_else(|| cut.clone()));
-        let mut runner = Runner::new(self.pruned, block, self.team);
+        let plain = load(&Model::part(self.pruned, cut.clone()))?;
+        let mut model = Model::part(self.pruned, ready.unwrap_or_else(|| cut.clone()));
+        let mut passage = Passage::new(self.pruned, block, self.team);
         let mut refits = Vec::new();
         for half in [Half::Attention, Half::Mlp] {
             let ready = load(&model)?;
-            let seen = self.see(half, &mut runner, (&float, &ready), streams)?;
+            let seen = self.see(half, &mut passage, (&float, &ready), streams)?;
             for (settings, (expert, sums)) in
                 self.settings.iter().flat_map(|it| seen.iter().map(move |sums| (*it, sums)))
             {
@@ -82,48 +82,41 @@ impl RefitWalk<'_> {
                 refits.push(refit(&mut model, place, cut.as_ref().unwrap_or(sums), settings)?);
             }
             let ready = if seen.is_empty() { ready } else { load(&model)? };
-            advance(&mut runner, half, &ready, &mut streams.pruned);
-            advance(&mut runner, half, &plain, &mut streams.plain);
+            advance(&mut passage, half, &ready, &mut streams.pruned)?;
+            advance(&mut passage, half, &plain, &mut streams.plain)?;
         }
         self.float.release(block);
         self.source.release(block);
         Ok((model.weights.raw, refits))
     }
 
-    /// A model of a single block.
-    fn model(&self, tensors: Tensors) -> Model {
-        let weights = WeightStore { raw: tensors, ..WeightStore::default() };
-        Model { config: serde_json::Value::Null, spec: self.pruned.clone(), weights }
-    }
-
     /// Carries the float stream through a half, and sums what consumers see and should give.
     fn see(
         &self,
         half: Half,
-        runner: &mut Runner<'_>,
+        passage: &mut Passage<'_>,
         (float, pruned): (&BlockWeights, &BlockWeights),
         streams: &mut Streams,
     ) -> Result<Seen, PruneError> {
         let settings = self.settings.filter(|_| self.calibration > 0);
-        let experts = matches!(self.float.spec.blocks[runner.block()].mlp, Mlp::Experts { .. });
+        let experts =
+            matches!(self.float.spec.blocks[passage.runner.block()].mlp, Mlp::Experts { .. });
         let routed = half == Half::Mlp && experts;
-        let mut whole = Runner::new(&self.float.spec, runner.block(), self.team);
+        let mut whole = Passage::new(&self.float.spec, passage.runner.block(), self.team);
         let mut seen = Seen::new();
         for window in 0..streams.float.len() {
-            let mut x = streams.float.load(window);
             let mut output = Array2::zeros((0, 0));
             let mut keep = |site, y: ArrayView2<'_, f32>| {
                 if site == Site::Output(consumer(half)) {
                     output = y.to_owned();
                 }
             };
-            whole.run(half, float, x.view_mut(), &mut keep);
-            streams.float.store(window, x.view());
+            let x = whole.through((&[half], float), &mut streams.float, window, &mut keep)?;
             self.progress.advance(x.nrows() as u64);
             let Some(settings) = settings.filter(|_| window < self.calibration && !routed) else {
                 continue;
             };
-            let mut stream = streams.pruned.load(window);
+            let stream = streams.pruned.load(window);
             let target = settings.target.of(&output, &x, &stream);
             let mut sum = |site, x: ArrayView2<'_, f32>| {
                 if site == Site::Input(consumer(half), None) {
@@ -131,10 +124,10 @@ impl RefitWalk<'_> {
                     seen.entry(None).or_insert_with(sums).add(target.view(), x, self.team);
                 }
             };
-            runner.run(half, pruned, stream.view_mut(), &mut sum);
+            passage.try_through((&[half], pruned), &streams.pruned, window, &mut sum)?;
         }
         if routed && settings.is_some() {
-            return self.see_experts(runner.block(), streams);
+            return self.see_experts(passage.runner.block(), streams);
         }
         Ok(seen)
     }
@@ -144,27 +137,31 @@ impl RefitWalk<'_> {
     /// gave before it was cut.
     fn see_experts(&self, block: usize, streams: &Streams) -> Result<Seen, PruneError> {
         let whole = BlockWeights::load(self.source, block, &Reference)?;
-        let mut runner = Runner::new(&self.source.spec, block, self.team);
+        let mut passage = Passage::new(&self.source.spec, block, self.team);
         let mut seen = Seen::new();
         for window in 0..self.calibration {
-            let mut stream = streams.pruned.load(window);
             let mut sum = |site, x: ArrayView2<'_, f32>| {
                 if let Site::Input(Role::Down, expert) = site {
                     let sums = || Sums::new(0, x.ncols());
                     seen.entry(expert).or_insert_with(sums).add_inputs(x, self.team);
                 }
             };
-            runner.run(Half::Mlp, &whole, stream.view_mut(), &mut sum);
+            let half = (&[Half::Mlp][..], &whole);
+            passage.try_through(half, &streams.pruned, window, &mut sum)?;
         }
         Ok(seen)
     }
 }
 
 /// Carries a stream through a half.
-fn advance(runner: &mut Runner<'_>, half: Half, weights: &BlockWeights, states: &mut HiddenStates) {
+fn advance(
+    passage: &mut Passage<'_>,
+    half: Half,
+    weights: &BlockWeights,
+    states: &mut HiddenStates,
+) -> Result<(), NonFinite> {
     for window in 0..states.len() {
-        let mut x = states.load(window);
-        runner.run(half, weights, x.view_mut(), &mut NoTap);
-        states.store(window, x.view());
+        passage.through((&[half], weights), states, window, &mut NoTap)?;
     }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! Why a model cannot be quantized as wanted.
 use crate::{
+    calibrate::NonFinite,
     linalg::{LinalgError, least_squares::FitError},
     model::WeightError,
     scheme::GROUP_SIZES,
@@ -96,17 +97,8 @@ pub enum QuantizeError {
         found: String,
     },
     /// Activations that are not finite.
-    #[error(
-        "block {block}, calibration window {window}: activations are not finite, first behind {layer}\nhint: is that weight damaged? `milm-compress verify` or `inspect` the model"
-    )]
-    NonFinite {
-        /// The block.
-        block: usize,
-        /// The window.
-        window: usize,
-        /// What gave them, in backquotes.
-        layer: String,
-    },
+    #[error(transparent)]
+    NonFinite(#[from] NonFinite),
     /// The inputs of a layer give no usable second moments.
     #[error("tensor `{tensor}`: {source}\nhint: more calibration text, or --rounding nearest")]
     Hessian {

@@ -3,7 +3,6 @@
 //! [`Settings`] say what is wanted, [`Plan`] what becomes of each tensor, [`rtn`] rounds. Add an
 //! algorithm: one file here that chooses codes for rows of a weight.
 
-mod advance;
 mod allocate;
 mod choices;
 mod error;

@@ -2,15 +2,14 @@
 //! inputs that it will really see, towards what it should give.
 use super::{
     Hessian, LayerReport, Plan, QuantizeError, Rounding, RoundingSettings, RoundingTarget,
-    advance::{advance, check},
     input_scale::{self, Magnitudes},
     layer::{Layer, Sums},
     outliers,
     rtn::Rtn,
 };
 use crate::{
-    calibrate::HiddenStates,
-    forward::{Backend, BlockWeights, Half, NoTap, Reference, Runner, Site},
+    calibrate::{HiddenStates, NonFinite, Passage},
+    forward::{Backend, BlockWeights, Half, NoTap, Reference, Site},
     linalg::{Team, mirror},
     model::{Expert, Mlp, Model, ModelSpec, Part, Role, Tensors, WeightStore},
     progress::Progress,
@@ -94,16 +93,16 @@ impl RoundingWalk<'_> {
         tensors: Tensors,
         streams: &mut Streams,
     ) -> Result<RoundedBlock, QuantizeError> {
-        let mut model = self.model(tensors);
+        let mut model = Model::part(self.spec, tensors);
         model.spec.kv_cache = KvPrecision::Float;
         let float = BlockWeights::load(&model, block, &Reference)?;
         model.spec.kv_cache = self.spec.kv_cache;
-        let mut runner = Runner::new(self.spec, block, self.team);
+        let mut passage = Passage::new(self.spec, block, self.team);
         let mut layers = Vec::new();
         let mut counts = Counts::new();
         for stage in STAGES {
             let quantized = BlockWeights::load(&model, block, self.backend)?;
-            let (seen, inner) = self.see(stage, &mut runner, (&float, &quantized), streams)?;
+            let (seen, inner) = self.see(stage, &mut passage, (&float, &quantized), streams)?;
             for (expert, sums) in &seen {
                 counts.extend(stage.roles.iter().map(|role| ((*role, *expert), sums.tokens)));
             }
@@ -113,7 +112,8 @@ impl RoundingWalk<'_> {
             }
             if stage.writes() {
                 let quantized = BlockWeights::load(&model, block, self.backend)?;
-                advance(&mut runner, stage.half, &quantized, (&mut streams.quantized, &inner))?;
+                let ended = (stage.half, &quantized);
+                advance(&mut passage, ended, (&mut streams.quantized, &inner))?;
             }
         }
         layers.extend(self.unseen(&mut model, block, &counts)?);
@@ -163,30 +163,26 @@ impl RoundingWalk<'_> {
         Rtn { scheme: scheme.weights, scale_type: scheme.scale_type, method: self.grid }
     }
 
-    /// A model of a single block.
-    fn model(&self, tensors: Tensors) -> Model {
-        let weights = WeightStore { raw: tensors, ..WeightStore::default() };
-        Model { config: serde_json::Value::Null, spec: self.spec.clone(), weights }
-    }
-
     /// Sums what the layers of a stage see, and keeps their inputs where they add to the stream;
     /// carries the float stream through a half in its last stage.
     fn see(
         &self,
         stage: Stage,
-        runner: &mut Runner<'_>,
+        passage: &mut Passage<'_>,
         (float, quantized): (&BlockWeights, &BlockWeights),
         streams: &mut Streams,
     ) -> Result<(Seen, HiddenStates), QuantizeError> {
-        let block = runner.block();
+        let block = passage.runner.block();
         let experts = matches!(self.spec.blocks[block].mlp, Mlp::Experts { .. });
         let routed = stage.half == Half::Mlp && experts;
         let mut seen = Seen::new();
         let mut inners = HiddenStates::default();
+        let halves = [stage.half];
+        let here = (halves.as_slice(), quantized);
         for window in 0..streams.float.len() {
             let (x, mut y) = (streams.float.load(window), streams.quantized.load(window));
-            check(&y, (stage.half, quantized), runner, (window, &streams.quantized))?;
-            let target = self.target(stage, runner, (float, x, &y), (window, streams))?;
+            passage.check(&y, here, (window, &streams.quantized))?;
+            let target = self.target(stage, passage, (float, x, &y), (window, streams))?;
             let target = target.filter(|_| !routed);
             let counts = window < self.calibration;
             if routed {
@@ -196,12 +192,14 @@ impl RoundingWalk<'_> {
                     }
                     _ => {}
                 };
-                runner.run(stage.half, quantized, y.view_mut(), &mut sum);
-                check(&y, (stage.half, quantized), runner, (window, &streams.quantized))?;
-            } else if let Some(inner) =
-                stage.writes().then(|| runner.inner(stage.half, quantized, y.view())).flatten()
+                passage.runner.run(stage.half, quantized, y.view_mut(), &mut sum);
+                passage.check(&y, here, (window, &streams.quantized))?;
+            } else if let Some(inner) = stage
+                .writes()
+                .then(|| passage.runner.inner(stage.half, quantized, y.view()))
+                .flatten()
             {
-                check(&inner, (stage.half, quantized), runner, (window, &streams.quantized))?;
+                passage.check(&inner, here, (window, &streams.quantized))?;
                 if counts {
                     self.add(&mut seen, None, inner.view(), target.as_ref());
                 }
@@ -211,7 +209,7 @@ impl RoundingWalk<'_> {
                 inners.push(inner.view());
             } else if counts {
                 let inputs = self.normed(stage, quantized, &y);
-                check(&inputs, (stage.half, quantized), runner, (window, &streams.quantized))?;
+                passage.check(&inputs, here, (window, &streams.quantized))?;
                 self.add(&mut seen, None, inputs.view(), target.as_ref());
             }
         }
@@ -232,8 +230,8 @@ impl RoundingWalk<'_> {
     fn target(
         &self,
         stage: Stage,
-        runner: &mut Runner<'_>,
-        (float, mut x, y): (&BlockWeights, Array2<f32>, &Array2<f32>),
+        passage: &mut Passage<'_>,
+        (float, x, y): (&BlockWeights, Array2<f32>, &Array2<f32>),
         (window, streams): (usize, &mut Streams),
     ) -> Result<Option<Array2<f32>>, QuantizeError> {
         let wanted = self.settings.target;
@@ -241,10 +239,8 @@ impl RoundingWalk<'_> {
             let normed = || self.normed(stage, float, &x);
             return Ok((wanted != RoundingTarget::Weights).then(normed));
         }
-        let before = (wanted == RoundingTarget::Output).then(|| x.clone());
-        runner.run(stage.half, float, x.view_mut(), &mut NoTap);
-        check(&x, (stage.half, float), runner, (window, &streams.float))?;
-        streams.float.store(window, x.view());
+        let before = (wanted == RoundingTarget::Output).then_some(x);
+        let x = passage.through((&[stage.half], float), &mut streams.float, window, &mut NoTap)?;
         self.progress.advance(x.nrows() as u64);
         Ok(match wanted {
             RoundingTarget::Weights => None,
@@ -354,4 +350,22 @@ impl RoundingWalk<'_> {
         }
         Ok(hessians)
     }
+}
+
+/// Carries windows through a half; `inners` are the inputs of the layer that ends it, if they are
+/// known.
+fn advance(
+    passage: &mut Passage<'_>,
+    (half, weights): (Half, &BlockWeights),
+    (states, inners): (&mut HiddenStates, &HiddenStates),
+) -> Result<(), NonFinite> {
+    for window in 0..states.len() {
+        if inners.is_empty() {
+            passage.through((&[half], weights), states, window, &mut NoTap)?;
+        } else {
+            let inner = inners.load(window);
+            passage.finish((half, weights), inner.view(), states, window)?;
+        }
+    }
+    Ok(())
 }
