@@ -98,6 +98,7 @@ impl ChatTemplate {
         let mut environment = Environment::new();
         environment.set_syntax(syntax.map_err(|error| explain(&error))?);
         environment.set_fuel(Some(FUEL));
+        environment.set_debug(true); // errors name what is undefined
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_unknown_method_callback(python::method);
         minijinja_contrib::add_to_environment(&mut environment);
