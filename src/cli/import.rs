@@ -7,7 +7,7 @@ use std::path::PathBuf;
 ///
 /// Writes config.json, tokenizer and chat template, and the weights as floats: llama, qwen2 and
 /// qwen3, mixtures of experts of them too, with F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to
-/// Q6_K, IQ4_NL and IQ4_XS tensors. Of a file in parts (`NAME-00001-of-0000N.gguf`) any part is named.
+/// Q6_K, IQ4_NL, IQ4_XS and MXFP4 tensors. Of a file in parts (`NAME-00001-of-0000N.gguf`) any part is named.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  \
     milm-compress import SmolLM2-135M-Instruct.Q4_1.gguf -o smollm2\n  \

@@ -8,6 +8,7 @@ mod float;
 mod iq4_nl;
 mod iq4_xs;
 mod k_scales;
+mod mxfp4;
 mod q2_k;
 mod q3_k;
 mod q4_0;
@@ -68,6 +69,7 @@ pub const FORMATS: &[&dyn BlockFormat] = &[
     &iq4_nl::Iq4Nl,
     &iq4_xs::Iq4Xs,
     &float::BF16,
+    &mxfp4::Mxfp4,
 ];
 
 /// The format with this number.
