@@ -47,7 +47,9 @@ mod tests {
         // E8M0 127 is 1: the codes are 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives.
         let values = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
         for (q, value) in (0_u8..).zip(values) {
-            assert!((block(127, q) - value).abs() <= 0.0 && (block(127, q + 8) + value).abs() <= 0.0);
+            assert!(
+                (block(127, q) - value).abs() <= 0.0 && (block(127, q + 8) + value).abs() <= 0.0
+            );
         }
         for exponent in [0_u8, 1, 2, 126, 128, 250] {
             let scale = 2.0_f64.powi(i32::from(exponent) - 127);
