@@ -1,7 +1,7 @@
 //! The manifest of a folder that `export` wrote.
 use super::{
-    Exported, MANIFEST_FILE, Manifest, Opened, PackageError, SCHEMA, Source, Tool, onnx,
-    source_sha256, write::quantized_tensors,
+    Exported, MANIFEST_FILE, Manifest, Opened, PackageError, SCHEMA, Source, Tool,
+    manifest::quantized_tensors, onnx, source_sha256,
 };
 use crate::{
     checkpoint::{FileRecord, OutputDir},

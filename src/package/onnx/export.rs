@@ -6,7 +6,7 @@ use super::{
     graph::{Builder, GraphForm},
     names::{
         CONFIG_KEY, DATA_FILE, FORM, FORM_KEY, GRAPH_FILE, GRIDS_KEY, HASHES_KEY, INPUT_SCALES_KEY,
-        PACKAGE_KEY, SCHEMES_KEY, SOURCE_KEY, is_turned,
+        PACKAGE_KEY, PRODUCER, SCHEMES_KEY, SOURCE_KEY, is_turned,
     },
     proto::{
         DataType, EXTERNAL, GraphProto, ModelProto, NodeProto, OperatorSet, Pair, TensorProto,
@@ -138,7 +138,7 @@ impl<'a> Export<'a> {
         let version = self.options.form.opset();
         let file = ModelProto {
             ir_version: Some(self.options.form.ir_version()),
-            producer_name: Some("milm-compress".into()),
+            producer_name: Some(PRODUCER.into()),
             producer_version: Some(env!("CARGO_PKG_VERSION").into()),
             graph: Some(graph),
             opset_import: vec![OperatorSet { domain: Some(String::new()), version: Some(version) }],
