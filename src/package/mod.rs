@@ -29,7 +29,6 @@ mod write;
 pub use checkpoint::Rewritten;
 pub use engines::EngineFit;
 pub use error::PackageError;
-pub use exported::seal_onnx;
 pub use format::{engines, holds_weights, inspect, open, verify, verify_deep};
 pub use inspect::{
     INSPECTION_SCHEMA, Inspected, Inspection, RoleFigures, TensorFigures, inspect_model,

@@ -1,9 +1,11 @@
 //! Forms that models are stored in: what each can do, [`Format`], and which there are, [`FORMATS`].
 //!
 //! Add a form: a folder in `package` with a type that is a [`Format`], and a line in `registry.rs`.
+mod export;
 mod place;
 mod registry;
 
+pub use export::{EncodingsVersion, GraphForm, Target, Wanted, Writer};
 pub use place::Place;
 pub use registry::{FORMATS, engines, find, holds_weights, inspect, open, verify, verify_deep};
 
@@ -65,6 +67,11 @@ pub trait Format: Sync {
         let opened = self.open(name)?;
         let figures = inspect_model(&opened.model, sample, team, progress)?;
         Ok(Inspected { kind: opened.kind.name(), figures })
+    }
+
+    /// The form as `export` writes it, where it does.
+    fn writer(&self) -> Option<&dyn Writer> {
+        None
     }
 
     /// Engines that load this form, and whether they load a model with this `config.json` in it.

@@ -1,17 +1,29 @@
 //! GGUF files among the forms of models.
-use super::{accepts::accepts, inspect, model::model, split::open, verify};
+use super::{
+    accepts::accepts,
+    ends::Ends,
+    error::{ExportError, GgufError},
+    export::{Export, ExportOptions},
+    inspect,
+    model::model,
+    schemes::accepts_schemes,
+    split::open,
+    verify,
+};
 use crate::{
+    checkpoint::OutputFile,
     linalg::Team,
     model::{Model, ModelSpec, RopeScaling},
     package::{
         EngineFit, Inspected, Kind, Opened, PackageError, Verification,
         engines::kept_pairs,
-        format::{Format, Place},
+        format::{Format, Place, Target, Wanted, Writer},
     },
     progress::Progress,
+    scheme::TensorScheme,
 };
 use serde_json::Value;
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 /// The ending of the files.
 const ENDING: &str = "gguf";
@@ -82,6 +94,73 @@ impl Format for Form {
     fn engines(&self, spec: &ModelSpec, config: &Value) -> Vec<EngineFit> {
         vec![EngineFit::new("llama.cpp", llama_cpp(spec, config), "as GGUF")]
     }
+
+    fn writer(&self) -> Option<&dyn Writer> {
+        Some(self)
+    }
+}
+
+impl Writer for Form {
+    fn about(&self) -> &'static str {
+        "One file for llama.cpp"
+    }
+
+    fn misplaced(&self, wanted: &Wanted<'_>) -> Option<&'static str> {
+        let given = [("graph", wanted.graph.is_some()), ("encodings", wanted.encodings.is_some())];
+        given.into_iter().find_map(|(name, given)| given.then_some(name))
+    }
+
+    fn accepts(
+        &self,
+        spec: &ModelSpec,
+        schemes: &BTreeMap<String, (TensorScheme, [usize; 2])>,
+        wanted: &Wanted<'_>,
+    ) -> Result<(), PackageError> {
+        let refused = accepts(spec).and_then(|_| accepts_schemes(spec, schemes));
+        let refused = refused.and_then(|()| ends(wanted).accepts(spec));
+        Ok(refused.map_err(ExportError::from)?)
+    }
+
+    fn write(
+        &self,
+        opened: &Opened,
+        wanted: &Wanted<'_>,
+        target: &Target<'_>,
+    ) -> Result<(), PackageError> {
+        let text = opened.text()?;
+        let chain =
+            opened.manifest.as_ref().map(|it| (it.sha256.as_str(), it.source.sha256.as_str()));
+        let (float, pre) = (wanted.float, wanted.pre);
+        let options = ExportOptions { float, pre, chain, ends: ends(wanted) };
+        let export = Export::plan(&opened.model, &text.files(), options)?;
+        let mut file = OutputFile::create(target.path, target.force)?;
+        let rounded = export.write(&mut file, target.progress)?;
+        file.commit()?;
+        for note in export.notes() {
+            (target.note)(note);
+        }
+        for it in rounded {
+            let twice = if it.twice { ", of what it was rounded to before" } else { "" };
+            (target.note)(&format!(
+                "tensor `{}` rounded to {}: relative error {:.4}{twice}",
+                it.name, it.format, it.error
+            ));
+        }
+        (target.note)(&format!(
+            "{}: {} tensors, {}, architecture {}, {:.1} MB",
+            target.path.display(),
+            export.tensors(),
+            export.common_format(),
+            export.arch().name(),
+            export.bytes() as f64 / 1e6
+        ));
+        Ok(())
+    }
+}
+
+/// What embeddings and head are rounded to.
+fn ends(wanted: &Wanted<'_>) -> Ends {
+    Ends { embeddings: wanted.embeddings, head: wanted.head }
 }
 
 /// What the export would say of the file.
@@ -95,4 +174,16 @@ fn llama_cpp(spec: &ModelSpec, config: &Value) -> Option<String> {
         let refusal = accepts(spec).err()?.to_string();
         refusal.lines().next().map(str::to_owned)
     })
+}
+
+impl From<GgufError> for PackageError {
+    fn from(error: GgufError) -> Self {
+        Self::Form(Box::new(error))
+    }
+}
+
+impl From<ExportError> for PackageError {
+    fn from(error: ExportError) -> Self {
+        Self::Form(Box::new(error))
+    }
 }

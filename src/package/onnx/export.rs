@@ -3,7 +3,7 @@ use super::{
     OnnxError,
     data::{self, DataQueue},
     decoder::{self, Ends},
-    graph::{Builder, GraphForm},
+    graph::Builder,
     names::{
         CONFIG_KEY, DATA_FILE, FORM, FORM_KEY, GRAPH_FILE, GRIDS_KEY, HASHES_KEY, INPUT_SCALES_KEY,
         PACKAGE_KEY, PRODUCER, SCHEMES_KEY, SOURCE_KEY, is_turned,
@@ -16,6 +16,7 @@ use super::{
 use crate::{
     checkpoint::{FileRecord, Folder, OutputDir, sha256},
     model::{Input, Model, ModelSpec, RopeScaling},
+    package::format::GraphForm,
     progress::{Progress, Unit},
     scheme::{ActivationGrid, KvPrecision, TensorScheme},
     tensor::FloatType,

@@ -1,21 +1,26 @@
 //! ONNX folders among the forms of models.
 use super::{
+    OnnxError,
+    encodings::{ENCODINGS_FILE, UNCOVERED_FILE},
+    export::{Export, ExportOptions, accepts},
     names::{DATA_FILE, GRAPH_FILE},
     read::{changed_tensors, is_own, model},
 };
 use crate::{
-    checkpoint::{Folder, INDEX_FILE, WEIGHTS_FILE},
+    checkpoint::{Folder, INDEX_FILE, OutputDir, WEIGHTS_FILE},
     linalg::Team,
-    model::Model,
+    model::{Model, ModelSpec},
     package::{
         Kind, Manifest, Opened, PackageError, Verification,
-        format::{Format, Place},
+        exported::{Contents, seal},
+        format::{EncodingsVersion, Format, GraphForm, Place, Target, Wanted, Writer},
         verify::by_manifest,
     },
     progress::Progress,
-    tensor::Bytes,
+    scheme::TensorScheme,
+    tensor::{Bytes, FloatType},
 };
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 /// A folder with a decoder as a graph and its weights beside it.
 #[derive(Debug)]
@@ -67,5 +72,84 @@ impl Format for Form {
             names.into_iter().map(|name| format!("tensor `{name}`")).collect()
         };
         Ok(by_manifest(name, &changed, team, progress)?.result)
+    }
+
+    fn writer(&self) -> Option<&dyn Writer> {
+        Some(self)
+    }
+}
+
+impl Writer for Form {
+    fn about(&self) -> &'static str {
+        "A folder for ONNX Runtime and converters of devices"
+    }
+
+    fn misplaced(&self, wanted: &Wanted<'_>) -> Option<&'static str> {
+        let beside_codes = wanted.graph != Some(GraphForm::Float);
+        let given = [
+            ("pre", wanted.pre.is_some()),
+            ("embeddings", wanted.embeddings.is_some()),
+            ("head", wanted.head.is_some()),
+            ("encodings", wanted.encodings.is_some() && beside_codes),
+        ];
+        given.into_iter().find_map(|(name, given)| given.then_some(name))
+    }
+
+    fn accepts(
+        &self,
+        spec: &ModelSpec,
+        _schemes: &BTreeMap<String, (TensorScheme, [usize; 2])>,
+        _wanted: &Wanted<'_>,
+    ) -> Result<(), PackageError> {
+        Ok(accepts(spec)?)
+    }
+
+    fn write(
+        &self,
+        opened: &Opened,
+        wanted: &Wanted<'_>,
+        target: &Target<'_>,
+    ) -> Result<(), PackageError> {
+        let chain =
+            opened.manifest.as_ref().map(|it| (it.sha256.as_str(), it.source.sha256.as_str()));
+        let float = wanted.float.unwrap_or(FloatType::F32);
+        let quantized = !opened.model.weights.quantized.is_empty();
+        let form = if quantized { GraphForm::Qdq } else { GraphForm::Float };
+        let form = wanted.graph.unwrap_or(form);
+        let export = Export::plan(&opened.model, ExportOptions { form, float, chain })?;
+        let output = OutputDir::create(target.path, target.force)?;
+        let mut files = export.write(&output, &opened.folder, target.progress)?;
+        let grids = quantized || !opened.model.weights.activations.is_empty();
+        if form == GraphForm::Float && grids {
+            let version = wanted.encodings.unwrap_or(EncodingsVersion::V1);
+            let covered = export.write_encodings_file(&output, version, &mut files)?;
+            (target.note)(&format!(
+                "{ENCODINGS_FILE}: {} weights and {} activations; {} listed in {UNCOVERED_FILE} have none",
+                covered.weights,
+                covered.activations,
+                covered.open_weights.len() + covered.open_activations.len(),
+            ));
+        }
+        let coded = form == GraphForm::Qdq;
+        let contents = Contents { form: form.name(), tensors: export.tensors(), coded };
+        seal(opened, contents, files, &output, target.progress)?;
+        output.commit()?;
+        for note in export.notes() {
+            (target.note)(&note);
+        }
+        (target.note)(&format!(
+            "{}: {} nodes, {} tensors, {:.1} MB",
+            target.path.display(),
+            export.nodes(),
+            export.tensors(),
+            export.bytes() as f64 / 1e6
+        ));
+        Ok(())
+    }
+}
+
+impl From<OnnxError> for PackageError {
+    fn from(error: OnnxError) -> Self {
+        Self::Form(Box::new(error))
     }
 }

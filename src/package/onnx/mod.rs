@@ -16,9 +16,9 @@ mod read;
 mod stored;
 mod weights;
 
-pub use encodings::{Coverage, ENCODINGS_FILE, EncodingsVersion, UNCOVERED_FILE};
+pub use super::format::{EncodingsVersion, GraphForm};
+pub use encodings::{Coverage, ENCODINGS_FILE, UNCOVERED_FILE};
 pub use error::OnnxError;
 pub use export::{Export, ExportOptions, accepts};
 pub(super) use form::Form;
-pub use graph::GraphForm;
 pub use names::{DATA_FILE, GRAPH_FILE};
