@@ -115,6 +115,13 @@ fn a_folder_that_two_forms_claim_is_named_with_both() {
     package::open(text(&plain)).unwrap();
     fs::copy(folder.join(GRAPH_FILE), plain.join(GRAPH_FILE)).unwrap();
     assert_eq!(claims(text(&plain)), ["hugging-face", "onnx"]);
+
+    // Who names the graph means it.
+    let (graph, team) = (plain.join(GRAPH_FILE), Team::new(1));
+    assert_eq!(claims(text(&graph)), ["onnx"]);
+    package::inspect(text(&graph), 1, &team, &Silent).unwrap_err();
+    let graph = folder.join(GRAPH_FILE);
+    package::inspect(text(&graph), 1, &team, &Silent).unwrap();
 }
 
 #[test]
