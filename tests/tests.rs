@@ -21,6 +21,7 @@ mod engine;
 mod eval;
 mod exported;
 mod flags;
+mod formats;
 mod generate;
 mod gguf;
 mod golden;

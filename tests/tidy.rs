@@ -76,6 +76,45 @@ fn files_of_a_room_do_not_use_each_other_in_circles() {
     assert!(found.is_empty(), "circles: {found:#?}");
 }
 
+/// Who names a form of models without need: neither its own folder nor the registry, nor one of `free`.
+fn named_forms(all: &Crate, forms: &[Module], free: &[&str]) -> Vec<String> {
+    let imports = all.imports().into_iter().filter(|it| !it.in_test && !it.is_export);
+    let strange = imports.filter(|it| {
+        let outside = |form: &Module| it.to.starts_with(form) && !it.from.starts_with(form);
+        forms.iter().any(outside) && !free.contains(&it.from.join("::").as_str())
+    });
+    strange.map(|it| format!("{} uses {}", it.from.join("::"), it.path)).collect()
+}
+
+/// A new form is a folder and a line in the registry.
+#[test]
+fn forms_are_named_in_their_registry() {
+    let free = [
+        "package::format::registry",
+        // What writes packages writes one form.
+        "package::write",
+        "package::checkpoint",
+        "package::stored::method",
+        // Verbs and flags that are about one form.
+        "cli::import",
+        "cli::verify",
+    ];
+    let src = root().join("src");
+    let entries = fs::read_dir(src.join("package")).unwrap().map(|it| it.unwrap().path());
+    let folders = entries.filter(|it| it.join("form.rs").is_file());
+    let name = |folder: PathBuf| folder.file_name().unwrap().to_str().unwrap().to_owned();
+    let forms: Vec<Module> = folders.map(|it| vec!["package".to_owned(), name(it)]).collect();
+    assert!(forms.len() >= 3, "{forms:?}");
+    let all = Crate::read(&src);
+    let found = named_forms(&all, &forms, &free);
+    assert!(found.is_empty(), "say it in the form's own folder:\n{}", found.join("\n"));
+    let without = named_forms(&all, &forms, &[]);
+    for free in free {
+        let names = without.iter().any(|it| it.starts_with(&format!("{free} uses")));
+        assert!(names, "`{free}` names no form: it is not to be free");
+    }
+}
+
 /// What the two tests above must see, in every form that an import has.
 #[test]
 fn imports_are_seen_in_any_form() {

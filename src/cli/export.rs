@@ -1,14 +1,16 @@
 //! `milm-compress export`: a model in the form of another engine.
-use super::{Context, Outcome, device::Device, model::FloatName, verify};
+use super::{Context, Outcome, device::Device, form::Form, model::FloatName, verify};
 use crate::{
     checkpoint::{OutputDir, OutputFile},
     model::ModelSpec,
-    package::{self, Opened, gguf, onnx},
+    package::{
+        self, Opened,
+        format::{EncodingsVersion, GraphForm, Target, Wanted},
+    },
     scheme::{
         TensorScheme,
         ggml::{ROUNDINGS, Rounding},
     },
-    tensor::FloatType,
 };
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
@@ -89,16 +91,6 @@ enum EncodingsName {
     V2,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Form {
-    /// One file for llama.cpp
-    #[default]
-    Gguf,
-    /// A folder for ONNX Runtime and converters of devices
-    Onnx,
-}
-
 /// A type of blocks that floats are rounded to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -151,37 +143,46 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+impl GraphName {
+    fn form(self) -> GraphForm {
+        match self {
+            Self::Qdq => GraphForm::Qdq,
+            Self::Float => GraphForm::Float,
+        }
+    }
+}
+
+impl EncodingsName {
+    fn version(self) -> EncodingsVersion {
+        match self {
+            Self::V1 => EncodingsVersion::V1,
+            Self::V2 => EncodingsVersion::V2,
+        }
+    }
+}
+
 impl Settings {
-    /// Refuses settings of another form: they would do nothing.
-    fn coherent(&self) -> anyhow::Result<()> {
-        let (form, other) = match self.to {
-            Form::Gguf => {
-                let graph = ("graph", self.graph.is_some());
-                ("gguf", vec![graph, ("encodings", self.encodings.is_some())])
-            }
-            Form::Onnx => (
-                "onnx",
-                vec![
-                    ("pre", self.pre.is_some()),
-                    ("embeddings", self.embeddings.is_some()),
-                    ("head", self.head.is_some()),
-                    ("encodings", self.encodings.is_some() && self.graph != Some(GraphName::Float)),
-                ],
-            ),
-        };
-        match other.iter().find(|(_, given)| *given) {
-            None => Ok(()),
-            Some((flag, _)) => anyhow::bail!(
-                "`{flag}` means nothing in this form of `{form}`\nhint: leave it out; encodings stand \
-                 beside float graphs (--graph float)"
-            ),
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            float: self.dtype.map(FloatName::float),
+            embeddings: self.embeddings.and_then(BlockName::rounding),
+            head: self.head.and_then(BlockName::rounding),
+            pre: self.pre.as_deref(),
+            graph: self.graph.map(GraphName::form),
+            encodings: self.encodings.map(EncodingsName::version),
         }
     }
 
-    /// What embeddings and head are rounded to.
-    fn ends(&self) -> gguf::Ends {
-        let rounding = |name: Option<BlockName>| name.and_then(BlockName::rounding);
-        gguf::Ends { embeddings: rounding(self.embeddings), head: rounding(self.head) }
+    /// Refuses settings of another form: they would do nothing.
+    fn coherent(&self) -> anyhow::Result<()> {
+        match self.to.writer.misplaced(&self.wanted()) {
+            None => Ok(()),
+            Some(flag) => anyhow::bail!(
+                "`{flag}` means nothing in this form of `{}`\nhint: leave it out; encodings stand \
+                 beside float graphs (--graph float)",
+                self.to.format.name()
+            ),
+        }
     }
 
     /// Refuses what the form cannot say of a model that may end with one of these architectures and
@@ -197,19 +198,13 @@ impl Settings {
             !self.output.as_os_str().is_empty(),
             "`output` is missing\nhint: name the file to write"
         );
-        match self.to {
-            Form::Gguf => OutputFile::check(&self.output, context.force)?,
-            Form::Onnx => OutputDir::check(&self.output, context.force)?,
+        if self.to.format.is_file() {
+            OutputFile::check(&self.output, context.force)?;
+        } else {
+            OutputDir::check(&self.output, context.force)?;
         }
         for spec in specs {
-            match self.to {
-                Form::Gguf => {
-                    gguf::accepts(spec)?;
-                    gguf::accepts_schemes(spec, schemes)?;
-                    self.ends().accepts(spec)?;
-                }
-                Form::Onnx => onnx::accepts(spec)?,
-            }
+            self.to.writer.accepts(spec, schemes, &self.wanted())?;
         }
         Ok(())
     }
@@ -225,82 +220,11 @@ pub(super) fn write(model: &str, args: &Settings, context: &Context) -> anyhow::
     if opened.manifest.is_some() {
         verify::intact(model, "exported", context)?;
     }
-    match args.to {
-        Form::Gguf => write_gguf(&opened, args, context),
-        Form::Onnx => write_onnx(&opened, args, context),
-    }
-}
-
-fn write_onnx(opened: &Opened, args: &Settings, context: &Context) -> anyhow::Result<()> {
-    let chain = opened.manifest.as_ref().map(|it| (it.sha256.as_str(), it.source.sha256.as_str()));
-    let float = args.dtype.map_or(FloatType::F32, FloatName::float);
-    let quantized = !opened.model.weights.quantized.is_empty();
-    let form = match args.graph {
-        Some(GraphName::Float) => onnx::GraphForm::Float,
-        None if !quantized => onnx::GraphForm::Float,
-        _ => onnx::GraphForm::Qdq,
+    let target = Target {
+        path: &args.output,
+        force: context.force,
+        progress: context.progress(),
+        note: &|line| context.note(line),
     };
-    let options = onnx::ExportOptions { form, float, chain };
-    let export = onnx::Export::plan(&opened.model, options)?;
-    let output = OutputDir::create(&args.output, context.force)?;
-    let mut files = export.write(&output, &opened.folder, context.progress())?;
-    let grids = quantized || !opened.model.weights.activations.is_empty();
-    if form == onnx::GraphForm::Float && grids {
-        let version = match args.encodings {
-            Some(EncodingsName::V2) => onnx::EncodingsVersion::V2,
-            _ => onnx::EncodingsVersion::V1,
-        };
-        let covered = export.write_encodings_file(&output, version, &mut files)?;
-        context.note(format_args!(
-            "{}: {} weights and {} activations; {} listed in {} have none",
-            onnx::ENCODINGS_FILE,
-            covered.weights,
-            covered.activations,
-            covered.open_weights.len() + covered.open_activations.len(),
-            onnx::UNCOVERED_FILE
-        ));
-    }
-    package::seal_onnx(opened, &export, files, &output, context.progress())?;
-    output.commit()?;
-    for note in export.notes() {
-        context.note(note);
-    }
-    context.note(format_args!(
-        "{}: {} nodes, {} tensors, {:.1} MB",
-        args.output.display(),
-        export.nodes(),
-        export.tensors(),
-        export.bytes() as f64 / 1e6
-    ));
-    Ok(())
-}
-
-fn write_gguf(opened: &Opened, args: &Settings, context: &Context) -> anyhow::Result<()> {
-    let text = opened.text()?;
-    let chain = opened.manifest.as_ref().map(|it| (it.sha256.as_str(), it.source.sha256.as_str()));
-    let (float, pre) = (args.dtype.map(FloatName::float), args.pre.as_deref());
-    let options = gguf::ExportOptions { float, pre, chain, ends: args.ends() };
-    let export = gguf::Export::plan(&opened.model, &text.files(), options)?;
-    let mut file = OutputFile::create(&args.output, context.force)?;
-    let rounded = export.write(&mut file, context.progress())?;
-    file.commit()?;
-    for note in export.notes() {
-        context.note(note);
-    }
-    for it in rounded {
-        let twice = if it.twice { ", of what it was rounded to before" } else { "" };
-        context.note(format_args!(
-            "tensor `{}` rounded to {}: relative error {:.4}{twice}",
-            it.name, it.format, it.error
-        ));
-    }
-    context.note(format_args!(
-        "{}: {} tensors, {}, architecture {}, {:.1} MB",
-        args.output.display(),
-        export.tensors(),
-        export.common_format(),
-        export.arch().name(),
-        export.bytes() as f64 / 1e6
-    ));
-    Ok(())
+    Ok(args.to.writer.write(&opened, &args.wanted(), &target)?)
 }

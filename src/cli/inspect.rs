@@ -1,11 +1,10 @@
 //! `milm-compress inspect`: what a model consists of.
 use super::{Context, Outcome, output};
 use crate::{
-    package::{self, Inspection, gguf},
+    package::{self, Inspection},
     shown::line,
 };
 use comfy_table::{CellAlignment, Table, presets};
-use serde_json::json;
 use std::path::Path;
 
 /// Show architecture, parameters, bytes and weight outliers of a model
@@ -31,21 +30,14 @@ const SAMPLE: u64 = 1 << 28;
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let sample = if args.full { u64::MAX } else { SAMPLE };
     let (team, progress) = (&context.team, context.progress());
-    let (kind, found) = if Path::new(&args.path).is_file() {
-        let file = gguf::open(Path::new(&args.path))?;
-        (json!("gguf"), package::inspect_gguf(&file, sample, team, progress)?)
-    } else {
-        let opened = package::open(&args.path)?;
-        let found = package::inspect(&opened.model, sample, team, progress)?;
-        (serde_json::to_value(opened.kind)?, found)
-    };
+    let found = package::inspect(&args.path, sample, team, progress)?;
     if args.json {
-        let mut value = serde_json::to_value(&found)?;
+        let mut value = serde_json::to_value(&found.figures)?;
         value["model"] = args.path.clone().into();
-        value["kind"] = kind;
+        value["kind"] = found.kind.into();
         output::json(Path::new("-"), &value, context)?;
     } else {
-        output::text(&table(&args.path, &found))?;
+        output::text(&table(&args.path, &found.figures))?;
     }
     Ok(Outcome::Done)
 }

@@ -11,6 +11,7 @@ mod context;
 mod device;
 mod eval;
 mod export;
+mod form;
 mod inspect;
 mod import;
 mod input;

@@ -1,7 +1,7 @@
 //! `milm-compress report`: one HTML page about several runs.
 use super::{Context, Outcome, input, output};
 use crate::{
-    package::MANIFEST_FILE,
+    package::{MANIFEST_FILE, holds_weights},
     report::{Run, html},
 };
 use anyhow::Context as _;
@@ -60,7 +60,7 @@ fn add(run: &mut Run, path: &Path) -> anyhow::Result<()> {
         let manifest = path.join(MANIFEST_FILE);
         return if manifest.is_file() { add(run, &manifest) } else { Ok(()) };
     }
-    if path.extension().is_some_and(|it| it == "gguf" || it == "safetensors") {
+    if holds_weights(path) {
         run.bytes = Some(std::fs::metadata(path).with_context(unreadable)?.len());
         return Ok(());
     }
@@ -73,7 +73,7 @@ fn weights(folder: &Path) -> std::io::Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.path().extension().is_some_and(|it| it == "safetensors" || it == "gguf") {
+        if holds_weights(&entry.path()) {
             bytes += std::fs::metadata(entry.path())?.len();
         }
     }

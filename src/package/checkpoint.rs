@@ -2,10 +2,12 @@
 use super::{
     MANIFEST_FILE, Manifest, Opened, PackageError, SCHEMA, Source, Tool,
     card::{CARD_FILE, card},
-    compressed_tensors, engines,
+    compressed_tensors,
+    format::engines,
+    manifest::quantized_tensors,
     stream::Stream,
     values::weight_hash,
-    write::{copy_side_files, quantized_tensors, refuse_over_input},
+    write::{copy_side_files, refuse_over_input},
 };
 use crate::{
     checkpoint::{OutputDir, ShardWriter, TensorPlan},

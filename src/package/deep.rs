@@ -2,11 +2,7 @@
 //!
 //! Hashes of files tell that bytes are the same. This tells that a reader makes the same numbers of
 //! them, and that they are numbers to compute with.
-use super::{
-    Opened, PackageError, Problem, Verification, gguf, open,
-    values::{RowHash, row_hash, values_hash, weight_hash},
-    verify,
-};
+use super::{Opened, Problem, Verification, values::weight_hash};
 use crate::{
     checkpoint::find_nonfinite,
     linalg::Team,
@@ -14,33 +10,14 @@ use crate::{
     progress::{Progress, Unit},
     scheme::{QTensor, Rounded},
 };
-use std::path::Path;
-
-/// Values of a GGUF tensor that are decoded at a time.
-const CHUNK: usize = 1 << 18;
-
-/// What [`verify`] does and, where nothing is wrong with it, decodes every weight: scales are finite
-/// and not 0, parts are what their values encode to, values have the hash of the manifest. The blocks of
-/// a GGUF file are decoded, too: they are finite and have the hashes of its metadata.
-pub fn verify_deep(
-    name: &str,
+/// Decodes every weight of a model: scales are finite and not 0, parts are what their values encode to,
+/// values have the hash of the manifest.
+pub(super) fn decode(
+    opened: &Opened,
     team: &Team,
     progress: &dyn Progress,
-) -> Result<Verification, PackageError> {
-    let mut result = verify(name, team, progress)?;
-    if !result.passed() {
-        return Ok(result);
-    }
-    let path = Path::new(name);
-    if path.extension().is_some_and(|it| it == "gguf") && path.is_file() {
-        decode_gguf(path, team, progress, &mut result)?;
-    } else {
-        decode(&open(name)?, team, progress, &mut result);
-    }
-    Ok(result)
-}
-
-fn decode(opened: &Opened, team: &Team, progress: &dyn Progress, result: &mut Verification) {
+    result: &mut Verification,
+) {
     let model = &opened.model;
     let recorded = |name: &str| {
         let tensor = opened.manifest.as_ref()?.quantized.get(name)?;
@@ -128,56 +105,8 @@ fn other_parts(model: &Model, name: &str, rounded: &Rounded) -> Option<String> {
     Some(format!("`{}` holds bits that its values do not account for", part.suffix))
 }
 
-/// Decodes every block of a GGUF file.
-fn decode_gguf(
-    path: &Path,
-    team: &Team,
-    progress: &dyn Progress,
-    result: &mut Verification,
-) -> Result<(), PackageError> {
-    let gguf = gguf::open(path)?;
-    let recorded = gguf.value_hashes().filter(|it| it.len() == gguf.tensors.len());
-    progress.start("decode", result.bytes, Unit::Bytes);
-    for (at, tensor) in gguf.tensors.iter().enumerate() {
-        let recorded = recorded.map(|all| all[at].as_str()).filter(|it| !it.is_empty());
-        let reason = wrong_blocks(tensor, recorded, team);
-        tensor.bytes.release();
-        result.decoded += 1;
-        // The bytes of plain floats are their values.
-        result.unrecorded += usize::from(recorded.is_none() && tensor.format.block_len() > 1);
-        result
-            .problems
-            .extend(reason.map(|reason| Problem::Weight { tensor: tensor.name.clone(), reason }));
-        progress.advance(tensor.bytes.len() as u64);
-    }
-    progress.finish();
-    Ok(())
-}
-
-/// What is wrong with a tensor of a GGUF file, if anything is.
-fn wrong_blocks(tensor: &gguf::TensorInfo, recorded: Option<&str>, team: &Team) -> Option<String> {
-    let (format, columns) = (tensor.format, tensor.shape.last().copied().unwrap_or(1).max(1));
-    let stride = format.bytes(columns).unwrap_or(0).max(1);
-    let per_task = (CHUNK / columns).max(1);
-    let chunks: Vec<&[u8]> = tensor.bytes.chunks(per_task * stride).collect();
-    let mut found: Vec<(Vec<RowHash>, Option<f32>)> = vec![Default::default(); chunks.len()];
-    team.each(chunks.into_iter().zip(&mut found).collect(), |_, (bytes, (rows, wrong))| {
-        let mut values = vec![0.0; columns];
-        for row in bytes.chunks(stride) {
-            format.decode(row, &mut values);
-            *wrong = wrong.or_else(|| values.iter().copied().find(|value| !value.is_finite()));
-            rows.extend(recorded.map(|_| row_hash(&values)));
-        }
-    });
-    if let Some(value) = found.iter().find_map(|(_, wrong)| *wrong) {
-        return Some(format!("a value is {value}"));
-    }
-    let rows: Vec<RowHash> = found.into_iter().flat_map(|(rows, _)| rows).collect();
-    other_values(recorded?, &values_hash(&rows))
-}
-
 /// Another hash than the recorded one.
-fn other_values(recorded: &str, found: &str) -> Option<String> {
+pub(super) fn other_values(recorded: &str, found: &str) -> Option<String> {
     let other = recorded != found;
     other.then(|| format!("its values have the hash `{found}`, recorded is `{recorded}`"))
 }

@@ -15,12 +15,21 @@ pub enum PackageError {
         /// What does not fit.
         source: Box<model::OpenError>,
     },
-    /// A GGUF file cannot be read.
+    /// What a form has against a model, in its own words.
     #[error(transparent)]
-    Gguf(#[from] super::gguf::GgufError),
-    /// An ONNX folder cannot be read.
-    #[error(transparent)]
-    Onnx(#[from] super::onnx::OnnxError),
+    Form(Box<dyn std::error::Error + Send + Sync>),
+    /// Two forms claim what stands at a path.
+    #[error(
+        "`{name}` holds a model in two forms, `{first}` and `{second}`\nhint: move the files of one of them to a folder of its own"
+    )]
+    TwoForms {
+        /// The path.
+        name: String,
+        /// A form that claims it.
+        first: &'static str,
+        /// Another one.
+        second: &'static str,
+    },
     /// A tensor is missing, and another one tells why.
     #[error("`{name}`: tensor `{tensor}` is missing, and `{found}` is there\nhint: {hint}")]
     OtherTensors {

@@ -1,7 +1,7 @@
 //! The manifest of a folder that `export` wrote.
 use super::{
-    Exported, MANIFEST_FILE, Manifest, Opened, PackageError, SCHEMA, Source, Tool, onnx,
-    source_sha256, write::quantized_tensors,
+    Exported, MANIFEST_FILE, Manifest, Opened, PackageError, SCHEMA, Source, Tool,
+    manifest::quantized_tensors, source_sha256,
 };
 use crate::{
     checkpoint::{FileRecord, OutputDir},
@@ -9,11 +9,22 @@ use crate::{
 };
 use std::collections::BTreeMap;
 
-/// Writes the manifest of an ONNX folder: its files, what it was made from, and what its codes stand
+/// What a folder holds.
+#[derive(Clone, Copy)]
+pub(super) struct Contents<'a> {
+    /// The name of its form in the manifest.
+    pub(super) form: &'a str,
+    /// Number of stored tensors.
+    pub(super) tensors: usize,
+    /// Quantized weights are there as codes.
+    pub(super) coded: bool,
+}
+
+/// Writes the manifest of a folder: its files, what it was made from, and what its codes stand
 /// for. The chain goes from the source's tensors and the recipe over the package's manifest to here.
-pub fn seal_onnx(
+pub(super) fn seal(
     opened: &Opened,
-    export: &onnx::Export<'_>,
+    contents: Contents<'_>,
     files: BTreeMap<String, FileRecord>,
     output: &OutputDir,
     progress: &dyn Progress,
@@ -24,8 +35,8 @@ pub fn seal_onnx(
         None => Source::of(opened, source_sha256(opened, progress)),
     };
     let weights = &opened.model.weights;
-    let coded = export.form() == onnx::GraphForm::Qdq;
-    let mut quantized = if coded { quantized_tensors(&weights.quantized) } else { BTreeMap::new() };
+    let mut quantized =
+        if contents.coded { quantized_tensors(&weights.quantized) } else { BTreeMap::new() };
     for (name, tensor) in &mut quantized {
         let known = package.and_then(|it| it.quantized.get(name));
         tensor.values_sha256 = known.and_then(|it| it.values_sha256.clone());
@@ -36,10 +47,10 @@ pub fn seal_onnx(
         source,
         recipe: package.map_or(serde_json::Value::Null, |it| it.recipe.clone()),
         quantized,
-        activations: if coded { weights.activations.clone() } else { BTreeMap::new() },
+        activations: if contents.coded { weights.activations.clone() } else { BTreeMap::new() },
         export: Some(Exported {
-            form: export.form().name().to_owned(),
-            tensors: export.tensors(),
+            form: contents.form.to_owned(),
+            tensors: contents.tensors,
             package_sha256: package.map(|it| it.sha256.clone()),
         }),
         beyond_standard: Vec::new(),

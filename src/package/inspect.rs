@@ -1,5 +1,5 @@
 //! What a model consists of: parameters by role, bytes, outliers.
-use super::{PackageError, gguf};
+use super::PackageError;
 use crate::{
     linalg::Team,
     model::{Model, Role, Weight},
@@ -41,6 +41,15 @@ pub struct Inspection {
     pub carried: Vec<String>,
     /// Every tensor of the architecture.
     pub tensors: BTreeMap<String, TensorFigures>,
+}
+
+/// A model that was looked at.
+#[derive(Clone, Debug)]
+pub struct Inspected {
+    /// What it is: a checkpoint, a package, or a form of its own.
+    pub kind: &'static str,
+    /// What it consists of.
+    pub figures: Inspection,
 }
 
 /// All tensors of one role.
@@ -89,7 +98,7 @@ pub struct TensorFigures {
 
 /// Looks at a model. At most about `sample` weights are read for the statistics: then each n-th
 /// row of every tensor.
-pub fn inspect(
+pub fn inspect_model(
     model: &Model,
     sample: u64,
     team: &Team,
@@ -124,55 +133,8 @@ pub fn inspect(
     })
 }
 
-/// Looks at a GGUF file; `sample` as for [`inspect`].
-pub fn inspect_gguf(
-    file: &gguf::Gguf,
-    sample: u64,
-    team: &Team,
-    progress: &dyn Progress,
-) -> Result<Inspection, PackageError> {
-    let known = |it: &&gguf::TensorInfo| gguf::place(&it.name).is_some();
-    let (ours, others): (Vec<_>, Vec<_>) = file.tensors.iter().partition(known);
-    let elements = |it: &gguf::TensorInfo| it.shape.iter().map(|n| *n as u64).product::<u64>();
-    let parameters: u64 = ours.iter().map(|it| elements(it)).sum();
-    let step = parameters.div_ceil(sample.max(1)).max(1) as usize;
-    let roles: Vec<Role> = ours.iter().filter_map(|it| Some(gguf::place(&it.name)?.1)).collect();
-    let measured = measure_all(ours.len(), team, progress, |i| {
-        Ok(gguf_figures(ours[i], roles[i].name().to_owned(), step))
-    })?;
-    let read: u64 = measured.iter().map(|(_, read)| read).sum();
-    let tensors: BTreeMap<String, TensorFigures> =
-        ours.iter().zip(measured).map(|(it, (figures, _))| (it.name.clone(), figures)).collect();
-    let bytes: u64 = tensors.values().map(|it| it.bytes).sum();
-    let architecture = file.metadata.get("general.architecture").map(gguf::Value::shown);
-    let architecture = architecture.unwrap_or_default().trim_matches(['"', '`']).to_owned();
-    let number = |key: &str| {
-        let value = file.metadata.get(&format!("{architecture}.{key}"));
-        value.and_then(gguf::Value::as_u64).unwrap_or(0) as usize
-    };
-    Ok(Inspection {
-        schema: INSPECTION_SCHEMA,
-        family: architecture.clone(),
-        blocks: number("block_count"),
-        hidden: number("embedding_length"),
-        vocab: file
-            .tensor("token_embd.weight")
-            .and_then(|it| it.shape.first().copied())
-            .unwrap_or(0),
-        tied: file.tensor("output.weight").is_none(),
-        parameters,
-        bytes: file.tensors.iter().map(|it| it.bytes.len() as u64).sum(),
-        bits_per_weight: bytes as f64 * 8.0 / parameters.max(1) as f64,
-        sampled: read as f64 / parameters.max(1) as f64,
-        roles: by_role(roles.into_iter().zip(ours.iter().map(|it| &tensors[&it.name]))),
-        carried: others.iter().map(|it| it.name.clone()).collect(),
-        tensors,
-        architecture,
-    })
-}
-
 /// Calls `measure` for each of `count` tensors, on all threads.
-fn measure_all(
+pub(super) fn measure_all(
     count: usize,
     team: &Team,
     progress: &dyn Progress,
@@ -213,27 +175,8 @@ fn figures(
     Ok(result)
 }
 
-fn gguf_figures(tensor: &gguf::TensorInfo, role: String, step: usize) -> (TensorFigures, u64) {
-    let figures = TensorFigures {
-        role,
-        shape: tensor.shape.clone(),
-        stored: tensor.format.name().to_owned(),
-        bytes: tensor.bytes.len() as u64,
-        ..TensorFigures::default()
-    };
-    let result = measure(figures, step, |at, row| {
-        let size = tensor.format.bytes(row.len()).unwrap_or(0);
-        let start = at.saturating_mul(size);
-        tensor
-            .format
-            .decode(tensor.bytes.get(start..start.saturating_add(size)).unwrap_or_default(), row);
-    });
-    tensor.bytes.release();
-    result
-}
-
 /// Fills in the statistics of each `step`-th row; how many weights were read.
-fn measure(
+pub(super) fn measure(
     figures: TensorFigures,
     step: usize,
     fill: impl Fn(usize, &mut [f32]),
@@ -266,7 +209,9 @@ fn measure(
     (TensorFigures { max, rms, kurtosis, beyond_6_rms, ..figures }, count)
 }
 
-fn by_role<'a>(tensors: impl Iterator<Item = (Role, &'a TensorFigures)>) -> Vec<RoleFigures> {
+pub(super) fn by_role<'a>(
+    tensors: impl Iterator<Item = (Role, &'a TensorFigures)>,
+) -> Vec<RoleFigures> {
     let mut roles: BTreeMap<Role, RoleFigures> = BTreeMap::new();
     for (role, tensor) in tensors {
         let all = roles.entry(role).or_default();
@@ -299,11 +244,11 @@ mod tests {
     #[cfg(feature = "builtin-model")]
     fn a_sample_is_told_and_outliers_are_counted() {
         let mut model = super::super::open("builtin:milm-mini").unwrap().model;
-        let all = inspect(&model, u64::MAX, &Team::new(2), &Silent).unwrap();
+        let all = inspect_model(&model, u64::MAX, &Team::new(2), &Silent).unwrap();
         assert_eq!((all.parameters, all.blocks), (3_935_424, 8));
         assert!((all.sampled - 1.0).abs() < 1e-12 && (all.bits_per_weight - 16.0).abs() < 1e-12);
         assert_eq!(all.roles.iter().map(|role| role.parameters).sum::<u64>(), all.parameters);
-        let some = inspect(&model, 1_000_000, &Team::new(2), &Silent).unwrap();
+        let some = inspect_model(&model, 1_000_000, &Team::new(2), &Silent).unwrap();
         assert!((0.2..0.3).contains(&some.sampled), "{}", some.sampled);
 
         let name = "model.layers.0.self_attn.k_proj.weight";
@@ -313,7 +258,8 @@ mod tests {
             .weights
             .raw
             .insert(name.into(), crate::tensor::RawTensor::from_f32(vec![64, 192], &values));
-        let figures = &inspect(&model, u64::MAX, &Team::new(1), &Silent).unwrap().tensors[name];
+        let figures =
+            &inspect_model(&model, u64::MAX, &Team::new(1), &Silent).unwrap().tensors[name];
         // One of n = 12288 weights is 3: mean square 9/n, kurtosis (81/n) / (9/n)² = n.
         assert!((figures.kurtosis - 12288.0).abs() < 1e-6 && (figures.max - 3.0).abs() < 1e-9);
         assert!((figures.beyond_6_rms - 1.0 / 12288.0).abs() < 1e-12);

@@ -151,3 +151,15 @@ impl Manifest {
         self.sha256.len() == 64 && sha256(unsealed.as_bytes()) == self.sha256
     }
 }
+
+/// Schemes as a manifest holds them.
+pub(super) fn quantized_tensors(
+    schemes: &BTreeMap<String, (TensorScheme, [usize; 2])>,
+) -> BTreeMap<String, QuantizedTensor> {
+    schemes
+        .iter()
+        .map(|(name, (scheme, shape))| {
+            (name.clone(), QuantizedTensor { shape: *shape, scheme: *scheme, values_sha256: None })
+        })
+        .collect()
+}

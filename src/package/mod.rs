@@ -7,6 +7,7 @@ mod card;
 mod checkpoint;
 mod deep;
 pub mod compressed_tensors;
+pub mod format;
 pub mod gguf;
 mod engines;
 mod error;
@@ -14,7 +15,7 @@ mod exported;
 mod inspect;
 mod manifest;
 pub mod onnx;
-mod open;
+mod opened;
 mod sbom;
 mod sign;
 mod source;
@@ -26,20 +27,19 @@ mod verify;
 mod write;
 
 pub use checkpoint::Rewritten;
-pub use deep::verify_deep;
-pub use engines::{EngineFit, engines};
+pub use engines::EngineFit;
 pub use error::PackageError;
-pub use exported::seal_onnx;
+pub use format::{engines, holds_weights, inspect, open, verify, verify_deep};
 pub use inspect::{
-    INSPECTION_SCHEMA, Inspection, RoleFigures, TensorFigures, inspect, inspect_gguf,
+    INSPECTION_SCHEMA, Inspected, Inspection, RoleFigures, TensorFigures, inspect_model,
 };
 pub use manifest::{Exported, MANIFEST_FILE, Manifest, QuantizedTensor, SCHEMA, Source, Tool};
-pub use open::{Kind, Opened, open};
+pub use opened::{Kind, Opened};
 pub use sbom::sbom;
 pub use sign::{SIGNATURE_FILE, check_signature, new_keys, sign};
 pub use source::source_sha256;
 pub use stored::StoredError;
 pub(crate) use stream::{BAND_BYTES, PIECE as PIECE_WEIGHTS};
 pub use tokenizer::StoredText;
-pub use verify::{Problem, Verification, verify};
+pub use verify::{Problem, Verification};
 pub use write::{Estimate, Job, Summary, refuse_over_input, set_evaluation};

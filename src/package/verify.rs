@@ -1,13 +1,13 @@
-//! Compares a package with its manifest: finds any flipped bit, missing or extra file.
-use super::{MANIFEST_FILE, Manifest, PackageError, SIGNATURE_FILE, gguf, onnx};
+//! Compares a folder with its manifest: finds any flipped bit, missing or extra file.
+use super::{MANIFEST_FILE, Manifest, PackageError, SIGNATURE_FILE};
 use crate::{
-    checkpoint::{Folder, hex, parse_safetensors, sha256},
+    checkpoint::{Folder, hex},
     linalg::Team,
     progress::{Progress, Unit},
-    tensor::{Bytes, RawTensor},
+    tensor::Bytes,
 };
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, fmt, path::Path};
+use std::fmt;
 
 /// One thing that is wrong with a package.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -105,17 +105,24 @@ impl Verification {
     }
 }
 
-/// Compares every file of a package or an exported folder with its manifest, or every tensor of a GGUF file that this
-/// program wrote with its hash.
-pub fn verify(
+/// Tells what has changed in a file that is not the one of the manifest: tensors, or the header.
+pub(super) type ChangedIn = dyn Fn(&Folder, &Manifest, &str, &Bytes) -> Vec<String> + Sync;
+
+/// A folder beside its manifest.
+pub(super) struct Compared {
+    pub(super) folder: Folder,
+    /// `None` where it cannot be read.
+    pub(super) manifest: Option<Manifest>,
+    pub(super) result: Verification,
+}
+
+/// Compares every file of a folder with its manifest; `changed` tells what has changed in a file that is another.
+pub(super) fn by_manifest(
     name: &str,
+    changed: &ChangedIn,
     team: &Team,
     progress: &dyn Progress,
-) -> Result<Verification, PackageError> {
-    let path = Path::new(name);
-    if path.extension().is_some_and(|it| it == "gguf") && path.is_file() {
-        return verify_gguf(path, progress);
-    }
+) -> Result<Compared, PackageError> {
     let folder = Folder::open(name)?;
     let mut result = Verification::default();
     let Some(bytes) = folder.read(MANIFEST_FILE)? else {
@@ -130,7 +137,7 @@ pub fn verify(
         }
         Err(reason) => {
             result.problems.push(damaged(&reason));
-            return Ok(result);
+            return Ok(Compared { folder, manifest: None, result });
         }
     };
     let mut present = folder.list()?;
@@ -143,7 +150,9 @@ pub fn verify(
     progress.start("verify", manifest.files.values().map(|it| it.bytes).sum(), Unit::Bytes);
     let mut found: Vec<(Option<Problem>, u64)> = vec![(None, 0); manifest.files.len()];
     let tasks: Vec<_> = manifest.files.keys().zip(&mut found).collect();
-    team.each(tasks, |_, (file, slot)| *slot = check_file(&folder, &manifest, file, progress));
+    team.each(tasks, |_, (file, slot)| {
+        *slot = check_file((&folder, &manifest, file), changed, progress);
+    });
     progress.finish();
     result.files = manifest.files.len();
     let exported = manifest.export.as_ref();
@@ -152,10 +161,7 @@ pub fn verify(
         result.bytes += bytes;
         result.problems.extend(problem);
     }
-    if result.passed() && exported.is_none() {
-        result.problems.extend(check_tensors(&folder, &manifest)?);
-    }
-    Ok(result)
+    Ok(Compared { folder, manifest: Some(manifest), result })
 }
 
 /// Whether an entry is one that downloads and repositories put beside a model.
@@ -165,41 +171,6 @@ fn is_of_hub(folder: &Folder, entry: &str) -> bool {
         ".cache/" => folder.list_in(".cache").is_ok_and(|names| names == ["huggingface/"]),
         _ => false,
     }
-}
-
-fn verify_gguf(path: &Path, progress: &dyn Progress) -> Result<Verification, PackageError> {
-    let gguf = gguf::open(path)?;
-    let file = gguf.file.clone();
-    let bytes = gguf.tensors.iter().map(|it| it.bytes.len() as u64).sum();
-    let no_hashes = || PackageError::NoHashes { file: file.clone() };
-    let sealed = gguf.sealed().ok_or_else(no_hashes)?;
-    progress.start("verify", bytes, Unit::Bytes);
-    let differs =
-        |hash: &str, tensor: &gguf::TensorInfo| hash != self::hash(&tensor.bytes, progress);
-    let all =
-        sealed.tensors.iter().zip(&gguf.tensors).filter(|(hash, tensor)| differs(hash, tensor));
-    let mut what: Vec<String> =
-        all.map(|(_, tensor)| format!("tensor `{}`", tensor.name)).collect();
-    if let Some(recorded) = sealed.header {
-        let found = gguf::header_sha256(&gguf.header);
-        what.extend((found.as_deref() != Some(recorded)).then(|| "metadata".into()));
-    }
-    if !is_padding(&gguf) {
-        what.push("padding between tensors".into());
-    }
-    progress.finish();
-    let uncovered = sealed.header.is_none();
-    let problems = if what.is_empty() { vec![] } else { vec![Problem::Changed { file, what }] };
-    let tensors = gguf.tensors.len();
-    Ok(Verification { files: 1, tensors, bytes, uncovered, problems, ..Verification::default() })
-}
-
-/// Whether zeros up to the alignment, as `export` writes them, are all that lies behind tensors.
-fn is_padding(gguf: &gguf::Gguf) -> bool {
-    let blank = |it: &Bytes| it.len() < gguf::ALIGNMENT && it.iter().all(|byte| *byte == 0);
-    let length = |it: &Bytes| it.len();
-    let all = gguf.tensors.iter().map(|it| &it.bytes).chain(&gguf.padding).map(length);
-    gguf.padding.iter().all(blank) && all.sum::<usize>().is_multiple_of(gguf::ALIGNMENT)
 }
 
 fn damaged(reason: &str) -> Problem {
@@ -217,9 +188,8 @@ fn read_manifest(folder: &Folder, bytes: &Bytes) -> Result<(Manifest, bool), Str
 
 /// Compares one file; the problem and the bytes that were read.
 fn check_file(
-    folder: &Folder,
-    manifest: &Manifest,
-    file: &str,
+    (folder, manifest, file): (&Folder, &Manifest, &str),
+    changed: &ChangedIn,
     progress: &dyn Progress,
 ) -> (Option<Problem>, u64) {
     let bytes = match folder.read(file) {
@@ -234,19 +204,12 @@ fn check_file(
     if manifest.files.get(file).is_some_and(|it| it.sha256 == hash(&bytes, progress)) {
         return (None, size);
     }
-    let what = if file.ends_with(".safetensors") {
-        changed_tensors(&bytes, manifest, file)
-    } else if file == onnx::DATA_FILE {
-        let names = onnx::changed_tensors(folder).into_iter();
-        names.map(|name| format!("tensor `{name}`")).collect()
-    } else {
-        Vec::new()
-    };
+    let what = changed(folder, manifest, file, &bytes);
     (Some(Problem::Changed { file: file.to_owned(), what }), size)
 }
 
 /// Hash of a file, read in steps that leave memory again.
-fn hash(bytes: &Bytes, progress: &dyn Progress) -> String {
+pub(super) fn hash(bytes: &Bytes, progress: &dyn Progress) -> String {
     const STEP: usize = 8 << 20;
     let mut hash = Sha256::new();
     for start in (0..bytes.len()).step_by(STEP) {
@@ -257,44 +220,4 @@ fn hash(bytes: &Bytes, progress: &dyn Progress) -> String {
         }
     }
     hex(&hash.finalize())
-}
-
-/// Names of the tensors of a file that differ from the manifest.
-fn changed_tensors(bytes: &Bytes, manifest: &Manifest, file: &str) -> Vec<String> {
-    let tensors = match parse_safetensors(bytes) {
-        Ok(tensors) => tensors,
-        Err(error) => return vec![format!("header ({error})")],
-    };
-    let differs = |name: &str, raw: &RawTensor| {
-        let same = manifest.tensors.get(name).is_some_and(|it| {
-            (it.dtype, &it.shape) == (raw.dtype, &raw.shape) && it.sha256 == sha256(&raw.bytes)
-        });
-        raw.bytes.release();
-        !same
-    };
-    let mut changed: Vec<String> = tensors
-        .iter()
-        .filter(|(name, raw)| differs(name, raw))
-        .map(|(name, _)| format!("tensor `{name}`"))
-        .collect();
-    let expected = manifest.tensors.iter().filter(|(_, it)| it.file == file);
-    let gone = expected.filter(|(name, _)| !tensors.contains_key(*name));
-    changed.extend(gone.map(|(name, _)| format!("tensor `{name}` is gone")));
-    if changed.is_empty() { vec!["header".into()] } else { changed }
-}
-
-/// The files hold the tensors that the manifest lists, where it says.
-fn check_tensors(folder: &Folder, manifest: &Manifest) -> Result<Option<Problem>, PackageError> {
-    let stored = folder.tensors()?;
-    let listed: BTreeMap<&String, &String> =
-        manifest.tensors.iter().map(|(name, it)| (name, &it.file)).collect();
-    let missing: Vec<String> = listed
-        .iter()
-        .filter(|(name, file)| stored.files.get(**name) != Some(**file))
-        .map(|(name, _)| (*name).clone())
-        .collect();
-    let extra: Vec<String> =
-        stored.files.keys().filter(|name| !listed.contains_key(name)).cloned().collect();
-    let wrong = !missing.is_empty() || !extra.is_empty();
-    Ok(wrong.then_some(Problem::Tensors { missing, extra }))
 }

@@ -1,9 +1,10 @@
 //! Makes a package: plans, streams every tensor, describes, seals.
 use super::{
-    MANIFEST_FILE, Manifest, Opened, PackageError, QuantizedTensor, SCHEMA, Source, Tool,
+    MANIFEST_FILE, Manifest, Opened, PackageError, SCHEMA, Source, Tool,
     card::{CARD_FILE, SOURCE_CARD, card},
     compressed_tensors::{self, Description},
-    engines,
+    format::engines,
+    manifest::quantized_tensors,
     stream::{Stream, copied_hash, source_hash},
 };
 use crate::{
@@ -229,18 +230,6 @@ impl Job<'_> {
         manifest.files.insert(CARD_FILE.to_owned(), card);
         Ok(manifest)
     }
-}
-
-/// Schemes as a manifest holds them.
-pub(super) fn quantized_tensors(
-    schemes: &BTreeMap<String, (TensorScheme, [usize; 2])>,
-) -> BTreeMap<String, QuantizedTensor> {
-    schemes
-        .iter()
-        .map(|(name, (scheme, shape))| {
-            (name.clone(), QuantizedTensor { shape: *shape, scheme: *scheme, values_sha256: None })
-        })
-        .collect()
 }
 
 /// The stored tensors that one tensor of the checkpoint becomes.

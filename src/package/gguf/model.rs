@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The files that a Hugging Face folder of the model would have, and its weights.
-pub(in crate::package) fn model(gguf: &Gguf) -> Result<(Folder, WeightStore), GgufError> {
+pub(super) fn model(gguf: &Gguf) -> Result<(Folder, WeightStore), GgufError> {
     let import = Import::plan(gguf, FloatType::F32)?;
     let folder = Folder::in_memory(&gguf.file, import.files());
     let mut weights = WeightStore::default();

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     checkpoint::{FileRecord, OutputDir},
+    package::format::EncodingsVersion,
     scheme::{ActivationGrid, Granularity, QTensor},
 };
 use serde_json::{Value, json};
@@ -24,15 +25,6 @@ use std::{
 pub const ENCODINGS_FILE: &str = "model.encodings";
 /// Tensors of the graph that no encoding covers.
 pub const UNCOVERED_FILE: &str = "model.encodings.uncovered.json";
-
-/// Version of the form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EncodingsVersion {
-    /// Lists of `enc_type`, `scale`, `offset`.
-    V1,
-    /// As `QuantizeLinear` says it.
-    V2,
-}
 
 /// What the encodings of a graph cover.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

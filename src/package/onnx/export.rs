@@ -3,10 +3,10 @@ use super::{
     OnnxError,
     data::{self, DataQueue},
     decoder::{self, Ends},
-    graph::{Builder, GraphForm},
+    graph::Builder,
     names::{
         CONFIG_KEY, DATA_FILE, FORM, FORM_KEY, GRAPH_FILE, GRIDS_KEY, HASHES_KEY, INPUT_SCALES_KEY,
-        PACKAGE_KEY, SCHEMES_KEY, SOURCE_KEY, is_turned,
+        PACKAGE_KEY, PRODUCER, SCHEMES_KEY, SOURCE_KEY, is_turned,
     },
     proto::{
         DataType, EXTERNAL, GraphProto, ModelProto, NodeProto, OperatorSet, Pair, TensorProto,
@@ -16,6 +16,7 @@ use super::{
 use crate::{
     checkpoint::{FileRecord, Folder, OutputDir, sha256},
     model::{Input, Model, ModelSpec, RopeScaling},
+    package::format::GraphForm,
     progress::{Progress, Unit},
     scheme::{ActivationGrid, KvPrecision, TensorScheme},
     tensor::FloatType,
@@ -138,7 +139,7 @@ impl<'a> Export<'a> {
         let version = self.options.form.opset();
         let file = ModelProto {
             ir_version: Some(self.options.form.ir_version()),
-            producer_name: Some("milm-compress".into()),
+            producer_name: Some(PRODUCER.into()),
             producer_version: Some(env!("CARGO_PKG_VERSION").into()),
             graph: Some(graph),
             opset_import: vec![OperatorSet { domain: Some(String::new()), version: Some(version) }],

@@ -3,17 +3,8 @@ use super::{
     proto::{AttributeProto, DataType, NodeProto},
     stored::{Source, Stored},
 };
-use crate::{model::Model, scheme::ActivationGrid, tensor::FloatType};
+use crate::{model::Model, package::format::GraphForm, scheme::ActivationGrid, tensor::FloatType};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// How a graph says what is quantized.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GraphForm {
-    /// Codes behind `DequantizeLinear`, activations through `QuantizeLinear` and back.
-    Qdq,
-    /// Float weights and activations throughout.
-    Float,
-}
 
 impl GraphForm {
     /// Its name in manifests.

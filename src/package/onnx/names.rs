@@ -5,6 +5,8 @@ use crate::model::{Role, TensorSpec};
 pub const GRAPH_FILE: &str = "model.onnx";
 /// The weights.
 pub const DATA_FILE: &str = "model.onnx.data";
+/// The program's name in a graph.
+pub(super) const PRODUCER: &str = "milm-compress";
 /// Keys of what a reader of our own needs.
 pub(super) const FORM_KEY: &str = "milm.form";
 pub(super) const CONFIG_KEY: &str = "milm.config";

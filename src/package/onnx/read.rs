@@ -3,7 +3,7 @@ use super::{
     OnnxError,
     names::{
         CONFIG_KEY, DATA_FILE, FORM, FORM_KEY, GRAPH_FILE, GRIDS_KEY, HASHES_KEY, INPUT_SCALES_KEY,
-        SCHEMES_KEY, is_turned,
+        PRODUCER, SCHEMES_KEY, is_turned,
     },
     proto::{DataType, EXTERNAL, ModelProto, TensorProto},
     stored::{turn, unpacked},
@@ -20,6 +20,9 @@ use prost::Message;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
+
+/// Bytes at the start of a graph that its writer's name stands in.
+const HEAD: usize = 32;
 
 /// Quantized weights by name.
 type Schemes = BTreeMap<String, (TensorScheme, [usize; 2])>;
@@ -40,19 +43,15 @@ struct Reader {
     order: Vec<String>,
 }
 
-/// Whether a folder holds a graph and no other weights.
-pub(in crate::package) fn is_onnx(folder: &Folder) -> Result<bool, OnnxError> {
-    let others = [crate::checkpoint::WEIGHTS_FILE, crate::checkpoint::INDEX_FILE];
-    for other in others {
-        if folder.read(other)?.is_some() {
-            return Ok(false);
-        }
-    }
-    Ok(folder.read(GRAPH_FILE)?.is_some())
+/// Whether a folder's graph begins with this program's name, as those that it wrote do.
+pub(super) fn is_own(folder: &Folder) -> bool {
+    let Ok(Some(bytes)) = folder.read(GRAPH_FILE) else { return false };
+    let head = &bytes[..bytes.len().min(HEAD)];
+    head.windows(PRODUCER.len()).any(|it| it == PRODUCER.as_bytes())
 }
 
 /// `config.json` and weights of a folder that this program wrote; all of it is in memory.
-pub(in crate::package) fn model(folder: &Folder) -> Result<(Value, WeightStore), OnnxError> {
+pub(super) fn model(folder: &Folder) -> Result<(Value, WeightStore), OnnxError> {
     let reader = Reader::open(folder)?;
     let config: Value = reader.json(CONFIG_KEY)?.ok_or_else(|| reader.foreign())?;
     let spec = ModelSpec::from_config(&config).map_err(|error| reader.damaged(error))?;
@@ -84,7 +83,7 @@ pub(in crate::package) fn model(folder: &Folder) -> Result<(Value, WeightStore),
 
 /// Names of the tensors whose bytes are not those of the hashes in the graph; empty where the graph
 /// itself cannot be read.
-pub(in crate::package) fn changed_tensors(folder: &Folder) -> Vec<String> {
+pub(super) fn changed_tensors(folder: &Folder) -> Vec<String> {
     let Ok(reader) = Reader::open(folder) else { return Vec::new() };
     let hashes: Vec<String> = reader.json(HASHES_KEY).ok().flatten().unwrap_or_default();
     let differs = |(name, hash): (&String, &String)| {

@@ -1,11 +1,12 @@
 //! Products with weights, norms, and how inputs are rounded.
 use super::{
-    graph::{Builder, GraphForm},
+    graph::Builder,
     proto::{AttributeProto, DataType},
     stored::{Piece, Source},
 };
 use crate::{
     model::{Expert, Input, Part, Role, TensorSpec, Weight, WeightError},
+    package::format::GraphForm,
     scheme::{Granularity, IntScheme, SplitTensor},
     tensor::FloatType,
 };

@@ -6,8 +6,8 @@
 //! one: by its own name, then by its class, then by the names of all its projections.
 mod layer;
 
-use super::super::{Opened, engines};
-use crate::model::Role;
+use super::engines::{VLLM, engines};
+use crate::{model::Role, package::Opened};
 use layer::{check_layer, groups, is_quantized, layers, module, named, target, texts};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -64,7 +64,7 @@ impl Findings {
 pub fn vllm(opened: &Opened) -> Vec<Refusal> {
     let mut found = Findings::default();
     let (model, config) = (&opened.model, &opened.model.config);
-    for fit in engines(&model.spec, config).into_iter().filter(|it| it.engine == "vLLM") {
+    for fit in engines(&model.spec, config).into_iter().filter(|it| it.engine == VLLM) {
         if let Err(reason) = fit.loads {
             found.add(true, "config.json", reason, "only this program loads such a model");
         }

@@ -1,0 +1,189 @@
+//! GGUF files among the forms of models.
+use super::{
+    accepts::accepts,
+    ends::Ends,
+    error::{ExportError, GgufError},
+    export::{Export, ExportOptions},
+    inspect,
+    model::model,
+    schemes::accepts_schemes,
+    split::open,
+    verify,
+};
+use crate::{
+    checkpoint::OutputFile,
+    linalg::Team,
+    model::{Model, ModelSpec, RopeScaling},
+    package::{
+        EngineFit, Inspected, Kind, Opened, PackageError, Verification,
+        engines::kept_pairs,
+        format::{Format, Place, Target, Wanted, Writer},
+    },
+    progress::Progress,
+    scheme::TensorScheme,
+};
+use serde_json::Value;
+use std::{collections::BTreeMap, path::Path};
+
+/// The ending of the files.
+const ENDING: &str = "gguf";
+
+/// A file with metadata, tokenizer and weights in blocks of ggml.
+#[derive(Debug)]
+pub(in crate::package) struct Form;
+
+impl Format for Form {
+    fn name(&self) -> &'static str {
+        "gguf"
+    }
+
+    fn sniff(&self, place: &Place<'_>) -> bool {
+        place.file().and_then(Path::extension).is_some_and(|it| it == ENDING)
+    }
+
+    fn is_file(&self) -> bool {
+        true
+    }
+
+    fn weight_files(&self) -> &'static [&'static str] {
+        &[ENDING]
+    }
+
+    /// The model with the file's codes; all of it is in memory.
+    fn open(&self, name: &str) -> Result<Opened, PackageError> {
+        let gguf = open(Path::new(name))?;
+        let (folder, weights) = model(&gguf)?;
+        let name = gguf.file;
+        let files = weights.raw.keys().map(|tensor| (tensor.clone(), name.clone())).collect();
+        let kind = Kind::of(&weights);
+        let failed = |source| PackageError::Model { name: name.clone(), source: Box::new(source) };
+        let model = Model::new(folder.config()?, weights).map_err(failed)?;
+        Ok(Opened { model, folder, kind, manifest: None, files, unlisted: Vec::new() })
+    }
+
+    fn verify(
+        &self,
+        name: &str,
+        _team: &Team,
+        progress: &dyn Progress,
+    ) -> Result<Verification, PackageError> {
+        verify::verify(name, progress)
+    }
+
+    fn decode(
+        &self,
+        name: &str,
+        team: &Team,
+        progress: &dyn Progress,
+        result: &mut Verification,
+    ) -> Result<(), PackageError> {
+        verify::decode(name, team, progress, result)
+    }
+
+    fn inspect(
+        &self,
+        name: &str,
+        sample: u64,
+        team: &Team,
+        progress: &dyn Progress,
+    ) -> Result<Inspected, PackageError> {
+        let figures = inspect::inspect(&open(Path::new(name))?, sample, team, progress)?;
+        Ok(Inspected { kind: self.name(), figures })
+    }
+
+    fn engines(&self, spec: &ModelSpec, config: &Value) -> Vec<EngineFit> {
+        vec![EngineFit::new("llama.cpp", llama_cpp(spec, config), "as GGUF")]
+    }
+
+    fn writer(&self) -> Option<&dyn Writer> {
+        Some(self)
+    }
+}
+
+impl Writer for Form {
+    fn about(&self) -> &'static str {
+        "One file for llama.cpp"
+    }
+
+    fn misplaced(&self, wanted: &Wanted<'_>) -> Option<&'static str> {
+        let given = [("graph", wanted.graph.is_some()), ("encodings", wanted.encodings.is_some())];
+        given.into_iter().find_map(|(name, given)| given.then_some(name))
+    }
+
+    fn accepts(
+        &self,
+        spec: &ModelSpec,
+        schemes: &BTreeMap<String, (TensorScheme, [usize; 2])>,
+        wanted: &Wanted<'_>,
+    ) -> Result<(), PackageError> {
+        let refused = accepts(spec).and_then(|_| accepts_schemes(spec, schemes));
+        let refused = refused.and_then(|()| ends(wanted).accepts(spec));
+        Ok(refused.map_err(ExportError::from)?)
+    }
+
+    fn write(
+        &self,
+        opened: &Opened,
+        wanted: &Wanted<'_>,
+        target: &Target<'_>,
+    ) -> Result<(), PackageError> {
+        let text = opened.text()?;
+        let chain =
+            opened.manifest.as_ref().map(|it| (it.sha256.as_str(), it.source.sha256.as_str()));
+        let (float, pre) = (wanted.float, wanted.pre);
+        let options = ExportOptions { float, pre, chain, ends: ends(wanted) };
+        let export = Export::plan(&opened.model, &text.files(), options)?;
+        let mut file = OutputFile::create(target.path, target.force)?;
+        let rounded = export.write(&mut file, target.progress)?;
+        file.commit()?;
+        for note in export.notes() {
+            (target.note)(note);
+        }
+        for it in rounded {
+            let twice = if it.twice { ", of what it was rounded to before" } else { "" };
+            (target.note)(&format!(
+                "tensor `{}` rounded to {}: relative error {:.4}{twice}",
+                it.name, it.format, it.error
+            ));
+        }
+        (target.note)(&format!(
+            "{}: {} tensors, {}, architecture {}, {:.1} MB",
+            target.path.display(),
+            export.tensors(),
+            export.common_format(),
+            export.arch().name(),
+            export.bytes() as f64 / 1e6
+        ));
+        Ok(())
+    }
+}
+
+/// What embeddings and head are rounded to.
+fn ends(wanted: &Wanted<'_>) -> Ends {
+    Ends { embeddings: wanted.embeddings, head: wanted.head }
+}
+
+/// What the export would say of the file.
+fn llama_cpp(spec: &ModelSpec, config: &Value) -> Option<String> {
+    // Divisors that are only planned are ones, which the export would leave out.
+    let divisors = matches!(spec.rope.scaling, RopeScaling::LongRope { .. });
+    if divisors && spec.blocks.iter().any(|block| block.qk_norm) {
+        return Some(format!("`{}` takes no rotary divisors there: cut whole heads", spec.family));
+    }
+    kept_pairs(spec, config).or_else(|| {
+        let refusal = accepts(spec).err()?.to_string();
+        refusal.lines().next().map(str::to_owned)
+    })
+}
+
+impl From<GgufError> for PackageError {
+    fn from(error: GgufError) -> Self {
+        Self::Form(Box::new(error))
+    }
+}
+
+impl From<ExportError> for PackageError {
+    fn from(error: ExportError) -> Self {
+        Self::Form(Box::new(error))
+    }
+}

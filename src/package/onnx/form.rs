@@ -1,0 +1,155 @@
+//! ONNX folders among the forms of models.
+use super::{
+    OnnxError,
+    encodings::{ENCODINGS_FILE, UNCOVERED_FILE},
+    export::{Export, ExportOptions, accepts},
+    names::{DATA_FILE, GRAPH_FILE},
+    read::{changed_tensors, is_own, model},
+};
+use crate::{
+    checkpoint::{Folder, INDEX_FILE, OutputDir, WEIGHTS_FILE},
+    linalg::Team,
+    model::{Model, ModelSpec},
+    package::{
+        Kind, Manifest, Opened, PackageError, Verification,
+        exported::{Contents, seal},
+        format::{EncodingsVersion, Format, GraphForm, Place, Target, Wanted, Writer},
+        verify::by_manifest,
+    },
+    progress::Progress,
+    scheme::TensorScheme,
+    tensor::{Bytes, FloatType},
+};
+use std::{collections::BTreeMap, path::Path};
+
+/// A folder with a decoder as a graph and its weights beside it.
+#[derive(Debug)]
+pub(in crate::package) struct Form;
+
+impl Format for Form {
+    fn name(&self) -> &'static str {
+        "onnx"
+    }
+
+    /// A graph, or a folder with one. Beside other weights it is this program's own that claims the
+    /// folder: hubs put graphs of others beside checkpoints.
+    fn sniff(&self, place: &Place<'_>) -> bool {
+        let named = place.file().and_then(Path::file_name).is_some_and(|it| it == GRAPH_FILE);
+        let alone = !place.has_any(&[WEIGHTS_FILE, INDEX_FILE]);
+        let has_graph = place.has_any(&[GRAPH_FILE]);
+        named || has_graph && (alone || place.folder().is_some_and(is_own))
+    }
+
+    /// The model of a folder that this program wrote, or of its graph; all of it is in memory.
+    fn open(&self, name: &str) -> Result<Opened, PackageError> {
+        let path = Path::new(name);
+        let folder = match path.parent().filter(|_| path.is_file()) {
+            Some(parent) => Folder::open(&parent.join(".").to_string_lossy())?,
+            None => Folder::open(name)?,
+        };
+        let manifest = Manifest::read(&folder)?;
+        let (config, weights) = model(&folder)?;
+        let file = |tensor: &String| (tensor.clone(), GRAPH_FILE.to_owned());
+        let files = weights.raw.keys().map(file).collect();
+        let kind = Kind::of(&weights);
+        if let Some((point, _)) = weights.activations.iter().find(|(_, grid)| !grid.is_sound()) {
+            return Err(PackageError::Unsupported { key: "activations", found: point.clone() });
+        }
+        let name = folder.name().to_owned();
+        let failed = |source| PackageError::Model { name, source: Box::new(source) };
+        let model = Model::new(config, weights).map_err(failed)?;
+        Ok(Opened { model, folder, kind, manifest, files, unlisted: Vec::new() })
+    }
+
+    fn verify(
+        &self,
+        name: &str,
+        team: &Team,
+        progress: &dyn Progress,
+    ) -> Result<Verification, PackageError> {
+        let changed = |folder: &Folder, _: &Manifest, file: &str, _: &Bytes| {
+            let names = if file == DATA_FILE { changed_tensors(folder) } else { Vec::new() };
+            names.into_iter().map(|name| format!("tensor `{name}`")).collect()
+        };
+        Ok(by_manifest(name, &changed, team, progress)?.result)
+    }
+
+    fn writer(&self) -> Option<&dyn Writer> {
+        Some(self)
+    }
+}
+
+impl Writer for Form {
+    fn about(&self) -> &'static str {
+        "A folder for ONNX Runtime and converters of devices"
+    }
+
+    fn misplaced(&self, wanted: &Wanted<'_>) -> Option<&'static str> {
+        let beside_codes = wanted.graph != Some(GraphForm::Float);
+        let given = [
+            ("pre", wanted.pre.is_some()),
+            ("embeddings", wanted.embeddings.is_some()),
+            ("head", wanted.head.is_some()),
+            ("encodings", wanted.encodings.is_some() && beside_codes),
+        ];
+        given.into_iter().find_map(|(name, given)| given.then_some(name))
+    }
+
+    fn accepts(
+        &self,
+        spec: &ModelSpec,
+        _schemes: &BTreeMap<String, (TensorScheme, [usize; 2])>,
+        _wanted: &Wanted<'_>,
+    ) -> Result<(), PackageError> {
+        Ok(accepts(spec)?)
+    }
+
+    fn write(
+        &self,
+        opened: &Opened,
+        wanted: &Wanted<'_>,
+        target: &Target<'_>,
+    ) -> Result<(), PackageError> {
+        let chain =
+            opened.manifest.as_ref().map(|it| (it.sha256.as_str(), it.source.sha256.as_str()));
+        let float = wanted.float.unwrap_or(FloatType::F32);
+        let quantized = !opened.model.weights.quantized.is_empty();
+        let form = if quantized { GraphForm::Qdq } else { GraphForm::Float };
+        let form = wanted.graph.unwrap_or(form);
+        let export = Export::plan(&opened.model, ExportOptions { form, float, chain })?;
+        let output = OutputDir::create(target.path, target.force)?;
+        let mut files = export.write(&output, &opened.folder, target.progress)?;
+        let grids = quantized || !opened.model.weights.activations.is_empty();
+        if form == GraphForm::Float && grids {
+            let version = wanted.encodings.unwrap_or(EncodingsVersion::V1);
+            let covered = export.write_encodings_file(&output, version, &mut files)?;
+            (target.note)(&format!(
+                "{ENCODINGS_FILE}: {} weights and {} activations; {} listed in {UNCOVERED_FILE} have none",
+                covered.weights,
+                covered.activations,
+                covered.open_weights.len() + covered.open_activations.len(),
+            ));
+        }
+        let coded = form == GraphForm::Qdq;
+        let contents = Contents { form: form.name(), tensors: export.tensors(), coded };
+        seal(opened, contents, files, &output, target.progress)?;
+        output.commit()?;
+        for note in export.notes() {
+            (target.note)(&note);
+        }
+        (target.note)(&format!(
+            "{}: {} nodes, {} tensors, {:.1} MB",
+            target.path.display(),
+            export.nodes(),
+            export.tensors(),
+            export.bytes() as f64 / 1e6
+        ));
+        Ok(())
+    }
+}
+
+impl From<OnnxError> for PackageError {
+    fn from(error: OnnxError) -> Self {
+        Self::Form(Box::new(error))
+    }
+}
