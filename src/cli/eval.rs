@@ -1,9 +1,6 @@
 //! `milm-compress eval`: what compression cost, and whether that is within bounds.
-mod folder;
 mod gates;
 mod outputs;
-mod recall;
-mod runs;
 mod task;
 mod tasks;
 
@@ -148,7 +145,7 @@ fn protocol_names() -> PossibleValuesParser {
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let settings = &args.settings;
     if !args.compare.is_empty() {
-        runs::compare(&args.compare, settings.outputs.json.as_deref(), context)?;
+        tasks::compare(&args.compare, settings.outputs.json.as_deref(), context)?;
         return Ok(Outcome::Done);
     }
     if !args.merge.is_empty() {

@@ -13,7 +13,6 @@ mod eval;
 mod export;
 mod inspect;
 mod import;
-mod input;
 mod logits;
 mod model;
 #[cfg(test)]
