@@ -80,7 +80,7 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let reference = args.reference.as_deref().map(package::open).transpose()?;
     let request = Request { cross: reference.is_some(), ..args.covariance.request() };
     let bytes = statistics_bytes(&opened.model.spec, &request);
-    let set = calibration::prepare(&opened, &args.settings, context)?;
+    let set = calibration::prepare(&opened, &args.settings, 0, context)?;
     if args.dry_run {
         tell(args, &set, &json!({ "bytes": bytes }), context)?;
         return Ok(Outcome::Done);

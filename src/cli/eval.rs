@@ -6,10 +6,10 @@ mod tasks;
 
 use super::{
     Context, Outcome,
-    calibration::bundled,
     model::{BackendName, with_kv_cache},
 };
 use crate::{
+    calibrate::bundled,
     checkpoint::OutputFile,
     eval::{
         Figures, Gate, LogitSource, ModelSource, PROTOCOLS, Plan, Protocol, Reduction, StoredKey,

@@ -158,8 +158,9 @@ impl<'a> Prepared<'a> {
         context.table(report::pruning_plan(&plan, &engines));
         let Measure { measure, measure_windows, .. } = &settings.measure;
         let held_out = if measure.is_empty() { *measure_windows } else { 0 };
-        let (calibration, held_out) =
-            calibration::with_held_out(opened, &settings.calibration, held_out, context)?;
+        let mut calibration =
+            calibration::prepare(opened, &settings.calibration, held_out, context)?;
+        let held_out = std::mem::take(&mut calibration.held_out);
         let (here, source_sha256) =
             fingerprint((model, opened), &calibration, &Request::default(), context)?;
         let statistics = match &settings.statistics {

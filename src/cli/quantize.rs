@@ -120,10 +120,9 @@ fn memory(
         if settings.calibration.self_generate {
             return Ok(None); // the model would have to write it
         }
-        let (set, held) =
-            calibration::with_held_out(opened, &settings.calibration, HELD_OUT, context)?;
+        let set = calibration::prepare(opened, &settings.calibration, HELD_OUT, context)?;
         windows.extend(set.windows.iter().map(Vec::len));
-        held_out.extend(held.iter().map(Vec::len));
+        held_out.extend(set.held_out.iter().map(Vec::len));
     }
     let footprint = Footprint {
         model: &opened.model,
@@ -218,10 +217,7 @@ impl<'a> Prepared<'a> {
         let mut calibrated = None;
         if !is_streamed(&settings.quantize, &settings.transform) {
             let set = if needs_text(&settings.quantize, &settings.transform) {
-                let (mut set, held_out) =
-                    calibration::with_held_out(opened, &settings.calibration, HELD_OUT, context)?;
-                set.held_out = held_out;
-                set
+                calibration::prepare(opened, &settings.calibration, HELD_OUT, context)?
             } else {
                 calibrate::CalibrationSet::default()
             };

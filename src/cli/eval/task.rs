@@ -1,7 +1,7 @@
 //! The text of an evaluation: read, tokenized, cut into windows.
 use super::Settings;
-use crate::cli::calibration::bundled;
 use crate::{
+    calibrate::bundled,
     checkpoint::sha256,
     eval::{
         Encoder, KldReference, LogitSource, Plan, PlanSettings, Protocol, StoredKey,
