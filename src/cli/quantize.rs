@@ -1,13 +1,10 @@
 //! `milm-compress quantize`: a float checkpoint becomes a package.
-use super::{
-    Context, Outcome, calibrate::fingerprint, calibration, device::Device, output,
-    resident::resident,
-};
+use super::{Context, Outcome, calibration, device::Device, output, resident::resident};
 use crate::{
     calibrate::{self, Request},
     model::{Model, ModelSpec},
     package::{self, Estimate, Job, Opened, Summary},
-    pipeline::{Footprint, Quantize, Quantized, is_streamed, needs_text, outcomes},
+    pipeline::{Footprint, Quantize, Quantized, fingerprint, is_streamed, needs_text, outcomes},
     quantize::{self, Candidates, Effort, GroupFallback, Plan, QuantizeError},
     report, transform,
 };
@@ -222,7 +219,9 @@ impl<'a> Prepared<'a> {
                 calibrate::CalibrationSet::default()
             };
             let request = Request::default();
-            let (here, source) = fingerprint((model, opened), &set, &request, context)?;
+            let progress = context.progress();
+            let here = fingerprint((model, opened), &set, &request, progress)?;
+            let source = opened.source_sha256(progress);
             step["version"] = env!("CARGO_PKG_VERSION").into();
             step["model"] = serde_json::to_value(here)?;
             step["seed"] = context.seed.into();

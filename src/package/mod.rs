@@ -12,10 +12,12 @@ mod engines;
 mod error;
 mod exported;
 mod inspect;
+mod kept;
 mod manifest;
 pub mod onnx;
 mod open;
 mod sbom;
+mod session;
 mod sign;
 mod source;
 mod stored;
@@ -33,6 +35,7 @@ pub use exported::seal_onnx;
 pub use inspect::{
     INSPECTION_SCHEMA, Inspection, RoleFigures, TensorFigures, inspect, inspect_gguf,
 };
+pub use kept::Kept;
 pub use manifest::{Exported, MANIFEST_FILE, Manifest, QuantizedTensor, SCHEMA, Source, Tool};
 pub use open::{Kind, Opened, open};
 pub use sbom::sbom;

@@ -1,5 +1,5 @@
 //! Opens a model by its name: a checkpoint, a package, a carried one.
-use super::{Manifest, PackageError, compressed_tensors, gguf, onnx, stored};
+use super::{Kept, Manifest, PackageError, compressed_tensors, gguf, onnx, stored};
 use crate::{
     checkpoint::Folder,
     model::{Model, WeightStore, part_name},
@@ -36,6 +36,8 @@ pub struct Opened {
     pub files: BTreeMap<String, String>,
     /// Tensors in shards that the index does not list.
     pub unlisted: Vec<String>,
+    /// Tokenizer and hashes, once they were asked for.
+    pub kept: Kept,
 }
 
 /// Opens a model: the path of a checkpoint or package folder, or of a GGUF file, or `builtin:NAME`.
@@ -98,7 +100,8 @@ pub fn open(name: &str) -> Result<Opened, PackageError> {
             PackageError::OtherTensors { name, tensor, found: it.found, hint: it.hint }
         }
     })?;
-    Ok(Opened { model, folder, kind, manifest, files: tensors.files, unlisted: tensors.unlisted })
+    let (files, unlisted, kept) = (tensors.files, tensors.unlisted, Kept::default());
+    Ok(Opened { model, folder, kind, manifest, files, unlisted, kept })
 }
 
 /// Opens an ONNX folder that this program wrote; all of it is in memory.
@@ -114,7 +117,7 @@ fn open_onnx(folder: Folder) -> Result<Opened, PackageError> {
     let name = folder.name().to_owned();
     let failed = |source| PackageError::Model { name, source: Box::new(source) };
     let model = Model::new(config, weights).map_err(failed)?;
-    Ok(Opened { model, folder, kind, manifest, files, unlisted: Vec::new() })
+    Ok(Opened { model, folder, kind, manifest, files, unlisted: Vec::new(), kept: Kept::default() })
 }
 
 /// Opens a GGUF file with its codes; all of it is in memory.
@@ -126,7 +129,15 @@ fn open_gguf(path: &Path) -> Result<Opened, PackageError> {
     let kind = if weights.quantized.is_empty() { Kind::Checkpoint } else { Kind::Package };
     let failed = |source| PackageError::Model { name: name.clone(), source: Box::new(source) };
     let model = Model::new(folder.config()?, weights).map_err(failed)?;
-    Ok(Opened { model, folder, kind, manifest: None, files, unlisted: Vec::new() })
+    Ok(Opened {
+        model,
+        folder,
+        kind,
+        manifest: None,
+        files,
+        unlisted: Vec::new(),
+        kept: Kept::default(),
+    })
 }
 
 /// The parts of a quantized weight are there in the types and shapes of its scheme.

@@ -1,7 +1,7 @@
 //! The calibration set of a model: read from texts, or written by the model itself.
 use super::PipelineError;
 use crate::{
-    calibrate::{CalibrationSet, Generate, PROMPTS, Settings},
+    calibrate::{CalibrationSet, Fingerprint, Generate, PROMPTS, Request, Settings},
     forward::Reference,
     linalg::Team,
     package::Opened,
@@ -36,9 +36,9 @@ impl Calibration<'_> {
         let settings = &self.settings.within(self.opened.model.spec.max_positions)?;
         let tokenizer = self.opened.tokenizer()?;
         if settings.self_generate {
-            return self.written_by_itself(settings, &tokenizer, held_out);
+            return self.written_by_itself(settings, tokenizer, held_out);
         }
-        Ok(CalibrationSet::read(settings, &tokenizer, (held_out, self.seed))?)
+        Ok(CalibrationSet::read(settings, tokenizer, (held_out, self.seed))?)
     }
 
     /// Lets the model continue the carried prompts, in float32.
@@ -82,4 +82,15 @@ impl Calibration<'_> {
         progress.finish();
         Ok(set)
     }
+}
+
+/// What statistics of a model, named as `model`, over a calibration set depend on.
+pub fn fingerprint(
+    (model, opened): (&str, &Opened),
+    set: &CalibrationSet,
+    request: &Request,
+    progress: &dyn Progress,
+) -> Result<Fingerprint, PipelineError> {
+    let (tokenizer, hash) = (opened.tokenizer_sha256()?, opened.model_sha256(progress));
+    Ok(Fingerprint::new((model, &hash), tokenizer, &set.fingerprint, request))
 }

@@ -2,23 +2,26 @@
 use super::BenchError;
 use crate::{
     checkpoint::sha256,
-    linalg::Team,
     model::WeightStore,
     package::{MANIFEST_FILE, Opened},
+    progress::Progress,
 };
 use std::path::Path;
 
 /// Identifies a model by what it computes with: configuration, stored tensors, schemes, and the files
 /// of its tokenizer, whatever form it lies in. What evaluations write into a package does not change
 /// it.
-pub(super) fn identity(opened: &Opened, team: &Team) -> Result<String, BenchError> {
+pub(super) fn identity(opened: &Opened, progress: &dyn Progress) -> Result<String, BenchError> {
     let Opened { model, folder, .. } = opened;
-    let tensors: Vec<_> = model.weights.raw.iter().collect();
-    let mut hashes = vec![String::new(); tensors.len()];
-    team.each(hashes.iter_mut().zip(tensors).collect(), |_, (hash, (name, raw))| {
-        *hash = format!("{name} {:?} {:?} {}", raw.dtype, raw.shape, sha256(&raw.bytes));
-        raw.bytes.release();
-    });
+    let tensors = opened.tensor_sha256(progress);
+    let mut hashes: Vec<String> = model
+        .weights
+        .raw
+        .iter()
+        .map(|(name, raw)| {
+            format!("{name} {:?} {:?} {}", raw.dtype, raw.shape, tensors[name.as_str()])
+        })
+        .collect();
     for name in folder.list()? {
         let extension = Path::new(&name).extension().and_then(|it| it.to_str());
         let known = matches!(extension, Some("json" | "jinja" | "model")) && name != MANIFEST_FILE;

@@ -94,12 +94,12 @@ impl Bench<'_> {
     /// Asks a model. With `for_judge`, it also answers what only a judge can score. What can be
     /// wrong with tokenizer, data and tasks is found before the model is loaded.
     pub fn run(&self, opened: &Opened, for_judge: bool) -> Result<Answers, BenchError> {
-        let identity = identity::identity(opened, self.team)?;
+        let identity = identity::identity(opened, self.progress)?;
         let tokenizer = opened.tokenizer()?;
         let limit = opened.model.spec.max_positions;
         let options = Options { window: self.options.window.min(limit), ..self.options.clone() };
         let data = self.selection.data()?;
-        let data = Counted::new(&*data, &tokenizer, self.chat_template)?;
+        let data = Counted::new(&*data, tokenizer, self.chat_template)?;
         let mut all = Vec::new();
         for task in self.selection.tasks()? {
             match task.items(&data, &options) {
@@ -120,7 +120,7 @@ impl Bench<'_> {
             }),
         };
         let engine = Engine::load(&opened.model, backend, self.team, self.progress)?;
-        let mut answerer = ModelAnswerer::new(engine, &tokenizer, self.team, self.chat_template)
+        let mut answerer = ModelAnswerer::new(engine, tokenizer, self.team, self.chat_template)
             .with_window(Some(self.options.window))
             .with_batch(self.batch);
         let mut answers = Answers::default();
