@@ -71,7 +71,7 @@ fn all(
         assert!(texts[place].replace(text).is_none(), "each text comes once");
         Ok(())
     };
-    generate_all(&mut engine, &tokenizer, jobs, at_once, &mut keep).unwrap();
+    generate_all(&mut engine, tokenizer, jobs, at_once, &mut keep).unwrap();
     texts.into_iter().map(|text| text.expect("every text comes")).collect()
 }
 
@@ -79,7 +79,7 @@ fn alone(opened: &package::Opened, job: &Job) -> Generated {
     let (team, tokenizer) = (Team::new(2), opened.tokenizer().unwrap());
     let mut engine = Engine::load(&opened.model, &Kernels::new(), &team, &Silent).unwrap();
     let mut go_on = |_: &str| true;
-    generate(&mut engine, &tokenizer, &job.prompt, &job.settings, &mut go_on).unwrap()
+    generate(&mut engine, tokenizer, &job.prompt, &job.settings, &mut go_on).unwrap()
 }
 
 /// Prompts of all lengths, two of which share more than a part of the prompt that is read at once.
@@ -156,10 +156,10 @@ fn what_cannot_be_written_is_an_error_and_ends_all() {
         ended += 1;
         Ok(())
     };
-    let none: Result<(), GenerateError> = generate_all(&mut engine, &tokenizer, &[], 4, &mut keep);
+    let none: Result<(), GenerateError> = generate_all(&mut engine, tokenizer, &[], 4, &mut keep);
     assert!(none.is_ok());
     let jobs = [fine.clone(), empty, fine];
-    let wrong = generate_all(&mut engine, &tokenizer, &jobs, 1, &mut keep);
+    let wrong = generate_all(&mut engine, tokenizer, &jobs, 1, &mut keep);
     assert!(matches!(wrong, Err(GenerateError::EmptyPrompt)));
     assert_eq!(ended, 1, "the first ended before");
 }

@@ -249,7 +249,8 @@ fn the_tokenizer_of_a_package_gives_the_same_ids() {
         let target = top.path().join(name);
         quantized(&model, &target, &["--scheme=w8a16"]);
         let (said, _) = in_python(&python, &target, &["--texts", file.to_str().unwrap()]);
-        let tokenizer = package::open(target.to_str().unwrap()).unwrap().tokenizer().unwrap();
+        let opened = package::open(target.to_str().unwrap()).unwrap();
+        let tokenizer = opened.tokenizer().unwrap();
         for (i, case) in cases.iter().enumerate() {
             assert_eq!(said["token_ids"][i], case["ids"], "{name}: {:?}", texts[i]);
             let ours = tokenizer.encode(texts[i], true).unwrap();

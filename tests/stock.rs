@@ -69,7 +69,7 @@ fn greedy(folder: &Path) -> (Vec<u32>, Vec<u32>) {
     let team = Team::new(2);
     let mut engine = Engine::load(&opened.model, &Reference, &team, &Silent).unwrap();
     let wanted = GenerateSettings { max_tokens: GREEDY, ..GenerateSettings::default() };
-    let done = generate(&mut engine, &tokenizer, &prompt, &wanted, &mut |_| true).unwrap();
+    let done = generate(&mut engine, tokenizer, &prompt, &wanted, &mut |_| true).unwrap();
     println!("{}:{}", folder.display(), done.text);
     let all = prompt.iter().copied().chain(done.ids).collect();
     (prompt, all)

@@ -273,7 +273,7 @@ fn pipelines_pass_fail_and_err() {
 fn haystacks_are_as_long_as_asked() {
     let opened = package::open("builtin:milm-mini").unwrap();
     let tokenizer = opened.tokenizer().unwrap();
-    let data = Counted::new(&SAMPLE, &tokenizer, false).unwrap();
+    let data = Counted::new(&SAMPLE, tokenizer, false).unwrap();
     let options = Options { window: 1024, ..Options::default() };
     for (task, most) in [(NeedleTask::EN, 6), (NeedleTask::ZH, 6)] {
         let missing = |data: &dyn milm_compress::eval::task::Data| -> (Vec<i64>, usize) {

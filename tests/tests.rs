@@ -39,6 +39,7 @@ mod recipes;
 mod report;
 mod rotate;
 mod sbom;
+mod session;
 mod sign;
 mod slice;
 mod static_scales;

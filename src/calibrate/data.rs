@@ -1,12 +1,13 @@
 //! The tokens that a model is calibrated on.
-use super::{CalibrateError, Settings, settings::Source};
+use super::{CalibrateError, Settings, bundled, settings::Source};
 use crate::{
-    tensor::sha256,
-    text::{Document, Form, Render, Text},
+    tensor::{Bytes, sha256},
+    text::{Document, Form, Render, Text, Tokenizer},
 };
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 /// Encodes a document, with the special tokens that belong around it.
 pub type Encode<'a> = &'a dyn Fn(&Document) -> Result<Vec<u32>, String>;
@@ -70,6 +71,33 @@ impl CalibrationSet {
     /// Tokens of all windows to calibrate on.
     pub fn tokens(&self) -> usize {
         self.windows.iter().map(Vec::len).sum()
+    }
+
+    /// Reads the texts that the settings name, or those that the program carries, and draws windows
+    /// from them as [`Self::draw`] does.
+    pub fn read(
+        settings: &Settings,
+        tokenizer: &Tokenizer,
+        (held_out, seed): (usize, u64),
+    ) -> Result<Self, CalibrateError> {
+        let read = |source: Source| {
+            let bytes = match bundled(&source.name) {
+                Some(text) => Bytes::fixed(text.as_bytes()),
+                None => Bytes::map(Path::new(&source.name))?,
+            };
+            Ok((source, bytes))
+        };
+        let texts: Vec<(Source, Bytes)> =
+            settings.sources().into_iter().map(read).collect::<Result<_, CalibrateError>>()?;
+        let texts: Vec<(Source, &[u8])> =
+            texts.iter().map(|(source, bytes)| (source.clone(), &**bytes)).collect();
+        let encode = |document: &Document| {
+            tokenizer.encode_document(document).map_err(|error| error.to_string())
+        };
+        let render = |record: &serde_json::Value| {
+            tokenizer.render_record(record).map_err(|error| error.to_string())
+        };
+        Self::draw(settings, &texts, (&encode, &render), (held_out, seed))
     }
 
     /// Draws windows from texts, given with their bytes: each text is tokenized, its documents one

@@ -3,6 +3,7 @@ use crate::{
     checkpoint::{CheckpointError, HeaderError},
     forward::ForwardError,
     model::{Role, WeightError},
+    tensor::MapError,
     text::TextError,
 };
 
@@ -67,6 +68,9 @@ pub enum CalibrateError {
     /// The texts cannot be read.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// A text cannot be read from the disk.
+    #[error(transparent)]
+    File(#[from] MapError),
     /// The tokenizer refuses a text.
     #[error("{detail}")]
     Encode {

@@ -2,6 +2,7 @@
 //!
 //! A [`Walk`] runs a model block by block over windows of text and gives the [`BlockStatistics`]
 //! of each. Add a statistic: a field there and a line where the tap sees its site.
+mod bundled;
 mod data;
 mod error;
 mod layout;
@@ -15,6 +16,7 @@ mod statistics;
 mod store;
 mod walk;
 
+pub use bundled::{PROMPTS, bundled};
 pub use data::{CalibrationSet, DataFingerprint, Encode, Generate, SourceFingerprint};
 pub use error::{CalibrateError, NonFinite};
 pub use moments::Moments;

@@ -2,13 +2,14 @@
 use super::{Context, Outcome, calibration, output};
 use crate::{
     calibrate::{
-        self, CalibrationSet, Fingerprint, RankWarning, Request, StatisticsWriter, Walk,
-        check_rank, statistics_bytes,
+        self, CalibrationSet, RankWarning, Request, StatisticsWriter, Walk, check_rank,
+        statistics_bytes,
     },
-    checkpoint::{OutputFile, sha256},
+    checkpoint::OutputFile,
     forward::Reference,
     model::{ModelSpec, Role},
     package::{self, Opened},
+    pipeline,
     progress::Unit,
 };
 use anyhow::Context as _;
@@ -80,7 +81,7 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let reference = args.reference.as_deref().map(package::open).transpose()?;
     let request = Request { cross: reference.is_some(), ..args.covariance.request() };
     let bytes = statistics_bytes(&opened.model.spec, &request);
-    let set = calibration::prepare(&opened, &args.settings, context)?;
+    let set = calibration::prepare(&opened, &args.settings, 0, context)?;
     if args.dry_run {
         tell(args, &set, &json!({ "bytes": bytes }), context)?;
         return Ok(Outcome::Done);
@@ -88,9 +89,10 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let target = args.output.as_deref().context("--output is missing")?;
     let file = OutputFile::create(target, context.force)?;
     refuse_early(&opened.model.spec, &request, &set, args.settings.allow_rank_deficient)?;
-    let mut fingerprint = fingerprint((&args.model, &opened), &set, &request, context)?.0;
+    let mut fingerprint =
+        pipeline::fingerprint((&args.model, &opened), &set, &request, context.progress())?;
     if let Some(reference) = &reference {
-        fingerprint.reference_sha256 = Some(model_sha256(reference, context).0);
+        fingerprint.reference_sha256 = Some(reference.model_sha256(context.progress()));
     }
     let writer = StatisticsWriter::new(file, &fingerprint, &opened.model.spec)?;
     let begin = Instant::now();
@@ -120,27 +122,6 @@ fn refuse_early(
     allow: bool,
 ) -> anyhow::Result<()> {
     Ok(calibrate::check_tokens(spec, request, set.tokens() as u64, allow)?)
-}
-
-/// What statistics of a model over a calibration set depend on.
-/// Also the hash of its tensors alone.
-pub(super) fn fingerprint(
-    (model, opened): (&str, &Opened),
-    set: &CalibrationSet,
-    request: &Request,
-    context: &Context,
-) -> anyhow::Result<(Fingerprint, String)> {
-    let tokenizer = opened.folder.read("tokenizer.json")?.context("no tokenizer.json")?;
-    let (hash, tensors) = model_sha256(opened, context);
-    let fingerprint =
-        Fingerprint::new((model, &hash), &sha256(&tokenizer), &set.fingerprint, request);
-    Ok((fingerprint, tensors))
-}
-
-/// Hash of configuration and tensors, and of the tensors alone.
-fn model_sha256(opened: &Opened, context: &Context) -> (String, String) {
-    let tensors = package::source_sha256(opened, context.progress());
-    (sha256(format!("{}\n{tensors}", opened.model.config).as_bytes()), tensors)
 }
 
 fn collect(

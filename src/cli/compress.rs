@@ -12,6 +12,7 @@ use crate::{
     package::{self, Opened},
     recipe::{Recipe, Step, Verb},
     report::{self, EvalReport},
+    tensor::read_text,
 };
 use anyhow::Context as _;
 use serde::{Serialize, de::DeserializeOwned};
@@ -311,10 +312,8 @@ fn read(args: &Args, context: &Context) -> anyhow::Result<(String, Recipe)> {
         None => choice::choose(&args.device, args.model.as_deref(), context)?,
         Some(path) => {
             let file = path.display().to_string();
-            let recipe = Recipe::parse(
-                &file,
-                &super::input::text(path, "name a recipe, see docs/recipes.md")?,
-            )?;
+            let recipe =
+                Recipe::parse(&file, &read_text(path, "name a recipe, see docs/recipes.md")?)?;
             (file, recipe)
         }
     };

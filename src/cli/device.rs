@@ -1,9 +1,10 @@
 //! Device profiles on the command line: packages and plans are compared with them.
-use super::{Context, input};
+use super::Context;
 use crate::{
     device::{Candidate, PROFILES, Profile},
     model::Model,
     quantize::{Plan, QuantizeError, ShardSize},
+    tensor::read_text,
 };
 use std::path::Path;
 
@@ -92,5 +93,5 @@ fn profile(name: &str) -> anyhow::Result<Profile> {
         "no device profile `{name}`\nhint: one of {}, or a TOML file",
         known.join(", ")
     );
-    Ok(Profile::parse(name, &input::text(path, "name a profile, see docs/devices.md")?)?)
+    Ok(Profile::parse(name, &read_text(path, "name a profile, see docs/devices.md")?)?)
 }

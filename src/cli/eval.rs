@@ -1,18 +1,15 @@
 //! `milm-compress eval`: what compression cost, and whether that is within bounds.
-mod folder;
 mod gates;
 mod outputs;
-mod recall;
-mod runs;
 mod task;
 mod tasks;
 
 use super::{
     Context, Outcome,
-    calibration::bundled,
     model::{BackendName, with_kv_cache},
 };
 use crate::{
+    calibrate::bundled,
     checkpoint::OutputFile,
     eval::{
         Figures, Gate, LogitSource, ModelSource, PROTOCOLS, Plan, Protocol, Reduction, StoredKey,
@@ -148,7 +145,7 @@ fn protocol_names() -> PossibleValuesParser {
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let settings = &args.settings;
     if !args.compare.is_empty() {
-        runs::compare(&args.compare, settings.outputs.json.as_deref(), context)?;
+        tasks::compare(&args.compare, settings.outputs.json.as_deref(), context)?;
         return Ok(Outcome::Done);
     }
     if !args.merge.is_empty() {

@@ -14,7 +14,6 @@ mod export;
 mod form;
 mod inspect;
 mod import;
-mod input;
 mod logits;
 mod model;
 #[cfg(test)]

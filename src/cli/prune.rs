@@ -1,11 +1,11 @@
 //! `milm-compress prune`: a checkpoint with narrower blocks.
-use super::{Context, Outcome, calibrate::fingerprint, calibration, eval, output};
+use super::{Context, Outcome, calibration, eval, output};
 use crate::{
     calibrate::{self, CalibrationSet, Fingerprint, Request, Statistics},
     eval::Window,
     number::whole,
     package::{self, EngineFit, Opened},
-    pipeline::{Measured, Prune, Pruned},
+    pipeline::{Measured, Prune, Pruned, fingerprint},
     prune::{self, Plan},
     report,
     tensor::Bytes,
@@ -158,10 +158,12 @@ impl<'a> Prepared<'a> {
         context.table(report::pruning_plan(&plan, &engines));
         let Measure { measure, measure_windows, .. } = &settings.measure;
         let held_out = if measure.is_empty() { *measure_windows } else { 0 };
-        let (calibration, held_out) =
-            calibration::with_held_out(opened, &settings.calibration, held_out, context)?;
-        let (here, source_sha256) =
-            fingerprint((model, opened), &calibration, &Request::default(), context)?;
+        let mut calibration =
+            calibration::prepare(opened, &settings.calibration, held_out, context)?;
+        let held_out = std::mem::take(&mut calibration.held_out);
+        let progress = context.progress();
+        let here = fingerprint((model, opened), &calibration, &Request::default(), progress)?;
+        let source_sha256 = opened.source_sha256(progress);
         let statistics = match &settings.statistics {
             Some(path) => Some(statistics(path, opened, here.clone())?),
             None => None,

@@ -1,13 +1,10 @@
 //! `milm-compress quantize`: a float checkpoint becomes a package.
-use super::{
-    Context, Outcome, calibrate::fingerprint, calibration, device::Device, output,
-    resident::resident,
-};
+use super::{Context, Outcome, calibration, device::Device, output, resident::resident};
 use crate::{
     calibrate::{self, Request},
     model::{Model, ModelSpec},
     package::{self, Estimate, Job, Opened, Summary},
-    pipeline::{Footprint, Quantize, Quantized, is_streamed, needs_text, outcomes},
+    pipeline::{Footprint, Quantize, Quantized, fingerprint, is_streamed, needs_text, outcomes},
     quantize::{self, Candidates, Effort, GroupFallback, Plan, QuantizeError},
     report, transform,
 };
@@ -120,10 +117,9 @@ fn memory(
         if settings.calibration.self_generate {
             return Ok(None); // the model would have to write it
         }
-        let (set, held) =
-            calibration::with_held_out(opened, &settings.calibration, HELD_OUT, context)?;
+        let set = calibration::prepare(opened, &settings.calibration, HELD_OUT, context)?;
         windows.extend(set.windows.iter().map(Vec::len));
-        held_out.extend(held.iter().map(Vec::len));
+        held_out.extend(set.held_out.iter().map(Vec::len));
     }
     let footprint = Footprint {
         model: &opened.model,
@@ -218,15 +214,14 @@ impl<'a> Prepared<'a> {
         let mut calibrated = None;
         if !is_streamed(&settings.quantize, &settings.transform) {
             let set = if needs_text(&settings.quantize, &settings.transform) {
-                let (mut set, held_out) =
-                    calibration::with_held_out(opened, &settings.calibration, HELD_OUT, context)?;
-                set.held_out = held_out;
-                set
+                calibration::prepare(opened, &settings.calibration, HELD_OUT, context)?
             } else {
                 calibrate::CalibrationSet::default()
             };
             let request = Request::default();
-            let (here, source) = fingerprint((model, opened), &set, &request, context)?;
+            let progress = context.progress();
+            let here = fingerprint((model, opened), &set, &request, progress)?;
+            let source = opened.source_sha256(progress);
             step["version"] = env!("CARGO_PKG_VERSION").into();
             step["model"] = serde_json::to_value(here)?;
             step["seed"] = context.seed.into();

@@ -1,8 +1,9 @@
 //! `milm-compress report`: one HTML page about several runs.
-use super::{Context, Outcome, input, output};
+use super::{Context, Outcome, output};
 use crate::{
     package::{MANIFEST_FILE, holds_weights},
     report::{Run, html},
+    tensor::read_text,
 };
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
@@ -64,7 +65,7 @@ fn add(run: &mut Run, path: &Path) -> anyhow::Result<()> {
         run.bytes = Some(std::fs::metadata(path).with_context(unreadable)?.len());
         return Ok(());
     }
-    let text = input::text(path, HINT)?;
+    let text = read_text(path, HINT)?;
     Ok(run.add(&path.display().to_string(), &text)?)
 }
 

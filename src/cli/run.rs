@@ -116,7 +116,7 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let tokenizer = opened.tokenizer()?;
     // A model without a template is told before its weights are loaded.
     let template = args.chat.then(|| tokenizer.chat_template()).transpose()?;
-    let mut session = Session::load(&opened, &tokenizer, &args.settings, context)?;
+    let mut session = Session::load(&opened, tokenizer, &args.settings, context)?;
     session.json = args.json;
     match (&args.settings.prompt, template) {
         (_, Some(template)) => chat(&mut session, &template, args.system.as_deref())?,
@@ -139,7 +139,7 @@ pub(super) fn continue_prompt(
     let prompt = settings.prompt.as_deref().context(NO_PROMPT)?;
     let opened = package::open(model)?;
     let tokenizer = opened.tokenizer()?;
-    let mut session = Session::load(&opened, &tokenizer, settings, context)?;
+    let mut session = Session::load(&opened, tokenizer, settings, context)?;
     print(prompt)?;
     session.answer(&tokenizer.encode(prompt, true)?)?;
     Ok(())

@@ -1,8 +1,9 @@
 //! `milm-compress sign`: says who made a package.
-use super::{Context, Outcome, input, output, verify};
+use super::{Context, Outcome, output, verify};
 use crate::{
     checkpoint::{OutputFile, write_file},
     package,
+    tensor::read_text,
 };
 use anyhow::Context as _;
 use std::{
@@ -41,9 +42,9 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     }
     let package = args.package.as_deref().context("the package is missing")?;
     let key = args.key.as_deref().context("--key is missing")?;
-    let secret = input::text(key, "name a key that `sign --new-key` or minisign made")?;
+    let secret = read_text(key, "name a key that `sign --new-key` or minisign made")?;
     let password = args.password_file.as_deref();
-    let password = password.map(|it| input::text(it, "name a file that holds the password"));
+    let password = password.map(|it| read_text(it, "name a file that holds the password"));
     let password = password.transpose()?;
     let password = password.map(|it| it.trim_end_matches(['\r', '\n']).to_owned());
     verify::intact(package, "signed", context)?;

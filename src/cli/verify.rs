@@ -1,8 +1,11 @@
 //! `milm-compress verify`: is a package what it was when it was made.
-use super::{Context, Outcome, device::Device, input, output};
-use crate::package::{
-    self, PackageError, Verification,
-    compressed_tensors::{Refusal, vllm},
+use super::{Context, Outcome, device::Device, output};
+use crate::{
+    package::{
+        self, PackageError, Verification,
+        compressed_tensors::{Refusal, vllm},
+    },
+    tensor::read_text,
 };
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -48,7 +51,7 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     if let Some(key) = &args.key {
         package::check_signature(
             &args.package,
-            &input::text(key, "name a key that `sign --new-key` or minisign made")?,
+            &read_text(key, "name a key that `sign --new-key` or minisign made")?,
         )?;
         context.note("the signature of milm.json is that of the key");
     }

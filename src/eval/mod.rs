@@ -4,6 +4,7 @@
 //! [`measure`] asks [`LogitSource`]s for logits, some hundred rows at a time → [`Figures`] →
 //! [`Gate`]s.
 //! Add a protocol: one function and one line in [`PROTOCOLS`]; the tests go over all of them.
+pub mod bench;
 mod error;
 pub mod followbench;
 mod gate;
@@ -34,3 +35,7 @@ pub use source::{LogitSource, ModelSource};
 pub use stored::{StoredKey, StoredReference, StoredWriter};
 pub use streams::StreamSource;
 pub use wikitext::{detokenize, pages, words};
+
+/// Version of the JSON form of results (docs/evaluation.md): grows when a field changes its meaning
+/// or goes.
+pub const SCHEMA: u32 = 1;

@@ -13,10 +13,12 @@ mod engines;
 mod error;
 mod exported;
 mod inspect;
+mod kept;
 mod manifest;
 pub mod onnx;
 mod opened;
 mod sbom;
+mod session;
 mod sign;
 mod source;
 mod stored;
@@ -33,6 +35,7 @@ pub use format::{engines, holds_weights, inspect, open, verify, verify_deep};
 pub use inspect::{
     INSPECTION_SCHEMA, Inspected, Inspection, RoleFigures, TensorFigures, inspect_model,
 };
+pub use kept::Kept;
 pub use manifest::{Exported, MANIFEST_FILE, Manifest, QuantizedTensor, SCHEMA, Source, Tool};
 pub use opened::{Kind, Opened};
 pub use sbom::sbom;

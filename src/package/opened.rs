@@ -1,5 +1,5 @@
 //! A model that was opened.
-use super::Manifest;
+use super::{Kept, Manifest};
 use crate::{
     checkpoint::Folder,
     model::{Model, WeightStore},
@@ -45,4 +45,6 @@ pub struct Opened {
     pub files: BTreeMap<String, String>,
     /// Tensors in shards that the index does not list.
     pub unlisted: Vec<String>,
+    /// Tokenizer and hashes, once they were asked for.
+    pub kept: Kept,
 }

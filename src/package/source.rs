@@ -1,15 +1,9 @@
-//! What a package is made from: its name, license and size, and its tensors as one hash.
+//! What a package is made from: its name, license and size.
 use super::{
     Opened, Source,
     card::{CARD_FILE, license},
-    stream::source_hash,
 };
-use crate::{
-    checkpoint::sha256,
-    progress::{Progress, Unit},
-    tensor::RawTensor,
-};
-use rayon::prelude::*;
+use crate::progress::Progress;
 
 impl Source {
     /// The source `opened`, whose tensors have this hash. A package's source is that which it was
@@ -31,20 +25,7 @@ impl Source {
     }
 }
 
-/// The hash of a model's tensors, as [`Source`] has it. Reads every byte once, in
-/// parallel, and lets the pages go.
+/// The hash of a model's tensors, as [`Source`] has it.
 pub fn source_sha256(opened: &Opened, progress: &dyn Progress) -> String {
-    let raw: Vec<(&String, &RawTensor)> = opened.model.weights.raw.iter().collect();
-    progress.start("hash", raw.iter().map(|(_, it)| it.bytes.len() as u64).sum(), Unit::Bytes);
-    let hashes: Vec<String> = raw
-        .par_iter()
-        .map(|(_, tensor)| {
-            let hash = sha256(&tensor.bytes);
-            tensor.bytes.release();
-            progress.advance(tensor.bytes.len() as u64);
-            hash
-        })
-        .collect();
-    progress.finish();
-    source_hash(raw.iter().zip(&hashes).map(|((name, raw), hash)| (*name, *raw, hash.as_str())))
+    opened.source_sha256(progress)
 }

@@ -37,10 +37,7 @@ impl StoredText {
 impl Opened {
     /// Reads the files that concern text.
     pub fn text(&self) -> Result<StoredText, PackageError> {
-        let folder = &self.folder;
-        let Some(tokenizer) = folder.read(TOKENIZER_FILE)? else {
-            return Err(self.no_tokenizer()?);
-        };
+        let (folder, tokenizer) = (&self.folder, self.tokenizer_file()?);
         folder.refuse_pointer(TOKENIZER_FILE, &tokenizer)?;
         Ok(StoredText {
             tokenizer,
@@ -51,6 +48,14 @@ impl Opened {
             template: folder.text("chat_template.jinja")?,
             own: folder.is_carried(),
         })
+    }
+
+    /// The bytes of `tokenizer.json`; without it, an error says what to make it of.
+    pub(super) fn tokenizer_file(&self) -> Result<Bytes, PackageError> {
+        match self.folder.read(TOKENIZER_FILE)? {
+            Some(bytes) => Ok(bytes),
+            None => Err(self.no_tokenizer()?),
+        }
     }
 
     fn no_tokenizer(&self) -> Result<PackageError, PackageError> {
@@ -69,7 +74,7 @@ impl Opened {
     }
 
     /// Reads the tokenizer from the model's folder; it gives no ids outside the model's vocabulary.
-    pub fn tokenizer(&self) -> Result<Tokenizer, PackageError> {
+    pub(super) fn read_tokenizer(&self) -> Result<Tokenizer, PackageError> {
         let failed = |source| PackageError::Text { folder: self.folder.name().to_owned(), source };
         let tokenizer = Tokenizer::new(&self.text()?.files()).map_err(failed)?;
         Ok(tokenizer.within(self.model.spec.vocab))

@@ -4,6 +4,7 @@
 //! block by block.
 mod allocation;
 mod basis;
+mod calibration;
 mod error;
 mod journal;
 mod memory;
@@ -17,6 +18,7 @@ mod trial;
 
 pub use allocation::{Allocation, ChoiceLoss, UnitLoss};
 pub use basis::{is_streamed, needs_text, outcomes};
+pub use calibration::{Calibration, fingerprint};
 pub use error::PipelineError;
 pub use memory::Footprint;
 pub use prune::{Cost, Pruned, REPORT_FILE};

@@ -21,15 +21,12 @@ pub use prune::{pruning_markdown, pruning_plan, pruning_table};
 pub use quantize::quantized_text;
 pub use sheet::Sheet;
 pub use table::{gates_table, table};
-pub use tasks::{Compared, Shard, TaskReport, compared_table, tasks_table};
+pub use tasks::{compared_table, tasks_table};
 
-use crate::eval::{BosPolicy, Figures, GateResult, Reduction};
+use crate::eval::{BosPolicy, Figures, GateResult, Reduction, SCHEMA};
 use crate::scheme::KvPrecision;
 use crate::text::Form;
 use serde::Serialize;
-
-/// Version of the JSON form (docs/evaluation.md): grows when a field changes its meaning or goes.
-pub const SCHEMA: u32 = 1;
 
 /// The result of an evaluation. Numbers that do not exist are `null` in JSON.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -2,91 +2,14 @@
 use super::Sheet;
 use crate::{
     eval::{
-        GateResult,
+        bench::{Candidate, TaskReport},
         task::{Group, Metric, Paired, Summary},
     },
     shown::line,
 };
 use comfy_table::{ContentArrangement, Table, presets};
-use serde::{Deserialize, Serialize};
-
-/// A part of an evaluation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shard {
-    /// From 1 on.
-    pub index: usize,
-    /// How many parts there are.
-    pub of: usize,
-}
-
-impl Shard {
-    /// Which of `count` items are in this part: runs of neighbours, as equal as can be.
-    pub fn items(self, count: usize) -> std::ops::Range<usize> {
-        let at = |index: usize| (count as u128 * index as u128 / self.of as u128) as usize;
-        at(self.index - 1)..at(self.index)
-    }
-}
-
-/// A candidate beside a base.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Compared {
-    /// The base's name.
-    pub base: String,
-    /// The candidate's name.
-    pub name: String,
-    /// What differs.
-    #[serde(flatten)]
-    pub paired: Paired,
-}
-
-/// Results of a model on tasks.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TaskReport {
-    /// [`super::SCHEMA`].
-    pub schema: u32,
-    /// The program's version.
-    pub tool: String,
-    /// The model, as it was named.
-    pub model: String,
-    /// Which part of the evaluation it is; none: all of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shard: Option<Shard>,
-    /// In the order in which they were asked for.
-    pub tasks: Vec<Summary>,
-    /// The base, as it was named.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reference: Option<String>,
-    /// Beside the base, item by item.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub compared: Vec<Paired>,
-    /// Every gate was passed; true without gates.
-    #[serde(default = "yes")]
-    pub passed: bool,
-    /// The gates that were asked for.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub gates: Vec<GateResult>,
-}
-
-fn yes() -> bool {
-    true
-}
 
 impl TaskReport {
-    /// Puts a report together.
-    pub fn new(model: &str, tasks: Vec<Summary>) -> Self {
-        Self {
-            schema: super::SCHEMA,
-            tool: format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")),
-            model: model.to_owned(),
-            shard: None,
-            tasks,
-            reference: None,
-            compared: vec![],
-            passed: true,
-            gates: vec![],
-        }
-    }
-
     /// What tables show of it: averages by task, the differences from the base.
     pub fn sheet(&self) -> Sheet<'_> {
         let averages = self.tasks.iter().flat_map(|task| {
@@ -164,7 +87,7 @@ fn shown(name: &str, metric: Metric) -> String {
 }
 
 /// Candidates and their differences from the base, for people.
-pub fn compared_table(all: &[Compared]) -> String {
+pub fn compared_table(all: &[Candidate]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_content_arrangement(ContentArrangement::Dynamic);
@@ -180,7 +103,7 @@ pub fn compared_table(all: &[Compared]) -> String {
         "p",
         "changed",
     ]);
-    for Compared { name, paired: it, .. } in all {
+    for Candidate { name, paired: it, .. } in all {
         table.add_row([
             line(name).into_owned(),
             format!("{} {}", line(&it.task), it.metric),
@@ -193,7 +116,7 @@ pub fn compared_table(all: &[Compared]) -> String {
             format!("{:.1} %", 100.0 * it.changed),
         ]);
     }
-    let notes = all.iter().map(|Compared { name, paired: it, .. }| {
+    let notes = all.iter().map(|Candidate { name, paired: it, .. }| {
         let (name, task) = (line(name), line(&it.task));
         let missing = match it.unpaired {
             0 => String::new(),
@@ -205,17 +128,4 @@ pub fn compared_table(all: &[Compared]) -> String {
         )
     });
     table.trim_fmt() + "\n" + &notes.collect::<String>()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_cover_everything_once() {
-        for (count, of) in [(10, 3), (2, 5), (0, 2), (1346, 16)] {
-            let parts = (1..=of).flat_map(|index| Shard { index, of }.items(count));
-            assert_eq!(parts.collect::<Vec<_>>(), (0..count).collect::<Vec<_>>());
-        }
-    }
 }

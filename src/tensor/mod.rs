@@ -7,12 +7,14 @@ mod bytes;
 mod float;
 mod fp8;
 mod hash;
+mod text;
 
 pub use bytes::{Bytes, MapError, open_file, read_file};
 pub use float::{FloatType, half_to_f32, round_to};
 pub use fp8::E4M3;
 pub use hash::{hex, sha256};
 pub use safetensors::Dtype;
+pub use text::{MAX_WHOLE, TextFileError, read_text};
 
 /// A tensor as a file holds it.
 #[derive(Clone, Debug)]

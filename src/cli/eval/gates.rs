@@ -1,8 +1,8 @@
 //! Which gates are asked for.
 use crate::{
-    cli::input,
     eval::{Fraction, Gate, read_gates},
     number::{Expected, number},
+    tensor::read_text,
 };
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -49,7 +49,7 @@ impl GateSettings {
         let top1 = self.min_top1.map(|it| Gate::least("top1", it.0));
         let file = match &self.gates {
             Some(path) => {
-                let text = input::text(path, "name a file with a gate in each line")?;
+                let text = read_text(path, "name a file with a gate in each line")?;
                 read_gates(&text).with_context(|| format!("in `{}`", path.display()))?
             }
             None => vec![],

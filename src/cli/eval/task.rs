@@ -1,8 +1,7 @@
 //! The text of an evaluation: read, tokenized, cut into windows.
 use super::Settings;
-use crate::cli::calibration::bundled;
 use crate::{
-    checkpoint::sha256,
+    calibrate::bundled,
     eval::{
         Encoder, KldReference, LogitSource, Plan, PlanSettings, Protocol, StoredKey,
         StoredReference,
@@ -13,7 +12,6 @@ use crate::{
     tensor::Bytes,
     text::{Document, Form, JOIN, Text, Tokenizer},
 };
-use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 
 /// The text as the model's tokenizer has it, and what identifies that.
@@ -30,7 +28,7 @@ impl Task {
         settings: &Settings,
     ) -> anyhow::Result<(Self, Plan)> {
         let tokenizer = opened.tokenizer()?;
-        let text = read_text(&settings.text, settings.text_form, &tokenizer)?;
+        let text = read_text(&settings.text, settings.text_form, tokenizer)?;
         let limit = opened.model.spec.max_positions;
         let ctx = settings.ctx.unwrap_or_else(|| 2048.min(limit.max(2)));
         if ctx > limit {
@@ -38,15 +36,15 @@ impl Task {
         }
         let protocol = Protocol::find(&settings.protocol)?;
         let sizes = PlanSettings { ctx, stride: settings.stride, windows: settings.windows };
-        let plan = with_encoder(&tokenizer, |encoder| protocol.plan(&text, encoder, sizes))?;
+        let plan = with_encoder(tokenizer, |encoder| protocol.plan(&text, encoder, sizes))?;
         let key = StoredKey {
             protocol: protocol.name.to_owned(),
             ctx,
             windows: plan.windows.len(),
             vocab: opened.model.spec.vocab,
-            ..StoredKey::new(model, &text.sha256, &tokenizer_hash(opened)?)
+            ..StoredKey::new(model, &text.sha256, opened.tokenizer_sha256()?)
         };
-        let joined_ids = encode_sample(&tokenizer, &text)?;
+        let joined_ids = encode_sample(tokenizer, &text)?;
         Ok((Self { text, key, joined_ids }, plan))
     }
 
@@ -106,11 +104,6 @@ pub(super) fn encode_sample(tokenizer: &Tokenizer, text: &Text) -> anyhow::Resul
     Ok(tokenizer.encode_document(&text.beginning(1 << 16))?)
 }
 
-pub(super) fn tokenizer_hash(opened: &Opened) -> anyhow::Result<String> {
-    let file = opened.folder.read("tokenizer.json")?.context("no tokenizer.json")?;
-    Ok(sha256(&file))
-}
-
 /// What a model is compared with.
 pub(super) enum Reference {
     Model(Box<Opened>),
@@ -133,8 +126,8 @@ impl Reference {
             return Ok(Self::Stored(Box::new(stored)));
         }
         let opened = package::open(name)?;
-        if tokenizer_hash(&opened)? != task.key.tokenizer_sha256 {
-            let ids = encode_sample(&opened.tokenizer()?, &task.text)?;
+        if opened.tokenizer_sha256()? != task.key.tokenizer_sha256 {
+            let ids = encode_sample(opened.tokenizer()?, &task.text)?;
             anyhow::ensure!(
                 ids == task.joined_ids,
                 "the tokenizers of the model and of `{name}` give other tokens\n\

@@ -190,7 +190,7 @@ fn what_cannot_be_asked_is_told_with_its_item() {
     };
     let told = |window: usize, text: &str| {
         let (first, second) = (request(" two"), request(text));
-        let encoder = Encoder::new(&tokenizer, None, window).unwrap();
+        let encoder = Encoder::new(tokenizer, None, window).unwrap();
         encoder.questions(&[&first, &second]).map(drop).map_err(|error| error.to_string())
     };
     assert_eq!(told(64, " three"), Ok(()));

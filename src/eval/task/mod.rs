@@ -11,6 +11,7 @@ mod error;
 mod exam;
 #[cfg(test)]
 mod faults;
+mod folder;
 mod gated;
 mod generation;
 mod model;
@@ -27,6 +28,7 @@ pub use counted::Counted;
 pub use data::{Data, Table, Warnings, read_csv, read_jsonl};
 pub use error::TaskError;
 pub use exam::Exam;
+pub use folder::DataFolder;
 pub use gated::Gated;
 pub use generation::{
     Capability, FollowBench, IfEval, Judged, NeedleTask, judge_lines, suite_task,

@@ -6,7 +6,7 @@ use super::{
 use crate::{
     checkpoint::Folder,
     model::{WeightStore, part_name},
-    package::{Kind, Manifest, Opened, PackageError, stored},
+    package::{Kept, Kind, Manifest, Opened, PackageError, stored},
     scheme::TensorScheme,
     tensor::RawTensor,
 };
@@ -64,7 +64,8 @@ pub(super) fn open(name: &str) -> Result<Opened, PackageError> {
             PackageError::OtherTensors { name, tensor, found: it.found, hint: it.hint }
         }
     })?;
-    Ok(Opened { model, folder, kind, manifest, files: tensors.files, unlisted: tensors.unlisted })
+    let (files, unlisted, kept) = (tensors.files, tensors.unlisted, Kept::default());
+    Ok(Opened { model, folder, kind, manifest, files, unlisted, kept })
 }
 
 /// The parts of a quantized weight are there in the types and shapes of its scheme.

@@ -15,7 +15,7 @@ use crate::{
     linalg::Team,
     model::{Model, ModelSpec, RopeScaling},
     package::{
-        EngineFit, Inspected, Kind, Opened, PackageError, Verification,
+        EngineFit, Inspected, Kept, Kind, Opened, PackageError, Verification,
         engines::kept_pairs,
         format::{Format, Place, Target, Wanted, Writer},
     },
@@ -58,7 +58,15 @@ impl Format for Form {
         let kind = Kind::of(&weights);
         let failed = |source| PackageError::Model { name: name.clone(), source: Box::new(source) };
         let model = Model::new(folder.config()?, weights).map_err(failed)?;
-        Ok(Opened { model, folder, kind, manifest: None, files, unlisted: Vec::new() })
+        Ok(Opened {
+            model,
+            folder,
+            kind,
+            manifest: None,
+            files,
+            unlisted: Vec::new(),
+            kept: Kept::default(),
+        })
     }
 
     fn verify(

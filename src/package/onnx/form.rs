@@ -11,7 +11,7 @@ use crate::{
     linalg::Team,
     model::{Model, ModelSpec},
     package::{
-        Kind, Manifest, Opened, PackageError, Verification,
+        Kept, Kind, Manifest, Opened, PackageError, Verification,
         exported::{Contents, seal},
         format::{EncodingsVersion, Format, GraphForm, Place, Target, Wanted, Writer},
         verify::by_manifest,
@@ -58,7 +58,15 @@ impl Format for Form {
         let name = folder.name().to_owned();
         let failed = |source| PackageError::Model { name, source: Box::new(source) };
         let model = Model::new(config, weights).map_err(failed)?;
-        Ok(Opened { model, folder, kind, manifest, files, unlisted: Vec::new() })
+        Ok(Opened {
+            model,
+            folder,
+            kind,
+            manifest,
+            files,
+            unlisted: Vec::new(),
+            kept: Kept::default(),
+        })
     }
 
     fn verify(

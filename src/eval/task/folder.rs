@@ -1,17 +1,15 @@
 //! Data files of tasks on the disk.
-use crate::{
-    cli::input::MAX,
-    eval::task::{Data, TaskError},
-    tensor::read_file,
-};
+use super::{Data, TaskError};
+use crate::tensor::{MAX_WHOLE, read_file};
 use std::path::PathBuf;
 
 /// A folder of data files on the disk.
-pub(super) struct Folder(pub(super) PathBuf);
+#[derive(Clone, Debug)]
+pub struct DataFolder(pub PathBuf);
 
-impl Data for Folder {
+impl Data for DataFolder {
     fn read(&self, file: &str) -> Result<Option<Vec<u8>>, TaskError> {
-        match read_file(&self.0.join(file), MAX) {
+        match read_file(&self.0.join(file), MAX_WHOLE) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.source.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => {
