@@ -281,6 +281,20 @@ fn choices_are_scored_raw_and_per_character() {
     assert_eq!(task.score(&items[0], &[greedy(false)]).unwrap().metrics["acc"], 0.0);
 }
 
+/// No answer is right by its absence, and none wrong: the figure would be of nothing.
+#[test]
+fn an_item_without_its_right_answer_is_an_error() {
+    for name in ["hellaswag", "ceval"] {
+        let task = find(name).unwrap();
+        let mut item = task.items(&SAMPLE, &Options::default()).unwrap().items.remove(0);
+        let responses = [-1.0, -2.0, -3.0, -4.0].map(likelihood);
+        task.score(&item, &responses).unwrap();
+        item.answer = serde_json::json!("B");
+        let error = task.score(&item, &responses).unwrap_err().to_string();
+        assert!(error.contains(&item.id) && error.contains("right answer"), "{error}");
+    }
+}
+
 #[test]
 fn a_stopped_run_goes_on_where_it_stopped() {
     let task = find("arc-easy").unwrap();

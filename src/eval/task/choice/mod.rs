@@ -156,7 +156,7 @@ impl Task for Choice {
     }
 
     fn score(&self, item: &Item, responses: &[Response]) -> Result<Score, TaskError> {
-        let right = item.answer["right"].as_u64().unwrap_or(u64::MAX) as usize;
+        let right = right(item, &item.answer["right"])?;
         let shown = if self.rule == Rule::Truthful { 0 } else { right };
         let option = |at: usize| item.answer["options"][at].as_str().unwrap_or_default();
         let chosen = best(item, responses, |_| 1.0)?;
@@ -248,6 +248,12 @@ fn truthful(item: &Item, responses: &[Response], right: usize) -> Result<Score, 
 
 fn unfit(item: &Item, detail: &str) -> TaskError {
     TaskError::Responses { item: item.id.clone(), detail: detail.into() }
+}
+
+/// Which option is right, as an item holds it.
+pub(super) fn right(item: &Item, at: &serde_json::Value) -> Result<usize, TaskError> {
+    let number = at.as_u64().and_then(|it| usize::try_from(it).ok());
+    number.ok_or_else(|| unfit(item, &format!("`{at}` is not the number of the right answer")))
 }
 
 fn log_probs(item: &Item, responses: &[Response]) -> Result<Vec<f64>, TaskError> {

@@ -3,7 +3,10 @@ mod subjects;
 
 use super::{
     Data, Group, Item, Items, Options, Prompt, Record, Request, Response, Score, Table, Task,
-    TaskError, Template, Warnings, choice::best, data::Seen, read_csv,
+    TaskError, Template, Warnings,
+    choice::{best, right},
+    data::Seen,
+    read_csv,
 };
 use serde_json::json;
 use subjects::Subject;
@@ -291,7 +294,7 @@ impl Task for Exam {
 
     fn score(&self, item: &Item, responses: &[Response]) -> Result<Score, TaskError> {
         let chosen = best(item, responses, |_| 1.0)?;
-        let right = item.answer.as_u64().unwrap_or(u64::MAX) as usize;
+        let right = right(item, &item.answer)?;
         let letter = |at: usize| LETTERS.get(at).copied().unwrap_or_default().to_owned();
         let mut score = Score::new([("acc", f64::from(u8::from(chosen == right)))]);
         (score.answer, score.right) = (letter(chosen), letter(right));

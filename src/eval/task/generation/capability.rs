@@ -76,7 +76,7 @@ impl Task for Capability {
             id: format!("{}/{}", item.language, item.id),
             subject: format!("{}/{}", item.category.name(), item.sub),
             requests: ask(&item.message(), item.max_tokens),
-            answer: serde_json::to_value(&item.scorer).unwrap_or_default(),
+            answer: serde_json::to_value(&item.scorer).expect("plain data"),
         });
         Ok(Items { items: limited(items.collect(), options), warnings: Warnings::default() })
     }

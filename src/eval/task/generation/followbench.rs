@@ -60,7 +60,7 @@ impl Task for FollowBench {
                 id: item.id(),
                 subject: subject(&item.id()),
                 requests: ask(&item.instruction, MAX_TOKENS),
-                answer: serde_json::to_value(item.entry()).unwrap_or_default(),
+                answer: serde_json::to_value(item.entry()).expect("plain data"),
             });
         }
         Ok(Items { items: limited(items, options), warnings })
@@ -161,7 +161,7 @@ pub fn judge_lines(
                 detail: "the request was not answered".into(),
             };
             let text = text.ok_or_else(unanswered)?;
-            Ok(serde_json::to_string(&set.judge_line(item, &text)).unwrap_or_default())
+            Ok(serde_json::to_string(&set.judge_line(item, &text)).expect("plain data"))
         })
         .collect()
 }
