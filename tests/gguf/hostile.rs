@@ -152,7 +152,7 @@ fn shapes_must_have_a_size() {
 
 #[test]
 fn unread_types_are_named() {
-    for (id, name) in [(16, "IQ2_XXS"), (31, "Q4_0_4_4"), (39, "MXFP4")] {
+    for (id, name) in [(16, "IQ2_XXS"), (31, "Q4_0_4_4"), (40, "NVFP4")] {
         says(&Build::default().info("w", &[256], id, 0), &["`w`", name]);
     }
     says(&Build::default().info("w", &[256], 4_000_000_000, 0), &["`w`", "4000000000"]);
