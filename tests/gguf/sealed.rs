@@ -1,6 +1,11 @@
 //! `verify` of a GGUF file finds whatever has changed in it.
-use super::export::{named, write};
+use super::{
+    build::{Build, Field},
+    export::{named, write},
+};
+use crate::cli::program;
 use milm_compress::{
+    checkpoint::sha256,
     linalg::Team,
     package::{self, gguf::ExportOptions},
     progress::Silent,
@@ -34,4 +39,30 @@ fn a_flipped_bit_anywhere_is_found() {
     }
     fs::write(&file, &bytes).unwrap();
     assert!(intact(&file), "as it was again");
+}
+
+/// Files of earlier versions have hashes of tensors alone, and `verify` says so.
+#[test]
+fn what_earlier_versions_do_not_cover_is_told() {
+    let top = tempfile::tempdir().unwrap();
+    let file = top.path().join("a.gguf");
+    let values = [1.0_f32, -2.0, 0.5, 3.0];
+    let data: Vec<u8> = values.iter().flat_map(|it| it.to_le_bytes()).collect();
+    let told = |hash: String, name: &str| {
+        let old = Build::default()
+            .with("general.architecture", "llama".into())
+            .with("general.name", name.into())
+            .with("milm.tensor_sha256", Field::Texts(vec![hash]))
+            .floats("w", &[4], &values);
+        fs::write(&file, old.bytes()).unwrap();
+        let output = program().arg("verify").arg(&file).output().unwrap();
+        let text = if output.status.success() { output.stdout } else { output.stderr };
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    let (code, text) = told(sha256(&data), "a");
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("metadata is not covered"), "{text}");
+    assert_eq!(told(sha256(&data), "b"), (code, text), "another name is not found");
+    let (code, text) = told(sha256(b"other"), "a");
+    assert!(code == Some(2) && text.contains("tensor `w`"), "{code:?}: {text}");
 }
