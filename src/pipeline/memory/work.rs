@@ -183,11 +183,16 @@ impl<'a> Work<'a> {
             } else {
                 Live::default()
             };
-            let here = rounded + plain * all.saturating_sub(rounded);
-            let live = common + Live::small(here) + sums.sum() + inners;
+            let held = |rounded: u64| Live::small(rounded + plain * all.saturating_sub(rounded));
+            let live = common + held(rounded) + sums.sum() + inners;
             let scratch = self.window(block, windows);
             peak.pass(live + scratch.or(scratch + solution(&layers, mixture, fits)));
+            let before = held(rounded);
             rounded += layers.iter().map(Layer::weights).sum::<u64>();
+            if stage.writes() {
+                // The block as it was is there until the stream has passed the rounded one.
+                peak.pass(common + before + held(rounded) + inners + scratch);
+            }
         }
     }
 
