@@ -10,6 +10,7 @@ use crate::{
     progress::{Progress, Unit},
     scheme::{QTensor, Rounded},
 };
+
 /// Decodes every weight of a model: scales are finite and not 0, parts are what their values encode to,
 /// values have the hash of the manifest.
 pub(super) fn decode(

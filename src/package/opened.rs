@@ -1,9 +1,10 @@
 //! A model that was opened.
-use super::{Kept, Manifest};
+use super::{Kept, Manifest, PackageError};
 use crate::{
     checkpoint::Folder,
     model::{Model, WeightStore},
 };
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// What a folder is.
@@ -47,4 +48,35 @@ pub struct Opened {
     pub unlisted: Vec<String>,
     /// Tokenizer and hashes, once they were asked for.
     pub kept: Kept,
+}
+
+/// What a model in memory is made of.
+pub(super) struct Parts {
+    /// Its `config.json`.
+    pub(super) config: Value,
+    /// Its weights, all from `file`.
+    pub(super) weights: WeightStore,
+    pub(super) file: String,
+    pub(super) folder: Folder,
+    pub(super) manifest: Option<Manifest>,
+}
+
+impl Opened {
+    /// A model that is in memory whole; errors call it `name`.
+    pub(super) fn in_memory(name: &str, parts: Parts) -> Result<Self, PackageError> {
+        let Parts { config, weights, file, folder, manifest } = parts;
+        let files = weights.raw.keys().map(|tensor| (tensor.clone(), file.clone())).collect();
+        let kind = Kind::of(&weights);
+        let model = Model::new(config, weights).map_err(|source| PackageError::Model {
+            name: name.to_owned(),
+            source: Box::new(source),
+        })?;
+        let (unlisted, kept) = (Vec::new(), Kept::default());
+        Ok(Self { model, folder, kind, manifest, files, unlisted, kept })
+    }
+
+    /// Hashes of its manifest and of what that was made from, for the manifests of exports.
+    pub(super) fn chain(&self) -> Option<(&str, &str)> {
+        self.manifest.as_ref().map(|it| (it.sha256.as_str(), it.source.sha256.as_str()))
+    }
 }

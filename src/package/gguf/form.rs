@@ -13,11 +13,12 @@ use super::{
 use crate::{
     checkpoint::OutputFile,
     linalg::Team,
-    model::{Model, ModelSpec, RopeScaling},
+    model::{ModelSpec, RopeScaling},
     package::{
-        EngineFit, Inspected, Kept, Kind, Opened, PackageError, Verification,
+        EngineFit, Inspected, Opened, PackageError, Verification,
         engines::kept_pairs,
         format::{Format, Place, Target, Wanted, Writer},
+        opened::Parts,
     },
     progress::Progress,
     scheme::TensorScheme,
@@ -53,20 +54,9 @@ impl Format for Form {
     fn open(&self, name: &str) -> Result<Opened, PackageError> {
         let gguf = open(Path::new(name))?;
         let (folder, weights) = model(&gguf)?;
-        let name = gguf.file;
-        let files = weights.raw.keys().map(|tensor| (tensor.clone(), name.clone())).collect();
-        let kind = Kind::of(&weights);
-        let failed = |source| PackageError::Model { name: name.clone(), source: Box::new(source) };
-        let model = Model::new(folder.config()?, weights).map_err(failed)?;
-        Ok(Opened {
-            model,
-            folder,
-            kind,
-            manifest: None,
-            files,
-            unlisted: Vec::new(),
-            kept: Kept::default(),
-        })
+        let (config, file) = (folder.config()?, gguf.file);
+        let parts = Parts { config, weights, file: file.clone(), folder, manifest: None };
+        Opened::in_memory(&file, parts)
     }
 
     fn verify(
@@ -136,10 +126,8 @@ impl Writer for Form {
         target: &Target<'_>,
     ) -> Result<(), PackageError> {
         let text = opened.text()?;
-        let chain =
-            opened.manifest.as_ref().map(|it| (it.sha256.as_str(), it.source.sha256.as_str()));
         let (float, pre) = (wanted.float, wanted.pre);
-        let options = ExportOptions { float, pre, chain, ends: ends(wanted) };
+        let options = ExportOptions { float, pre, chain: opened.chain(), ends: ends(wanted) };
         let export = Export::plan(&opened.model, &text.files(), options)?;
         let mut file = OutputFile::create(target.path, target.force)?;
         let rounded = export.write(&mut file, target.progress)?;

@@ -9,11 +9,12 @@ use super::{
 use crate::{
     checkpoint::{Folder, INDEX_FILE, OutputDir, WEIGHTS_FILE},
     linalg::Team,
-    model::{Model, ModelSpec},
+    model::ModelSpec,
     package::{
-        Kept, Kind, Manifest, Opened, PackageError, Verification,
+        Manifest, Opened, PackageError, Verification,
         exported::{Contents, seal},
         format::{EncodingsVersion, Format, GraphForm, Place, Target, Wanted, Writer},
+        opened::Parts,
         verify::by_manifest,
     },
     progress::Progress,
@@ -49,24 +50,11 @@ impl Format for Form {
         };
         let manifest = Manifest::read(&folder)?;
         let (config, weights) = model(&folder)?;
-        let file = |tensor: &String| (tensor.clone(), GRAPH_FILE.to_owned());
-        let files = weights.raw.keys().map(file).collect();
-        let kind = Kind::of(&weights);
         if let Some((point, _)) = weights.activations.iter().find(|(_, grid)| !grid.is_sound()) {
             return Err(PackageError::Unsupported { key: "activations", found: point.clone() });
         }
-        let name = folder.name().to_owned();
-        let failed = |source| PackageError::Model { name, source: Box::new(source) };
-        let model = Model::new(config, weights).map_err(failed)?;
-        Ok(Opened {
-            model,
-            folder,
-            kind,
-            manifest,
-            files,
-            unlisted: Vec::new(),
-            kept: Kept::default(),
-        })
+        let (name, file) = (folder.name().to_owned(), GRAPH_FILE.to_owned());
+        Opened::in_memory(&name, Parts { config, weights, file, folder, manifest })
     }
 
     fn verify(
@@ -118,13 +106,12 @@ impl Writer for Form {
         wanted: &Wanted<'_>,
         target: &Target<'_>,
     ) -> Result<(), PackageError> {
-        let chain =
-            opened.manifest.as_ref().map(|it| (it.sha256.as_str(), it.source.sha256.as_str()));
         let float = wanted.float.unwrap_or(FloatType::F32);
         let quantized = !opened.model.weights.quantized.is_empty();
         let form = if quantized { GraphForm::Qdq } else { GraphForm::Float };
         let form = wanted.graph.unwrap_or(form);
-        let export = Export::plan(&opened.model, ExportOptions { form, float, chain })?;
+        let export =
+            Export::plan(&opened.model, ExportOptions { form, float, chain: opened.chain() })?;
         let output = OutputDir::create(target.path, target.force)?;
         let mut files = export.write(&output, &opened.folder, target.progress)?;
         let grids = quantized || !opened.model.weights.activations.is_empty();
