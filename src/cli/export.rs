@@ -8,12 +8,12 @@ use crate::{
         format::{EncodingsVersion, GraphForm, Target, Wanted},
     },
     scheme::{
-        TensorScheme,
+        Schemes,
         ggml::{ROUNDINGS, Rounding},
     },
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, path::PathBuf};
+use std::path::PathBuf;
 
 /// Write a model in the form of another engine
 ///
@@ -190,7 +190,7 @@ impl Settings {
     pub(super) fn check(
         &self,
         specs: &[ModelSpec],
-        schemes: &BTreeMap<String, (TensorScheme, [usize; 2])>,
+        schemes: &Schemes,
         context: &Context,
     ) -> anyhow::Result<()> {
         self.coherent()?;

@@ -2,9 +2,9 @@
 use super::{Inputs, Profile, Rule};
 use crate::{
     model::{ModelSpec, Role},
-    scheme::{Granularity, TensorScheme},
+    scheme::{Granularity, Schemes, TensorScheme},
 };
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 /// Bytes of a key's or value's number while a model runs: float16.
 const KV_BYTES: usize = 2;
@@ -15,7 +15,7 @@ pub struct Candidate<'a> {
     /// The architecture.
     pub spec: &'a ModelSpec,
     /// Quantized weights with their shapes.
-    pub schemes: &'a BTreeMap<String, (TensorScheme, [usize; 2])>,
+    pub schemes: &'a Schemes,
     /// Bytes of all tensors.
     pub bytes: u64,
 }

@@ -1,6 +1,6 @@
 //! The weights of a model by name: as a file holds them, or rewritten in memory.
 use crate::scheme::{
-    ActivationGrid, Activations, INPUT_SCALE, PartKind, QTensor, Rounded, SplitTensor,
+    ActivationGrid, Activations, INPUT_SCALE, PartKind, QTensor, Rounded, Schemes, SplitTensor,
     TensorScheme, WeightDecodeError,
 };
 use crate::tensor::{Bytes, RawTensor};
@@ -47,7 +47,7 @@ pub struct WeightStore {
     /// Every stored tensor, parts of quantized weights among them.
     pub raw: BTreeMap<String, RawTensor>,
     /// Quantized weights by the name of the weight they stand for, with their shapes `[out, in]`.
-    pub quantized: BTreeMap<String, (TensorScheme, [usize; 2])>,
+    pub quantized: Schemes,
     /// Static grids of activations by the names of their points, see `forward::Point`; empty in
     /// most models.
     pub activations: BTreeMap<String, ActivationGrid>,

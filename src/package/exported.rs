@@ -1,7 +1,7 @@
 //! The manifest of a folder that `export` wrote.
 use super::{
     Exported, MANIFEST_FILE, Manifest, Opened, PackageError, SCHEMA, Source, Tool,
-    manifest::quantized_tensors, source_sha256,
+    manifest::quantized_tensors,
 };
 use crate::{
     checkpoint::{FileRecord, OutputDir},
@@ -32,7 +32,7 @@ pub(super) fn seal(
     let package = opened.manifest.as_ref();
     let source = match package {
         Some(package) => package.source.clone(),
-        None => Source::of(opened, source_sha256(opened, progress)),
+        None => Source::of(opened, opened.source_sha256(progress)),
     };
     let weights = &opened.model.weights;
     let mut quantized =

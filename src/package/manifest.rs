@@ -2,7 +2,7 @@
 use super::PackageError;
 use crate::{
     checkpoint::{FileRecord, Folder, TensorRecord, sha256},
-    scheme::{ActivationGrid, TensorScheme},
+    scheme::{ActivationGrid, Schemes, TensorScheme},
 };
 use std::collections::BTreeMap;
 
@@ -153,9 +153,7 @@ impl Manifest {
 }
 
 /// Schemes as a manifest holds them.
-pub(super) fn quantized_tensors(
-    schemes: &BTreeMap<String, (TensorScheme, [usize; 2])>,
-) -> BTreeMap<String, QuantizedTensor> {
+pub(super) fn quantized_tensors(schemes: &Schemes) -> BTreeMap<String, QuantizedTensor> {
     schemes
         .iter()
         .map(|(name, (scheme, shape))| {

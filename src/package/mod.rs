@@ -40,7 +40,6 @@ pub use manifest::{Exported, MANIFEST_FILE, Manifest, QuantizedTensor, SCHEMA, S
 pub use opened::{Kind, Opened};
 pub use sbom::sbom;
 pub use sign::{SIGNATURE_FILE, check_signature, new_keys, sign};
-pub use source::source_sha256;
 pub use stored::StoredError;
 pub(crate) use stream::{BAND_BYTES, PIECE as PIECE_WEIGHTS};
 pub use tokenizer::StoredText;

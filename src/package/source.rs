@@ -3,7 +3,6 @@ use super::{
     Opened, Source,
     card::{CARD_FILE, license},
 };
-use crate::progress::Progress;
 
 impl Source {
     /// The source `opened`, whose tensors have this hash. A package's source is that which it was
@@ -23,9 +22,4 @@ impl Source {
         let license = card.and_then(|bytes| license(&String::from_utf8_lossy(&bytes)));
         Self { sha256, bytes, parameters, name, license }
     }
-}
-
-/// The hash of a model's tensors, as [`Source`] has it.
-pub fn source_sha256(opened: &Opened, progress: &dyn Progress) -> String {
-    opened.source_sha256(progress)
 }

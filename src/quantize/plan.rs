@@ -2,7 +2,7 @@
 use super::{Effort, Embeddings, GroupFallback, GroupSize, QuantizeError, Rule, Settings};
 use crate::{
     model::{Model, Part, Role, TensorSpec, part_name},
-    scheme::{Activations, Format, Granularity, IntScheme, Preset, TensorScheme},
+    scheme::{Activations, Format, Granularity, IntScheme, Preset, Schemes, TensorScheme},
     tensor::RawTensor,
 };
 use std::collections::BTreeMap;
@@ -73,7 +73,7 @@ impl Plan {
     }
 
     /// Scheme and shape `[out, in]` of each weight that is quantized.
-    pub fn schemes(&self) -> BTreeMap<String, (TensorScheme, [usize; 2])> {
+    pub fn schemes(&self) -> Schemes {
         let names = self.tensors.keys();
         names.filter_map(|name| Some((name.clone(), self.scheme(name)?))).collect()
     }

@@ -20,3 +20,6 @@ pub use split::{
     ColumnsError, INPUT_SCALE, OUTLIER_GRID, OutlierColumns, Rounded, SplitTensor,
     WeightDecodeError,
 };
+
+/// Quantized weights by the name of the weight that each stands for, with its shape `[out, in]`.
+pub type Schemes = std::collections::BTreeMap<String, (TensorScheme, [usize; 2])>;

@@ -1,9 +1,9 @@
 //! `quantization_config` of a package: only keys that the standard knows.
-use super::{METHOD, read::Schemes, transform::transform_config};
+use super::{METHOD, transform::transform_config};
 use crate::{
     model::{Model, ModelSpec, Part, Role},
     quantize::Method,
-    scheme::{Activations, Format, Granularity, IntScheme},
+    scheme::{Activations, Format, Granularity, IntScheme, Schemes},
 };
 use serde_json::{Value, json};
 

@@ -1,10 +1,10 @@
 //! Tensors beside the codes and scales of a quantized weight: those that say nothing are dropped,
 //! an order of columns is read, and any other one is an error.
-use super::{super::PackageError, read::Schemes};
+use super::super::PackageError;
 use crate::{
     checkpoint::Tensors,
     model::part_name,
-    scheme::{Activations, Granularity, IntScheme, PartKind, Rounded, TensorScheme},
+    scheme::{Activations, Granularity, IntScheme, PartKind, Rounded, Schemes, TensorScheme},
     tensor::{Bytes, Dtype, RawTensor},
 };
 use serde_json::Value;

@@ -2,14 +2,11 @@
 use super::{super::PackageError, keys};
 use crate::{
     model::{ModelSpec, Part, Role, TRANSFORM_KEY, part_name},
-    scheme::{Activations, Format, Granularity, IntScheme, TensorScheme},
+    scheme::{Activations, Format, Granularity, IntScheme, Schemes, TensorScheme},
     tensor::{Dtype, RawTensor},
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
-
-/// Schemes and shapes of quantized weights by name.
-pub(crate) type Schemes = BTreeMap<String, (TensorScheme, [usize; 2])>;
 
 /// One of `config_groups`.
 struct Group {

@@ -3,13 +3,10 @@ use crate::{
     model::ModelSpec,
     package::{Opened, PackageError},
     progress::Progress,
-    scheme::{TensorScheme, ggml::Rounding},
+    scheme::{Schemes, ggml::Rounding},
     tensor::FloatType,
 };
-use std::{collections::BTreeMap, path::Path};
-
-/// Quantized weights by name.
-type Schemes = BTreeMap<String, (TensorScheme, [usize; 2])>;
+use std::path::Path;
 
 /// A form that `export` writes.
 pub trait Writer: Sync {

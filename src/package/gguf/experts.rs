@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     model::{Block, Expert, Mlp, ModelSpec, Part, Role, TensorSpec},
-    scheme::{TensorScheme, ggml},
+    scheme::{Schemes, ggml},
 };
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -75,10 +75,7 @@ fn first_mixture(spec: &ModelSpec) -> (&Block, &Mlp) {
 }
 
 /// Refuses stacks whose experts need different types of blocks, as a file has one per tensor.
-pub(super) fn accepts_stacks(
-    spec: &ModelSpec,
-    schemes: &BTreeMap<String, (TensorScheme, [usize; 2])>,
-) -> Result<(), Unsupported> {
+pub(super) fn accepts_stacks(spec: &ModelSpec, schemes: &Schemes) -> Result<(), Unsupported> {
     let mut stacks = BTreeMap::new();
     for tensor in spec.tensors.iter().filter(|it| matches!(it.expert, Some(Expert::Routed(_)))) {
         let scheme = schemes.get(&tensor.name);

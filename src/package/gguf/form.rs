@@ -21,10 +21,10 @@ use crate::{
         opened::Parts,
     },
     progress::Progress,
-    scheme::TensorScheme,
+    scheme::Schemes,
 };
 use serde_json::Value;
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 /// The ending of the files.
 const ENDING: &str = "gguf";
@@ -111,7 +111,7 @@ impl Writer for Form {
     fn accepts(
         &self,
         spec: &ModelSpec,
-        schemes: &BTreeMap<String, (TensorScheme, [usize; 2])>,
+        schemes: &Schemes,
         wanted: &Wanted<'_>,
     ) -> Result<(), PackageError> {
         let refused = accepts(spec).and_then(|_| accepts_schemes(spec, schemes));

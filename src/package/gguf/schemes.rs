@@ -6,18 +6,14 @@ use super::{
 use crate::{
     model::{Model, ModelSpec, WeightStore, part_name},
     scheme::{
-        Activations, TensorScheme,
+        Activations, Schemes,
         ggml::{self, HalfChange},
     },
 };
-use std::collections::BTreeMap;
 
 /// Refuses weights whose codes no block type has, and activations that llama.cpp does not compute.
 /// A function of schemes and shapes `[out, in]`: it can be asked before there are weights.
-pub fn accepts_schemes(
-    spec: &ModelSpec,
-    schemes: &BTreeMap<String, (TensorScheme, [usize; 2])>,
-) -> Result<(), Unsupported> {
+pub fn accepts_schemes(spec: &ModelSpec, schemes: &Schemes) -> Result<(), Unsupported> {
     for (name, (scheme, [_, columns])) in schemes {
         let (tensor, columns) = (name.clone(), *columns);
         if scheme.outliers > 0 {

@@ -18,10 +18,10 @@ use crate::{
         verify::by_manifest,
     },
     progress::Progress,
-    scheme::TensorScheme,
+    scheme::Schemes,
     tensor::{Bytes, FloatType},
 };
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 /// A folder with a decoder as a graph and its weights beside it.
 #[derive(Debug)]
@@ -94,7 +94,7 @@ impl Writer for Form {
     fn accepts(
         &self,
         spec: &ModelSpec,
-        _schemes: &BTreeMap<String, (TensorScheme, [usize; 2])>,
+        _schemes: &Schemes,
         _wanted: &Wanted<'_>,
     ) -> Result<(), PackageError> {
         Ok(accepts(spec)?)

@@ -12,7 +12,8 @@ use crate::{
     checkpoint::{Folder, sha256},
     model::{ModelSpec, WeightStore},
     scheme::{
-        IntScheme, OUTLIER_GRID, OutlierColumns, QTensor, Rounded, SplitTensor, TensorScheme,
+        IntScheme, OUTLIER_GRID, OutlierColumns, QTensor, Rounded, Schemes, SplitTensor,
+        TensorScheme,
     },
     tensor::{Bytes, FloatType, RawTensor},
 };
@@ -23,9 +24,6 @@ use std::collections::BTreeMap;
 
 /// Bytes at the start of a graph that its writer's name stands in.
 const HEAD: usize = 32;
-
-/// Quantized weights by name.
-type Schemes = BTreeMap<String, (TensorScheme, [usize; 2])>;
 
 /// A stored tensor: element type, shape, bytes.
 struct Held {
