@@ -31,24 +31,24 @@ impl<'a> Passage<'a> {
         window: usize,
         tap: &mut dyn Tap,
     ) -> Result<Array2<f32>, NonFinite> {
-        let x = self.try_through((halves, weights), states, window, tap)?;
+        let x = self.carry((halves, weights), states.load(window), (window, states), tap)?;
         states.store(window, x.view());
         Ok(x)
     }
 
-    /// As [`Self::through`], with the stream left where it was.
-    pub fn try_through(
+    /// As [`Self::through`], of the stream `x` that was loaded from `before`, and stays there as it
+    /// was.
+    pub fn carry(
         &mut self,
         (halves, weights): (&[Half], &BlockWeights),
-        states: &HiddenStates,
-        window: usize,
+        mut x: Array2<f32>,
+        (window, before): (usize, &HiddenStates),
         tap: &mut dyn Tap,
     ) -> Result<Array2<f32>, NonFinite> {
-        let mut x = states.load(window);
         for half in halves {
             self.runner.run(*half, weights, x.view_mut(), tap);
         }
-        self.check(&x, (halves, weights), (window, states))?;
+        self.check(&x, (halves, weights), (window, before))?;
         Ok(x)
     }
 

@@ -73,11 +73,15 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
         let recipe = json!({ "step": [{ "do": "quantize", "settings": args.settings }] });
         let job = args.settings.job(&opened, &recipe, context);
         let plan = job.plan()?;
-        let mut estimate = job.estimate(&plan)?;
-        if !is_streamed(&args.settings.quantize, &args.settings.transform) {
-            estimate.seconds = None; // a walk over text: its own progress tells
-        }
-        estimate.memory_bytes = memory((&opened, &plan), &args.settings, context)?;
+        let package_bytes = job.package_bytes(&plan)?;
+        // Of a walk over text its own progress tells.
+        let timed = is_streamed(&args.settings.quantize, &args.settings.transform);
+        let estimate = Estimate {
+            package_bytes,
+            disk_bytes: package_bytes,
+            memory_bytes: memory((&opened, &plan), &args.settings, context)?,
+            seconds: timed.then(|| job.seconds(&plan, package_bytes)),
+        };
         if args.json {
             output::json(Path::new("-"), &plan_json(&plan, estimate), context)?;
         } else {

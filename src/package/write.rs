@@ -86,8 +86,7 @@ pub struct Estimate {
     pub disk_bytes: u64,
     /// Peak resident memory; `None` where it is not known.
     pub memory_bytes: Option<u64>,
-    /// Time of rounding to nearest, tensor by tensor, by a short measurement on this machine and
-    /// 300 MB/s for the disk; `None` where more is done.
+    /// Time of rounding to nearest, tensor by tensor, see [`Job::seconds`]; `None` where more is done.
     pub seconds: Option<f64>,
 }
 
@@ -102,27 +101,26 @@ impl Job<'_> {
         Ok(quantize::plan(&self.opened.model, self.settings)?)
     }
 
-    /// What the work will take, but for memory, which depends on more than this job.
-    pub fn estimate(&self, plan: &Plan) -> Result<Estimate, PackageError> {
+    /// Size of the package: tensors and copied files.
+    pub fn package_bytes(&self, plan: &Plan) -> Result<u64, PackageError> {
         let folder = &self.opened.folder;
-        let mut package_bytes = plan.bytes();
-        for name in folder.side_files()? {
-            package_bytes += folder.read(&name)?.map_or(0, |bytes| bytes.len() as u64);
-        }
         // Headers, index, manifest: some 600 bytes a tensor.
-        package_bytes += 600 * plan.tensors.len() as u64;
+        let mut bytes = plan.bytes() + 600 * plan.tensors.len() as u64;
+        for name in folder.side_files()? {
+            bytes += folder.read(&name)?.map_or(0, |bytes| bytes.len() as u64);
+        }
+        Ok(bytes)
+    }
+
+    /// Time of rounding to nearest, tensor by tensor, by a short measurement on this machine and
+    /// 300 MB/s for the disk.
+    pub fn seconds(&self, plan: &Plan, package_bytes: u64) -> f64 {
         let quantized = || plan.tensors.values().filter(|it| it.scheme.is_some());
         let elements: u64 = quantized().map(quantize::Planned::elements).sum();
         let threads = self.team.threads();
         let most = quantized().max_by_key(|it| it.bytes).and_then(|it| it.scheme);
         let work = most.map_or(0.0, |it| self.probe(it)) * elements as f64 / threads as f64;
-        let disk = (plan.source_bytes() + package_bytes) as f64 / DISK_RATE;
-        Ok(Estimate {
-            package_bytes,
-            disk_bytes: package_bytes,
-            memory_bytes: None,
-            seconds: Some(work.max(disk)),
-        })
+        work.max((plan.source_bytes() + package_bytes) as f64 / DISK_RATE)
     }
 
     /// Seconds per weight on one thread.

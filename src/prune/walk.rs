@@ -124,7 +124,7 @@ impl RefitWalk<'_> {
                     seen.entry(None).or_insert_with(sums).add(target.view(), x, self.team);
                 }
             };
-            passage.try_through((&[half], pruned), &streams.pruned, window, &mut sum)?;
+            passage.carry((&[half], pruned), stream, (window, &streams.pruned), &mut sum)?;
         }
         if routed && settings.is_some() {
             return self.see_experts(passage.runner.block(), streams);
@@ -147,7 +147,8 @@ impl RefitWalk<'_> {
                 }
             };
             let half = (&[Half::Mlp][..], &whole);
-            passage.try_through(half, &streams.pruned, window, &mut sum)?;
+            let stream = streams.pruned.load(window);
+            passage.carry(half, stream, (window, &streams.pruned), &mut sum)?;
         }
         Ok(seen)
     }

@@ -239,8 +239,10 @@ impl RoundingWalk<'_> {
             let normed = || self.normed(stage, float, &x);
             return Ok((wanted != RoundingTarget::Weights).then(normed));
         }
-        let before = (wanted == RoundingTarget::Output).then_some(x);
-        let x = passage.through((&[stage.half], float), &mut streams.float, window, &mut NoTap)?;
+        let before = (wanted == RoundingTarget::Output).then(|| x.clone());
+        let half = (&[stage.half][..], float);
+        let x = passage.carry(half, x, (window, &streams.float), &mut NoTap)?;
+        streams.float.store(window, x.view());
         self.progress.advance(x.nrows() as u64);
         Ok(match wanted {
             RoundingTarget::Weights => None,

@@ -12,9 +12,9 @@ const KEPT: u64 = 32 << 20;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Live {
     /// Pieces that stay with the program when they are freed.
-    pub(super) kept: u64,
+    kept: u64,
     /// Larger ones, and pages of files.
-    pub(super) given_back: u64,
+    given_back: u64,
 }
 
 impl Live {

@@ -38,16 +38,20 @@ impl<'a> Work<'a> {
         Self { of, spec, turned: !basis.is_identity() }
     }
 
-    /// Both streams, a window a piece.
-    fn streams(&self, windows: &[usize]) -> Live {
+    /// The residual stream of a model, a window a piece.
+    fn stream(&self, windows: &[usize]) -> Live {
         let window = |tokens: &usize| Live::piece(BF16 * *tokens as u64 * self.spec.hidden as u64);
-        windows.iter().map(window).sum::<Live>() * 2
+        windows.iter().map(window).sum()
+    }
+
+    /// The turned form of the tensors of a block, or of those outside of blocks.
+    fn turned(&self, block: Option<usize>) -> Live {
+        if self.turned { self.of.weights(block, F32) } else { Live::default() }
     }
 
     /// Everything outside of blocks: pages of the source, its turned form, its codes.
     fn ends(&self) -> Live {
-        let turned = if self.turned { self.of.weights(None, F32) } else { Live::default() };
-        self.of.source(None) + turned + self.of.codes(None)
+        self.of.source(None) + self.turned(None) + self.of.codes(None)
     }
 
     /// Making them: turned in bands, then rounded.
@@ -55,7 +59,7 @@ impl<'a> Work<'a> {
         let (largest, ends) = (self.of.largest(None), self.ends());
         if self.turned {
             let band = largest.min((transform::BAND * self.spec.hidden) as u64);
-            peak.pass(self.of.source(None) + self.of.weights(None, F32) + turning(band, 1));
+            peak.pass(self.of.source(None) + self.turned(None) + turning(band, 1));
         }
         let rounding = Live::piece(largest * F32) + Live::piece(largest) * 2;
         peak.pass(ends + rounding);
@@ -84,7 +88,7 @@ impl<'a> Work<'a> {
                 self.rounded(self.spec.blocks.len(), &all, peak);
                 if !self.of.held_out.is_empty() {
                     for heads in self.heads(eval::ROWS, 2) {
-                        peak.pass(held + codes + self.streams(&all) + heads);
+                        peak.pass(held + codes + self.stream(&all) * 2 + heads);
                     }
                 }
             }
@@ -106,8 +110,7 @@ impl<'a> Work<'a> {
 
     /// A block before it is changed: its source, its turned form.
     fn block(&self, block: usize) -> Live {
-        let turned = if self.turned { self.of.weights(Some(block), F32) } else { Live::default() };
-        self.of.source(Some(block)) + turned
+        self.of.source(Some(block)) + self.turned(Some(block))
     }
 
     /// A block in float32, and a tensor while it is put there.
@@ -136,12 +139,13 @@ impl<'a> Work<'a> {
 
     /// Rounding the first `count` blocks on both streams.
     fn rounded(&self, count: usize, windows: &[usize], peak: &mut Peak) {
-        let common = self.ends() + self.streams(windows);
+        let stream = self.stream(windows);
+        let common = self.ends() + stream * 2;
         for block in 0..count.min(self.spec.blocks.len()) {
             self.stages(block, windows, common, peak);
             // Streams are written to the journal in one piece each.
             let codes = self.of.codes(Some(block));
-            let journal = Live::piece(self.streams(windows).bytes() / 2) * 2;
+            let journal = Live::piece(stream.bytes()) * 2;
             peak.pass(common + self.block(block) + codes + journal);
         }
     }
@@ -186,7 +190,7 @@ impl<'a> Work<'a> {
             let held = |rounded: u64| Live::small(rounded + plain * all.saturating_sub(rounded));
             let live = common + held(rounded) + sums.sum() + inners;
             let scratch = self.window(block, windows);
-            peak.pass(live + scratch.or(scratch + solution(&layers, mixture, fits)));
+            peak.pass(live + scratch + solution(&layers, mixture, fits));
             let before = held(rounded);
             rounded += layers.iter().map(Layer::weights).sum::<u64>();
             if stage.writes() {
@@ -223,9 +227,7 @@ impl<'a> Work<'a> {
     /// The ranges of all activations: one stream, one block in float32, the head.
     fn ranges(&self, peak: &mut Peak) {
         let windows = self.of.windows;
-        let streams = self.streams(windows);
-        let one = Live { kept: streams.kept / 2, given_back: streams.given_back / 2 };
-        let held = self.ends() + self.codes() + one;
+        let held = self.ends() + self.codes() + self.stream(windows);
         for block in 0..self.spec.blocks.len() {
             let run = self.float(block) + self.window(block, windows);
             peak.pass(held + self.of.source(Some(block)) + run);
@@ -247,8 +249,7 @@ impl<'a> Work<'a> {
         };
         let group = (sensitivity::STREAM_BYTES as u64 / stream.max(1)).max(1);
         let piece = Live::piece(stream / windows.len().max(1) as u64) * windows.len() as u64;
-        let ends = if self.turned { self.of.weights(None, F32) } else { Live::default() };
-        let held = self.of.source(None) + ends + piece * (1 + units.min(group));
+        let held = self.of.source(None) + self.turned(None) + piece * (1 + units.min(group));
         for block in 0..self.spec.blocks.len() {
             let largest = self.of.largest(Some(block));
             let inputs = self.of.tensors(Some(block)).filter(|(it, _)| {
