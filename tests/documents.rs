@@ -1,4 +1,5 @@
 //! What documents and examples say of the program: the program takes each command, has each flag and reads each recipe.
+use crate::tidy::imports::{rust_files, test_lines};
 use clap::{
     Command, CommandFactory, Parser,
     error::{ContextKind, ContextValue, ErrorKind},
@@ -311,9 +312,12 @@ const FOREIGN_IN_SOURCE: &[(&str, &str)] = &[
 /// Flags in the code of a source file (not in its remarks and tests) that no verb has.
 fn wrong_hints(file: &str, text: &str, known: &[String]) -> (Vec<String>, usize) {
     let (mut wrong, mut count) = (vec![], 0);
-    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-    for (line, number) in code.lines().zip(1..) {
+    let tests = test_lines(text);
+    for (line, number) in text.lines().zip(1..) {
         let line = line.trim_start();
+        if tests.iter().any(|it| it.contains(&number)) {
+            continue;
+        }
         if line.starts_with("//") && !line.starts_with("///") {
             continue;
         }
@@ -337,18 +341,11 @@ fn wrong_hints(file: &str, text: &str, known: &[String]) -> (Vec<String>, usize)
 fn every_flag_that_the_program_tells_of_exists() {
     let known = flags_of_program();
     let (mut wrong, mut count) = (vec![], 0);
-    let mut folders = vec![root().join("src")];
-    while let Some(folder) = folders.pop() {
-        for path in fs::read_dir(folder).unwrap().map(|it| it.unwrap().path()) {
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|it| it == "rs") {
-                let text = fs::read_to_string(&path).unwrap();
-                let (mut found, flags) = wrong_hints(&path.display().to_string(), &text, &known);
-                wrong.append(&mut found);
-                count += flags;
-            }
-        }
+    for path in rust_files(&root().join("src")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let (mut found, flags) = wrong_hints(&path.display().to_string(), &text, &known);
+        wrong.append(&mut found);
+        count += flags;
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(count > 100, "{count} flags are found");

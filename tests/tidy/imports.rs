@@ -2,6 +2,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 use syn::{
@@ -210,6 +211,13 @@ pub(crate) fn is_test(item: &Item) -> bool {
     attributes.iter().any(|it| {
         it.path().is_ident("cfg") && it.parse_args::<syn::Ident>().is_ok_and(|it| it == "test")
     })
+}
+
+/// Lines of a source that are compiled for tests only; none of what is no Rust.
+pub(crate) fn test_lines(text: &str) -> Vec<RangeInclusive<usize>> {
+    let items = syn::parse_file(text).map_or_else(|_| Vec::new(), |it| it.items);
+    let tests = items.iter().filter(|it| is_test(it)).map(syn::spanned::Spanned::span);
+    tests.map(|it| it.start().line..=it.end().line).collect()
 }
 
 pub(crate) fn rust_files(folder: &Path) -> Vec<PathBuf> {
