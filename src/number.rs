@@ -1,15 +1,69 @@
-//! Numbers of settings and the ranges they lie in. Flags read them, and keys of recipes are read as
-//! their flags are.
+//! Numbers of settings and the ranges they lie in. Flags read them; keys of recipes, and settings
+//! that a program made by itself, are read as their flags are.
+use clap::{Arg, Args, Command};
+use serde::Serialize;
 use std::{
+    error::Error as _,
     fmt::Display,
     ops::{Bound, RangeBounds},
     str::FromStr,
 };
+use toml::{Table, Value};
 
 /// What a setting takes, told where something else was found.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected {0}")]
 pub struct Expected(pub String);
+
+/// A setting that is not what its flag takes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}`: {reason}")]
+pub struct OutOfRange {
+    /// The setting.
+    pub name: String,
+    /// What it takes, and what was found.
+    pub reason: String,
+}
+
+/// Checks each of some settings as its flag would: for those that no flag and no key was read for.
+pub fn check<T: Args + Serialize>(settings: &T) -> Result<(), OutOfRange> {
+    let out_of_range = |name: &str, reason| Err(OutOfRange { name: name.to_owned(), reason });
+    let table = match Table::try_from(settings) {
+        Ok(table) => table,
+        Err(error) => return out_of_range("settings", error.to_string()),
+    };
+    let flags = T::augment_args(Command::new(""));
+    for flag in flags.get_arguments() {
+        let name = flag.get_long().unwrap_or_default();
+        if let Some(Err(reason)) = table.get(name).map(|value| check_value(flag, value)) {
+            return out_of_range(name, reason);
+        }
+    }
+    Ok(())
+}
+
+/// Reads a value as its flag does: its range is the key's as well.
+pub fn check_value(flag: &Arg, value: &Value) -> Result<(), String> {
+    let text = match value {
+        Value::Array(values) => return values.iter().try_for_each(|it| check_value(flag, it)),
+        Value::Integer(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::String(text) => text.clone(),
+        _ => return Ok(()),
+    };
+    let alone = Arg::new("value").allow_hyphen_values(true);
+    let alone = alone.value_parser(flag.get_value_parser().clone());
+    let command = Command::new("").no_binary_name(true).arg(alone);
+    let Err(error) = command.try_get_matches_from([text.as_str()]) else {
+        return Ok(());
+    };
+    match error.source() {
+        Some(reason) if reason.is::<Expected>() => Err(format!("{reason}, found `{text}`")),
+        Some(reason) => Err(reason.to_string()),
+        // A word that is none of the flag's: the setting lists those that are.
+        None => Ok(()),
+    }
+}
 
 /// Reads whole numbers that lie in a range.
 pub fn whole<T: TryFrom<u64>>(

@@ -99,6 +99,10 @@ fn what_cannot_be_kept_apart_is_refused_before_the_work() {
     let top = tempfile::tempdir().unwrap();
     let target = top.path().join("out");
     let refused = |settings| Job::new(&opened, settings).write(&target).unwrap_err().to_string();
+    for share in [0.0, -0.1, 0.6, f64::NAN] {
+        let error = refused(with(|it| it.outliers = Some(share)));
+        assert!(error.contains("`outliers`: expected a number above 0 and up to 0.5"), "{error}");
+    }
     let nearest = with(|it| {
         (it.outliers, it.rounding) = (Some(0.1), Some(CodeChoice::Nearest));
     });

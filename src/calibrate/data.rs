@@ -1,6 +1,7 @@
 //! The tokens that a model is calibrated on.
 use super::{CalibrateError, Settings, bundled, settings::Source};
 use crate::{
+    number,
     tensor::{Bytes, sha256},
     text::{Document, Form, Render, Text, Tokenizer},
 };
@@ -110,6 +111,7 @@ impl CalibrationSet {
         (encode, render): (Encode<'_>, Render<'_>),
         (held_out, seed): (usize, u64),
     ) -> Result<Self, CalibrateError> {
+        number::check(settings)?;
         let (mut cuts, mut longest) = (Vec::new(), 0);
         for (i, (source, bytes)) in texts.iter().enumerate() {
             let text = Text::read(&[(&source.name, bytes)], Form::Auto, render)?;
@@ -158,6 +160,7 @@ impl CalibrationSet {
         (encode, generate): (Encode<'_>, Generate<'_>),
         (held_out, seed): (usize, u64),
     ) -> Result<Self, CalibrateError> {
+        number::check(settings)?;
         let length = settings.tokens();
         let lines: Vec<&str> = prompts.lines().filter(|line| !line.trim().is_empty()).collect();
         let failed = |detail| CalibrateError::Generate { detail };
@@ -355,6 +358,10 @@ mod tests {
         assert!(refused.to_string().contains("fewer than 32 tokens, the longest 17"), "{refused}");
         let refused = draw(&settings(8, 8), &[("a.txt", 1.0, b"abc\xff")], 0, 0).unwrap_err();
         assert!(refused.to_string().contains("not UTF-8"), "{refused}");
+        for none in [settings(0, 8), settings(8, 0)] {
+            let refused = draw(&none, &[("a.txt", 1.0, &a)], 0, 0).unwrap_err().to_string();
+            assert!(refused.contains("expected a whole number"), "{refused}");
+        }
     }
 
     #[test]

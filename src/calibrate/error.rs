@@ -3,6 +3,7 @@ use crate::{
     checkpoint::{CheckpointError, HeaderError},
     forward::ForwardError,
     model::{Role, WeightError},
+    number::OutOfRange,
     tensor::MapError,
     text::TextError,
 };
@@ -44,6 +45,9 @@ pub enum CalibrateError {
     /// A weight cannot be had.
     #[error(transparent)]
     Weight(#[from] WeightError),
+    /// A setting out of its range.
+    #[error(transparent)]
+    Range(#[from] OutOfRange),
     /// A setting that makes no sense.
     #[error("`{setting}` of `{found}`\nhint: expected {rule}")]
     Setting {

@@ -3,10 +3,14 @@ use super::{score::ScoreError, values::ValuesError};
 use crate::calibrate::NonFinite;
 use crate::linalg::least_squares::FitError;
 use crate::model::{ConfigError, Expert, ModelError, Role, WeightError};
+use crate::number::OutOfRange;
 
 /// Model and cut do not fit.
 #[derive(Debug, thiserror::Error)]
 pub enum PruneError {
+    /// A setting out of its range.
+    #[error(transparent)]
+    Range(#[from] OutOfRange),
     /// Activations overflow.
     #[error(transparent)]
     NonFinite(#[from] NonFinite),

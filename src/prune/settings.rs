@@ -1,6 +1,6 @@
 //! What is wanted of a cut: flags of `prune` and keys of a recipe alike.
 use super::{PruneError, RefitSettings, RepairTarget, score};
-use crate::number::{above_to, number, whole};
+use crate::number::{self, above_to, number, whole};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
@@ -120,6 +120,7 @@ impl Settings {
 
     /// The kind of target, and a score that there is.
     pub(super) fn target(&self) -> Result<Target, PruneError> {
+        number::check(self)?;
         let widths = self.attn_width.is_some() || self.ffn_width.is_some();
         let (attn, ffn) = (self.attn_width, self.ffn_width);
         let given: Vec<(&'static str, Target)> = [
@@ -294,5 +295,10 @@ mod tests {
         assert!(told(with(|_| ()).unwrap_err()).contains("found none"));
         let both = with(|s| (s.keep, s.drop_layers) = (Some(0.5), Some(1)));
         assert!(told(both.unwrap_err()).contains("--keep and --drop-layers"));
+        for keep in [0.0, -1.0, 1.5, f64::NAN] {
+            let error = told(with(|s| s.keep = Some(keep)).unwrap_err());
+            assert!(error.contains("`keep`: expected a number above 0 and up to 1"), "{error}");
+        }
+        assert!(told(with(|s| s.ffn_width = Some(0)).unwrap_err()).contains("`ffn-width`"));
     }
 }

@@ -6,6 +6,7 @@
 use super::{Embeddings, GroupFallback, Plan, QuantizeError, Rule, Settings, knapsack, plan};
 use crate::{
     model::{Model, Role, TensorSpec},
+    number,
     scheme::{Granularity, PRESETS, TensorScheme},
 };
 use std::collections::BTreeMap;
@@ -37,6 +38,7 @@ impl Settings {
 
     /// The budget that schemes are chosen within, if there is one.
     pub fn budget(&self) -> Result<Option<Budget>, QuantizeError> {
+        number::check(self)?;
         let wrong = |found: String, expected| Err(QuantizeError::Value { found, expected });
         match (self.avg_bits, self.max_bytes) {
             (Some(bits), Some(bytes)) => {

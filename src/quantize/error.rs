@@ -3,12 +3,16 @@ use crate::{
     calibrate::NonFinite,
     linalg::{LinalgError, least_squares::FitError},
     model::WeightError,
+    number::OutOfRange,
     scheme::GROUP_SIZES,
 };
 
 /// Settings and model do not fit.
 #[derive(Debug, thiserror::Error)]
 pub enum QuantizeError {
+    /// A setting out of its range.
+    #[error(transparent)]
+    Range(#[from] OutOfRange),
     /// No preset of this name.
     #[error("unknown scheme `{found}`\nhint: {hint}")]
     Scheme {

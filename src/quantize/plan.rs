@@ -2,6 +2,7 @@
 use super::{Effort, Embeddings, GroupFallback, GroupSize, QuantizeError, Rule, Settings};
 use crate::{
     model::{Model, Part, Role, TensorSpec, part_name},
+    number,
     scheme::{Activations, Format, Granularity, IntScheme, Preset, Schemes, TensorScheme},
     tensor::RawTensor,
 };
@@ -119,6 +120,7 @@ pub fn plan(model: &Model, settings: &Settings) -> Result<Plan, QuantizeError> {
     if let Some(tensor) = model.weights.quantized.keys().next() {
         return Err(QuantizeError::Already { tensor: tensor.clone() });
     }
+    number::check(settings)?;
     let specs: BTreeMap<&str, &TensorSpec> =
         model.spec.tensors.iter().map(|it| (it.name.as_str(), it)).collect();
     let matchers: Vec<Matcher<'_>> =

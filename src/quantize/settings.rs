@@ -3,7 +3,7 @@ use super::{
     ActivationScales, CodeChoice, Effort, Embeddings, GroupFallback, Method, QuantizeError,
     RoundingSettings, RoundingTarget,
 };
-use crate::number::{above_to, number, whole};
+use crate::number::{self, above_to, number, whole};
 use crate::scheme::{Activations, GROUP_SIZES, KvPrecision, PRESETS, Preset, find_preset};
 use std::{fmt, str::FromStr};
 
@@ -380,6 +380,28 @@ mod tests {
         let read: Settings = serde_json::from_value(number).unwrap();
         assert_eq!(read.group_size, Some(GroupSize::Of(128)));
         assert_eq!(read.embeddings, Embeddings::Four);
+    }
+
+    #[test]
+    fn settings_made_by_hand_have_the_ranges_of_their_flags() {
+        let checked = |settings: Settings| number::check(&settings).map_err(|it| it.to_string());
+        let every = Settings {
+            group_size: Some(GroupSize::Of(32)),
+            rules: vec!["re:.*=w4a16-g32".parse().unwrap()],
+            shard_size: "500 mb".parse().unwrap(),
+            outliers: Some(0.5),
+            damping: 0.0,
+            target_damping: 0.0,
+            ..Settings::default()
+        };
+        assert_eq!(checked(Settings::default()), Ok(()));
+        assert_eq!(checked(every), Ok(()));
+        for wrong in [-1.0, f64::NAN, f64::INFINITY] {
+            let error = checked(Settings { damping: wrong, ..Settings::default() }).unwrap_err();
+            assert!(error.starts_with("`damping`: expected a number"), "{error}");
+            let settings = Settings { target_damping: wrong, ..Settings::default() };
+            assert!(checked(settings).unwrap_err().starts_with("`target-damping`"), "{wrong}");
+        }
     }
 
     #[test]

@@ -19,10 +19,9 @@ mod error;
 
 pub use error::RecipeError;
 
-use crate::number::Expected;
+use crate::number::check_value;
 use clap::{Arg, Args, Command};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::error::Error as _;
 use toml::{Table, Value};
 
 /// A recipe as it is written.
@@ -154,29 +153,6 @@ impl Step {
             }
         }
         Ok(())
-    }
-}
-
-/// Reads a value as its flag does: its range is the key's as well.
-fn check_value(flag: &Arg, value: &Value) -> Result<(), String> {
-    let text = match value {
-        Value::Array(values) => return values.iter().try_for_each(|it| check_value(flag, it)),
-        Value::Integer(number) => number.to_string(),
-        Value::Float(number) => number.to_string(),
-        Value::String(text) => text.clone(),
-        _ => return Ok(()),
-    };
-    let alone = Arg::new("value").allow_hyphen_values(true);
-    let alone = alone.value_parser(flag.get_value_parser().clone());
-    let command = Command::new("").no_binary_name(true).arg(alone);
-    let Err(error) = command.try_get_matches_from([text.as_str()]) else {
-        return Ok(());
-    };
-    match error.source() {
-        Some(reason) if reason.is::<Expected>() => Err(format!("{reason}, found `{text}`")),
-        Some(reason) => Err(reason.to_string()),
-        // A word that is none of the flag's: the setting lists those that are.
-        None => Ok(()),
     }
 }
 
