@@ -11,7 +11,7 @@ use milm_compress::{
     package::{self, Opened},
     pipeline::{PipelineError, Quantize, Quantized},
     progress::{Progress, Silent},
-    quantize::{ActivationScales, CodeChoice, Effort, RoundingTarget, Settings},
+    quantize::{ActivationScales, CodeChoice, Effort, RoundingTarget, Settings, TargetEngine},
     tensor::Bytes,
     transform,
 };
@@ -63,7 +63,8 @@ impl<'a> Job<'a> {
 }
 
 pub(crate) fn with(change: impl FnOnce(&mut Settings)) -> Settings {
-    let mut settings = Settings { group_size: "channel".parse().ok(), ..Settings::default() };
+    let (group_size, engine) = ("channel".parse().ok(), Some(TargetEngine::Milm));
+    let mut settings = Settings { group_size, engine, ..Settings::default() };
     change(&mut settings);
     settings
 }

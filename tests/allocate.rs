@@ -8,13 +8,15 @@ use milm_compress::{
     package,
     pipeline::{Allocate, Allocation, PipelineError},
     progress::Silent,
-    quantize::{Candidates, Method, QuantizeError, Rule, Settings, ShardSize, plan, rtn::Rtn},
+    quantize::{
+        Candidates, Method, QuantizeError, Rule, Settings, ShardSize, TargetEngine, plan, rtn::Rtn,
+    },
     tensor::RawTensor,
 };
 use std::{collections::BTreeSet, fs};
 
 fn settings(change: impl FnOnce(&mut Settings)) -> Settings {
-    let mut settings = Settings::default();
+    let mut settings = Settings { engine: Some(TargetEngine::Milm), ..Settings::default() };
     change(&mut settings);
     settings
 }
@@ -163,7 +165,7 @@ fn the_program_keeps_to_the_budget() {
     let target = top.path().join("out");
     let run = |more: &[&str]| {
         let mut command = program();
-        command.args(["quantize", "builtin:milm-mini", "--calibration-samples=16"]);
+        command.args(["quantize", "builtin:milm-mini", "--for=milm", "--calibration-samples=16"]);
         command.args(["--calibration-tokens=128", "-o"]).arg(&target).args(more).assert()
     };
     let told = run(&["--max-bytes", "2500000"]).success().get_output().stdout.clone();

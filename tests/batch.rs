@@ -118,7 +118,7 @@ fn texts_do_not_depend_on_their_neighbours() {
     let quantized = |name: &str, flags: &[&str]| {
         let target = top.path().join(name);
         let mut command = program();
-        command.args(["quantize", "builtin:milm-mini", "--rounding", "nearest", "-o"]);
+        command.args(["quantize", "builtin:milm-mini", "--for=milm", "--rounding=nearest", "-o"]);
         command.arg(&target).args(flags).assert().success();
         target.to_str().unwrap().to_owned()
     };

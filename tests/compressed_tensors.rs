@@ -38,7 +38,7 @@ const GRIDS: [(&str, &[&str]); 10] = [
 
 fn quantized(model: &Path, target: &Path, flags: &[&str]) {
     let mut command = program();
-    command.arg("quantize").arg(model).arg("-o").arg(target).arg("--embeddings=float");
+    command.arg("quantize").arg(model).arg("-o").arg(target).arg("--for=transformers");
     let fast = flags.iter().all(|flag| !flag.starts_with("--preset"));
     command.arg("--rotate=none").args(fast.then_some("--preset=fast")).args(flags);
     command.assert().success();
@@ -167,7 +167,12 @@ fn compressed_tensors_applies_the_rotations_of_a_package() {
         let target = top.path().join(name);
         let mut command = program();
         command.args(["quantize", "builtin:milm-mini", "--scheme=w4a16", "--group-size=32"]);
-        command.args(["--embeddings=float", "--rotate=hadamard", "--tied-head=untie"]);
+        command.args([
+            "--for=milm",
+            "--embeddings=float",
+            "--rotate=hadamard",
+            "--tied-head=untie",
+        ]);
         command.args([format!("--rotate-down={down}"), format!("--rotate-keys={keys}")]);
         command.args(["--preset=balanced", "--calibration-samples=4", "-o"]).arg(&target);
         command.assert().success();
@@ -190,7 +195,9 @@ fn rotations_of_others_are_refused() {
     let target = top.path().join("package");
     let mut command = program();
     command.args(["quantize", "builtin:milm-mini", "--preset=balanced", "--rotate=hadamard"]);
-    command.args(["--rotate-down=true", "--calibration-samples=4", "-o"]).arg(&target);
+    command
+        .args(["--for=milm", "--rotate-down=true", "--calibration-samples=4", "-o"])
+        .arg(&target);
     command.assert().success();
     let before = logits(&open(&target), &IDS);
     fs::remove_file(target.join("milm.json")).unwrap();

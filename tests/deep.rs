@@ -12,7 +12,8 @@ use std::{fs, path::Path};
 
 fn quantized(target: &Path, flags: &[&str]) {
     let mut command = program();
-    command.args(["quantize", "builtin:milm-mini", "--rotate=none", "-o"]).arg(target).args(flags);
+    command.args(["quantize", "builtin:milm-mini", "--for=milm", "--rotate=none", "-o"]);
+    command.arg(target).args(flags);
     command.assert().success();
 }
 

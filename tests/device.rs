@@ -19,7 +19,8 @@ fn profile(name: &str) -> Profile {
 
 /// What a chip does not take of a plan.
 fn planned(chip: &Profile, change: impl FnOnce(&mut Settings), memory: Option<u64>) -> Vec<Misfit> {
-    let mut settings = Settings { group_size: "32".parse().ok(), ..Settings::default() };
+    let (group_size, engine) = ("32".parse().ok(), Some(chip.engine));
+    let mut settings = Settings { group_size, engine, ..Settings::default() };
     change(&mut settings);
     let model = mini();
     let plan = quantize::plan(&model, &settings).unwrap();
@@ -41,13 +42,13 @@ fn every_profile_says_where_its_limits_stand() {
     }
     for (wrong, what) in [
         ("description = 3", "description"),
-        ("description = ''\nsources = []\nform = 'gguf'\nweights = []\nspeed = 3", "speed"),
+        ("description = ''\nsources = []\nfor = 'llama.cpp'\nweights = []\nspeed = 3", "speed"),
         (
-            "description = ''\nsources = []\nform = 'gguf'\nweights = []\ncolumns-multiple = 0",
+            "description = ''\nsources = []\nfor = 'llama.cpp'\nweights = []\ncolumns-multiple = 0",
             "columns",
         ),
         (
-            "description = ''\nsources = []\nform = 'gguf'\n[[weights]]\nbits = 3\nactivations = []",
+            "description = ''\nsources = []\nfor = 'llama.cpp'\n[[weights]]\nbits = 3\nactivations = []",
             "`bits` is 3",
         ),
     ] {

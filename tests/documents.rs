@@ -421,7 +421,10 @@ fn the_program_reads_every_toml_of_the_documents_and_recipes() {
 #[test]
 fn a_recipe_that_the_program_does_not_read_is_found() {
     let step = |keys: &str| format!("[[step]]\ndo = \"quantize\"\n{keys}\n");
-    assert_eq!(wrong_toml("a", &step("group-size = 64\nrotate = \"hadamard\"")), None);
+    assert_eq!(
+        wrong_toml("a", &step("group-size = 64\nfor = \"milm\"\nrotate = \"hadamard\"")),
+        None
+    );
     for (keys, named) in [
         ("sheme = \"w4a16\"", "`sheme`"),
         ("scheme = \"w3a16\"", "w3a16"),

@@ -6,7 +6,7 @@ use milm_compress::{
     model::{Model, ModelSpec},
     package::{self, Job},
     progress::Silent,
-    quantize::Settings,
+    quantize::{Settings, TargetEngine},
     runtime::{Engine, Kernels},
     scheme::KvPrecision,
 };
@@ -86,7 +86,8 @@ fn reading_token_by_token_reads_the_same_codes() {
 
 fn made(target: &Path, precision: KvPrecision) -> Value {
     let opened = package::open("builtin:milm-mini").unwrap();
-    let settings = Settings { kv_cache: precision, ..Settings::default() };
+    let settings =
+        Settings { kv_cache: precision, engine: Some(TargetEngine::Milm), ..Settings::default() };
     let recipe = serde_json::to_value(&settings).unwrap();
     let team = Team::new(2);
     let job = Job {

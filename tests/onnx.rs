@@ -27,7 +27,11 @@ use std::{
 };
 
 /// Logits in onnxruntime: `prefill` tokens at once, then one by one with the cache.
-fn in_onnxruntime(python: &Path, folder: &Path, (ids, prefill): (&[u32], usize)) -> Vec<f32> {
+pub(crate) fn in_onnxruntime(
+    python: &Path,
+    folder: &Path,
+    (ids, prefill): (&[u32], usize),
+) -> Vec<f32> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engines/onnx_logits.py");
     let out = folder.with_extension("f32");
     let list = ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");

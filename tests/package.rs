@@ -7,14 +7,18 @@ use milm_compress::{
     linalg::Team,
     package::{self, Job, Problem, Verification},
     progress::Silent,
-    quantize::Settings,
+    quantize::{Settings, TargetEngine},
     tensor::FloatType,
 };
 use std::{fs, path::Path};
 
 fn made(target: &Path) {
     let opened = package::open("builtin:milm-mini").unwrap();
-    let settings = Settings { shard_size: "1500KB".parse().unwrap(), ..Settings::default() };
+    let settings = Settings {
+        shard_size: "1500KB".parse().unwrap(),
+        engine: Some(TargetEngine::Milm),
+        ..Settings::default()
+    };
     let recipe = serde_json::to_value(&settings).unwrap();
     let team = Team::new(2);
     let job = Job {

@@ -6,7 +6,7 @@ use milm_compress::{
     model::{Input, Weight},
     package::{self, Job, MANIFEST_FILE, Opened, PackageError, Summary},
     progress::Silent,
-    quantize::{Embeddings, GroupFallback, GroupSize, Method, Settings, rtn::Rtn},
+    quantize::{Embeddings, GroupFallback, GroupSize, Method, Settings, TargetEngine, rtn::Rtn},
     scheme::Granularity,
 };
 use serde_json::{Value, json};
@@ -15,7 +15,8 @@ use std::{collections::BTreeMap, fs, path::Path};
 const MINI: &str = "builtin:milm-mini";
 
 fn settings(change: impl Fn(&mut Settings)) -> Settings {
-    let mut settings = Settings { method: Some(Method::Minmax), ..Settings::default() };
+    let (method, engine) = (Some(Method::Minmax), Some(TargetEngine::Milm));
+    let mut settings = Settings { method, engine, ..Settings::default() };
     change(&mut settings);
     settings
 }
@@ -182,7 +183,7 @@ fn the_config_has_one_group_when_the_package_is_uniform() {
         Folder::open(target.to_str().unwrap()).unwrap().config().unwrap()
     };
     let uniform = config(&|it| {
-        it.embeddings = Embeddings::Float;
+        it.embeddings = Some(Embeddings::Float);
         it.group_size = Some(GroupSize::Of(32));
     });
     let quantization = &uniform["quantization_config"];
@@ -338,7 +339,7 @@ fn unknown_tensors_are_carried_through_and_listed() {
 fn a_dry_run_foresees_the_memory() {
     let memory = |arguments: &[&str], more: &[&str]| {
         let mut command = crate::cli::program();
-        command.args(["quantize", "builtin:milm-mini", "--json", "--quiet"]);
+        command.args(["quantize", "builtin:milm-mini", "--for=milm", "--json", "--quiet"]);
         let done = command.args(arguments).args(more).assert().success();
         serde_json::from_slice::<serde_json::Value>(&done.get_output().stdout).unwrap()
     };
@@ -365,7 +366,7 @@ fn a_dry_run_foresees_the_memory() {
 fn a_dry_run_promises_only_what_it_knows() {
     let told = |more: &[&str]| {
         let mut command = crate::cli::program();
-        command.args(["quantize", "builtin:milm-mini", "--dry-run"]);
+        command.args(["quantize", "builtin:milm-mini", "--for=milm", "--dry-run"]);
         let done = command.args(more).assert().success();
         String::from_utf8(done.get_output().stdout.clone()).unwrap()
     };

@@ -13,12 +13,13 @@ use milm_compress::{
     linalg::Team,
     model::Model,
     package::{
-        self,
+        self, Declared,
         gguf::{ExportOptions, accepts},
     },
     progress::Silent,
     prune::AttnUnit,
     runtime::{Engine, GenerateSettings, generate},
+    scheme::Schemes,
 };
 use std::{
     fs,
@@ -177,7 +178,11 @@ fn transformers_runs_every_family() {
             let pruned = prune(name, settings, &target);
             assert!(pruned.plan.after.parameters < pruned.plan.before.parameters);
             let model = crate::util::open(&target);
-            let fits = package::engines(&model.spec, &model.config);
+            let fits = package::engines(Declared {
+                spec: &model.spec,
+                config: &model.config,
+                schemes: &Schemes::new(),
+            });
             match &fits.iter().find(|fit| fit.engine == "transformers").unwrap().loads {
                 Ok(()) => folders.push(target),
                 Err(reason) => println!("{name} {unit:?}: {reason}"),
@@ -216,7 +221,11 @@ fn llama_cpp_takes_what_the_plan_says() {
             let settings = with(|it| (it.keep, it.attn_unit) = (Some(0.6), Some(unit)));
             prune(name, settings, &target);
             let model = crate::util::open(&target);
-            let fits = package::engines(&model.spec, &model.config);
+            let fits = package::engines(Declared {
+                spec: &model.spec,
+                config: &model.config,
+                schemes: &Schemes::new(),
+            });
             let fit = fits.iter().find(|fit| fit.engine == "llama.cpp").unwrap();
             assert_eq!(fit.loads.is_ok(), accepts(&model.spec).is_ok(), "{what}: {:?}", fit.loads);
             let Some(python) = python.as_ref().filter(|_| fit.loads.is_ok()) else { continue };

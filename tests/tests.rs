@@ -29,6 +29,7 @@ mod guard;
 mod onnx;
 mod mutate;
 mod outliers;
+mod portable;
 mod package;
 mod hostile;
 mod kv_cache;

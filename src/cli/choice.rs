@@ -31,6 +31,9 @@ pub(super) fn choose(
     let mut reasons = Vec::new();
     for (file, text) in RECIPES {
         let mut recipe = Recipe::parse(file, text)?;
+        for step in recipe.steps.iter_mut().filter(|it| it.verb == Verb::Quantize) {
+            step.settings.insert("for".into(), toml::Value::try_from(profile.engine)?);
+        }
         for assignment in &profile.set {
             recipe.set(assignment)?;
         }

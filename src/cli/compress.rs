@@ -167,7 +167,9 @@ impl<'a> Work<'a> {
                     let model = outline.as_ref().unwrap_or(&self.opened.model);
                     let quantize = self.quantize_settings();
                     let (specs, schemes) = match quantize {
-                        Some(it) => (it.outcomes(&model.spec), it.plan(model)?.schemes()),
+                        Some(it) => {
+                            (it.bases(model)?.outcomes(&model.spec), it.plan(model)?.schemes())
+                        }
                         None => (vec![model.spec.clone()], BTreeMap::new()),
                     };
                     let checked = settings.check(&specs, &schemes, context);
@@ -317,6 +319,12 @@ fn read(args: &Args, context: &Context) -> anyhow::Result<(String, Recipe)> {
             (file, recipe)
         }
     };
+    if let Some(profile) = args.device.profile()? {
+        let engine = toml::Value::try_from(profile.engine)?;
+        for step in recipe.steps.iter_mut().filter(|it| it.verb == Verb::Quantize) {
+            step.settings.entry("for").or_insert_with(|| engine.clone());
+        }
+    }
     for assignment in &args.set {
         recipe.set(assignment)?;
     }

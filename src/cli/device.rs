@@ -3,7 +3,8 @@ use super::Context;
 use crate::{
     device::{Candidate, PROFILES, Profile},
     model::Model,
-    quantize::{Plan, QuantizeError, ShardSize},
+    pipeline::PipelineError,
+    quantize::{Plan, ShardSize},
     tensor::read_text,
 };
 use std::path::Path;
@@ -37,7 +38,7 @@ impl Device {
     pub(super) fn check_plan(
         &self,
         model: &Model,
-        plan: impl FnOnce() -> Result<Plan, QuantizeError>,
+        plan: impl FnOnce() -> Result<Plan, PipelineError>,
         context: &Context,
     ) -> anyhow::Result<()> {
         if self.device.is_none() {

@@ -4,10 +4,11 @@ use crate::{
     calibrate::{self, CalibrationSet, Fingerprint, Request, Statistics},
     eval::Window,
     number::whole,
-    package::{self, EngineFit, Opened},
+    package::{self, Declared, EngineFit, Opened},
     pipeline::{Measured, Prune, Pruned, fingerprint},
     prune::{self, Plan},
     report,
+    scheme::Schemes,
     tensor::Bytes,
     text::Form,
 };
@@ -130,7 +131,8 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
 fn planned(opened: &Opened, settings: &Settings) -> anyhow::Result<(Plan, Vec<EngineFit>)> {
     prune::check_float(&opened.model)?;
     let plan = settings.plan(opened)?;
-    let engines = package::engines(&plan.spec, &plan.config);
+    let (spec, config) = (&plan.spec, &plan.config);
+    let engines = package::engines(Declared { spec, config, schemes: &Schemes::new() });
     Ok((plan, engines))
 }
 

@@ -2,10 +2,10 @@
 use super::{Context, Outcome, calibration, device::Device, output, resident::resident};
 use crate::{
     calibrate::{self, Request},
-    model::{Model, ModelSpec},
+    model::Model,
     package::{self, Estimate, Job, Opened, Summary},
-    pipeline::{Footprint, Quantize, Quantized, fingerprint, is_streamed, needs_text, outcomes},
-    quantize::{self, Candidates, Effort, GroupFallback, Plan, QuantizeError},
+    pipeline::{Bases, Footprint, PipelineError, Quantize, Quantized, fingerprint},
+    quantize::{self, Effort, Plan},
     report, transform,
 };
 use anyhow::Context as _;
@@ -63,34 +63,38 @@ pub(super) struct Settings {
 
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let opened = package::open(&args.model)?;
-    let plan = || args.settings.plan(&opened.model);
-    args.device.check_plan(&opened.model, plan, context)?;
+    let mut settings = args.settings.clone();
+    if let Some(profile) = args.device.profile()? {
+        settings.quantize.engine.get_or_insert(profile.engine);
+    }
+    let settings = &settings;
+    args.device.check_plan(&opened.model, || settings.plan(&opened.model), context)?;
     if args.dry_run {
-        args.settings.plan(&opened.model)?;
-        if args.settings.quantize.has_budget() {
+        if settings.quantize.has_budget() {
             context.note("the budget is met, and spread by measured loss: below without it");
         }
-        let recipe = json!({ "step": [{ "do": "quantize", "settings": args.settings }] });
-        let job = args.settings.job(&opened, &recipe, context);
-        let plan = job.plan()?;
+        let recipe = json!({ "step": [{ "do": "quantize", "settings": settings }] });
+        let job = settings.job(&opened, &recipe, context);
+        let bases = settings.bases(&opened.model)?;
+        let plan = bases.plan(&opened.model)?;
         let package_bytes = job.package_bytes(&plan)?;
         // Of a walk over text its own progress tells.
-        let timed = is_streamed(&args.settings.quantize, &args.settings.transform);
+        let timed = bases.is_streamed();
         let estimate = Estimate {
             package_bytes,
             disk_bytes: package_bytes,
-            memory_bytes: memory((&opened, &plan), &args.settings, context)?,
+            memory_bytes: memory((&opened, &plan, &bases), settings, context)?,
             seconds: timed.then(|| job.seconds(&plan, package_bytes)),
         };
         if args.json {
-            output::json(Path::new("-"), &plan_json(&plan, estimate), context)?;
+            output::json(Path::new("-"), &plan_json(&plan, &bases, estimate), context)?;
         } else {
-            output::text(&plan_table(&plan, estimate))?;
+            output::text(&plan_table(&plan, &bases, estimate))?;
         }
         return Ok(Outcome::Done);
     }
     let target = args.output.as_deref().context("--output is missing")?;
-    let prepared = Prepared::read((&args.model, &opened), &args.settings, context)?;
+    let prepared = Prepared::read((&args.model, &opened), settings, context)?;
     let recipe = json!({ "step": [prepared.step] });
     let done = prepared.write((target, args.resume), &recipe, context)?;
     if args.json {
@@ -112,12 +116,12 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
 /// Peak memory of the work, where it is known: what the program holds when the text is read, and
 /// what the work adds to that.
 fn memory(
-    (opened, plan): (&Opened, &Plan),
+    (opened, plan, bases): (&Opened, &Plan, &Bases),
     settings: &Settings,
     context: &Context,
 ) -> anyhow::Result<Option<u64>> {
     let (mut windows, mut held_out) = (Vec::new(), Vec::new());
-    if needs_text(&settings.quantize, &settings.transform) {
+    if bases.needs_text() {
         if settings.calibration.self_generate {
             return Ok(None); // the model would have to write it
         }
@@ -129,7 +133,7 @@ fn memory(
         model: &opened.model,
         is_mapped: !opened.folder.is_carried(),
         settings: &settings.quantize,
-        transform: &settings.transform,
+        bases,
         plan,
         windows: &windows,
         held_out: &held_out,
@@ -165,19 +169,14 @@ impl Settings {
         }
     }
 
-    /// The architectures that a model may end with.
-    pub(super) fn outcomes(&self, spec: &ModelSpec) -> Vec<ModelSpec> {
-        outcomes(spec, &self.quantize, &self.transform)
+    /// The coordinates that a model may be quantized in; refuses what the engine does not take.
+    pub(super) fn bases(&self, model: &Model) -> Result<Bases, PipelineError> {
+        Bases::of(model, &self.quantize, &self.transform)
     }
 
     /// What becomes of each tensor of a model.
-    pub(super) fn plan(&self, model: &Model) -> Result<Plan, QuantizeError> {
-        let mut settings = self.quantize.clone();
-        if Candidates::of(model, &settings)?.is_some() {
-            // The budget decides on groups, and gives none that do not fit.
-            settings.group_fallback = GroupFallback::Channel;
-        }
-        quantize::plan(model, &settings)
+    pub(super) fn plan(&self, model: &Model) -> Result<Plan, PipelineError> {
+        Ok(self.bases(model)?.plan(model)?)
     }
 
     fn job<'a>(&'a self, opened: &'a Opened, recipe: &'a Value, context: &'a Context) -> Job<'a> {
@@ -213,11 +212,14 @@ impl<'a> Prepared<'a> {
         settings: &'a Settings,
         context: &Context,
     ) -> anyhow::Result<Self> {
-        settings.plan(&opened.model)?;
+        let bases = settings.bases(&opened.model)?;
+        for note in &bases.notes {
+            context.note(note);
+        }
         let mut step = json!({ "do": "quantize", "settings": settings.resolved() });
         let mut calibrated = None;
-        if !is_streamed(&settings.quantize, &settings.transform) {
-            let set = if needs_text(&settings.quantize, &settings.transform) {
+        if !bases.is_streamed() {
+            let set = if bases.needs_text() {
                 calibration::prepare(opened, &settings.calibration, HELD_OUT, context)?
             } else {
                 calibrate::CalibrationSet::default()
@@ -293,7 +295,7 @@ fn summary_text(target: &Path, summary: &Summary) -> String {
     std::iter::once(first).chain(carried).chain(left_out).chain(beyond).collect()
 }
 
-fn plan_json(plan: &Plan, estimate: Estimate) -> serde_json::Value {
+fn plan_json(plan: &Plan, bases: &Bases, estimate: Estimate) -> serde_json::Value {
     let tensors: serde_json::Map<String, serde_json::Value> = plan
         .tensors
         .iter()
@@ -313,11 +315,13 @@ fn plan_json(plan: &Plan, estimate: Estimate) -> serde_json::Value {
         "source_bytes": plan.source_bytes(),
         "estimate": estimate,
         "carried": plan.carried(),
+        "rotations": bases.offers,
+        "notes": bases.notes,
         "tensors": tensors,
     })
 }
 
-fn plan_table(plan: &Plan, estimate: Estimate) -> String {
+fn plan_table(plan: &Plan, bases: &Bases, estimate: Estimate) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["tensor", "shape", "becomes", "bytes", "bits"]);
@@ -351,12 +355,13 @@ fn plan_table(plan: &Plan, estimate: Estimate) -> String {
     };
     format!(
         "{table}\n\n{:.3} bits per weight ({:.3} over the quantized), {:.2} MB from {:.2} MB\n\
-         package {:.2} MB, disk {:.2} MB, {memory}, {time}\n",
+         package {:.2} MB, disk {:.2} MB, {memory}, {time}\n{}",
         plan.bits_per_weight(),
         plan.quantized_bits_per_weight().unwrap_or_default(),
         plan.bytes() as f64 / 1e6,
         plan.source_bytes() as f64 / 1e6,
         estimate.package_bytes as f64 / 1e6,
         estimate.disk_bytes as f64 / 1e6,
+        report::bases_text(bases),
     )
 }

@@ -6,7 +6,10 @@ mod check;
 
 pub use check::{Candidate, Misfit};
 
-use crate::{quantize::ShardSize, scheme::Activations};
+use crate::{
+    quantize::{ShardSize, TargetEngine},
+    scheme::Activations,
+};
 use serde::Deserialize;
 
 /// The profiles that the program carries.
@@ -28,8 +31,9 @@ pub struct Profile {
     pub description: String,
     /// Where each limit is written.
     pub sources: Vec<String>,
-    /// The form that its engine reads.
-    pub form: Form,
+    /// What packages for it have to load in.
+    #[serde(rename = "for")]
+    pub engine: TargetEngine,
     /// What quantized weights may be, embeddings and head among them.
     pub weights: Vec<Rule>,
     /// Outlier columns are known.
@@ -53,16 +57,6 @@ pub struct Profile {
     /// Settings that recipes get for this chip, `STEP.KEY=VALUE`.
     #[serde(default)]
     pub set: Vec<String>,
-}
-
-/// The form that an engine reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Form {
-    /// A folder with packed codes.
-    CompressedTensors,
-    /// A file for llama.cpp and its kin.
-    Gguf,
 }
 
 /// One kind of weights that a chip multiplies with.

@@ -1,6 +1,6 @@
 //! Writes a rewritten model as a checkpoint or package folder with a manifest.
 use super::{
-    MANIFEST_FILE, Manifest, Opened, PackageError, SCHEMA, Source, Tool,
+    Declared, MANIFEST_FILE, Manifest, Opened, PackageError, SCHEMA, Source, Tool,
     card::{CARD_FILE, card},
     compressed_tensors,
     format::engines,
@@ -75,7 +75,7 @@ impl Rewritten<'_> {
             Some(description) => (description.config, description.beyond),
             None => (self.model.config.clone(), Vec::new()),
         };
-        let engines = engines(&self.model.spec, &config);
+        let engines = engines(Declared { spec: &self.model.spec, config: &config, schemes });
         let config = format!("{config:#}\n");
         let own = self.files.iter().map(|(name, text)| (name.as_str(), text.as_str()));
         for (name, text) in own.chain([("config.json", config.as_str())]) {

@@ -1,9 +1,20 @@
-//! Which engines load a shape, before it is made.
-use crate::model::ModelSpec;
+//! Which engines load a model, before it is made.
+use crate::{model::ModelSpec, scheme::Schemes};
 use serde::Serialize;
 use serde_json::Value;
 
-/// Whether an engine loads a model of some shape.
+/// A model as it is declared: all that engines are asked about.
+#[derive(Clone, Copy, Debug)]
+pub struct Declared<'a> {
+    /// Sizes and switches.
+    pub spec: &'a ModelSpec,
+    /// Its `config.json`.
+    pub config: &'a Value,
+    /// Its quantized weights; none of a float model.
+    pub schemes: &'a Schemes,
+}
+
+/// Whether an engine loads a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EngineFit {
     /// Its name.
@@ -15,7 +26,7 @@ pub struct EngineFit {
 }
 
 impl EngineFit {
-    /// Whether an engine loads a shape, which it does without a refusal.
+    /// Whether an engine loads a model, which it does without a refusal.
     pub(super) fn new(engine: &'static str, refusal: Option<String>, note: &'static str) -> Self {
         Self { engine, loads: refusal.map_or(Ok(()), Err), note }
     }

@@ -110,6 +110,13 @@ pub struct QuantizedTensor {
 }
 
 impl Manifest {
+    /// The schemes of the quantized weights.
+    pub fn schemes(&self) -> Schemes {
+        let scheme =
+            |(name, it): (&String, &QuantizedTensor)| (name.clone(), (it.scheme, it.shape));
+        self.quantized.iter().map(scheme).collect()
+    }
+
     /// Records what the codes of weights stand for, by their names.
     pub(super) fn set_values(&mut self, values: BTreeMap<String, String>) {
         for (name, hash) in values {

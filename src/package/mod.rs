@@ -29,7 +29,7 @@ mod verify;
 mod write;
 
 pub use checkpoint::Rewritten;
-pub use engines::EngineFit;
+pub use engines::{Declared, EngineFit};
 pub use error::PackageError;
 pub use format::{engines, holds_weights, inspect, open, verify, verify_deep};
 pub use inspect::{

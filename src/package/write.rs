@@ -1,6 +1,6 @@
 //! Makes a package: plans, streams every tensor, describes, seals.
 use super::{
-    MANIFEST_FILE, Manifest, Opened, PackageError, SCHEMA, Source, Tool,
+    Declared, MANIFEST_FILE, Manifest, Opened, PackageError, SCHEMA, Source, Tool,
     card::{CARD_FILE, SOURCE_CARD, card},
     compressed_tensors::{self, Description},
     format::engines,
@@ -207,6 +207,7 @@ impl Job<'_> {
         files.extend(copy_side_files(self.opened, output)?);
         let config = format!("{:#}\n", description.config);
         files.insert("config.json".into(), output.write("config.json", config.as_bytes())?);
+        let schemes = plan.schemes();
         let mut manifest = Manifest {
             schema: SCHEMA,
             tool: Tool::default(),
@@ -214,7 +215,7 @@ impl Job<'_> {
             recipe: self.recipe.clone(),
             activations: BTreeMap::new(),
             export: None,
-            quantized: quantized_tensors(&plan.schemes()),
+            quantized: quantized_tensors(&schemes),
             beyond_standard: description.beyond,
             carried: plan.carried(),
             left_out: Vec::new(),
@@ -223,7 +224,10 @@ impl Job<'_> {
             tensors: written.tensors,
             sha256: String::new(),
         };
-        let engines = engines(&self.opened.model.spec, &description.config);
+        let mut spec = self.opened.model.spec.clone();
+        spec.kv_cache = self.settings.kv_cache;
+        let of = Declared { spec: &spec, config: &description.config, schemes: &schemes };
+        let engines = engines(of);
         let card = output.write(CARD_FILE, card(&manifest, &engines).as_bytes())?;
         manifest.files.insert(CARD_FILE.to_owned(), card);
         Ok(manifest)
@@ -289,7 +293,9 @@ pub fn set_evaluation(package: &str, evaluation: Value) -> Result<(), PackageErr
     let path = folder.path().ok_or_else(missing)?;
     let config = folder.config()?;
     if let Ok(spec) = ModelSpec::from_config(&config) {
-        let card = card(&manifest, &engines(&spec, &config));
+        let schemes = manifest.schemes();
+        let of = Declared { spec: &spec, config: &config, schemes: &schemes };
+        let card = card(&manifest, &engines(of));
         write_file(&path.join(CARD_FILE), card.as_bytes(), true)?;
         let (bytes, sha256) = (card.len() as u64, sha256(card.as_bytes()));
         manifest.files.insert(CARD_FILE.to_owned(), FileRecord { bytes, sha256 });

@@ -2,68 +2,16 @@
 use super::PipelineError;
 use crate::{
     linalg::Team,
-    model::{Model, ModelSpec, Tensors},
+    model::{Model, Tensors},
     progress::{Progress, Unit},
-    quantize::{CodeChoice, Effort, GroupSize, Settings},
-    scheme::Activations,
     tensor::{Bytes, RawTensor},
-    transform::{self, Evidence, Rotate, Transform},
+    transform::{self, Evidence, Transform},
 };
 
 /// Windows of calibration text that rotations are made of, at most.
 const EVIDENCE_WINDOWS: usize = 32;
 /// Share of the directions that `resq` keeps apart.
 const OUTLIER_SHARE: f64 = 0.125;
-
-/// The coordinates that are tried: what is asked for, or what the preset offers. Rotations help
-/// where a scale covers a whole row and where activations are integers, and cost a matrix before
-/// a tied head; small groups may do without.
-pub(super) fn bases(settings: &Settings, wanted: &transform::Settings) -> Vec<transform::Settings> {
-    let none = transform::Settings { rotate: Some(Rotate::None), ..Default::default() };
-    let preset = settings.preset().ok();
-    let integers = preset.is_some_and(|it| it.activations != Activations::Float);
-    let hadamard = transform::Settings {
-        rotate: Some(Rotate::Hadamard),
-        rotate_down: integers.then_some(true),
-        ..Default::default()
-    };
-    if wanted.rotate.is_some() {
-        return vec![wanted.clone()];
-    }
-    let bits = preset.map_or(8, |it| it.weight_bits);
-    let coarse = bits == 4 && settings.group_size_for(bits) == GroupSize::Channel;
-    let offered = match settings.preset {
-        Effort::Fast if coarse || integers => vec![hadamard],
-        Effort::Fast | Effort::VendorStandard => vec![none],
-        Effort::Balanced | Effort::Best => vec![none, hadamard],
-    };
-    offered.iter().map(|it| wanted.clone().or(it)).collect()
-}
-
-/// The architectures that a quantization may end with: one for each basis that is tried.
-pub fn outcomes(
-    spec: &ModelSpec,
-    settings: &Settings,
-    transform: &transform::Settings,
-) -> Vec<ModelSpec> {
-    let bases = bases(settings, transform);
-    bases.iter().map(|basis| Transform::planned(basis, spec)).collect()
-}
-
-/// Whether a quantization takes a tensor at a time, or goes block by block over the whole model.
-pub fn is_streamed(settings: &Settings, transform: &transform::Settings) -> bool {
-    let turned = bases(settings, transform).iter().any(|it| !it.is_identity());
-    let searched = settings.rounding() != CodeChoice::Nearest || settings.has_budget();
-    !(searched || turned || settings.preset == Effort::VendorStandard)
-}
-
-/// Whether a quantization needs text to calibrate on.
-pub fn needs_text(settings: &Settings, transform: &transform::Settings) -> bool {
-    settings.rounding() == CodeChoice::Adaptive
-        || bases(settings, transform).iter().any(transform::Settings::needs_evidence)
-        || settings.has_budget()
-        || settings.preset == Effort::VendorStandard
-}
 
 /// A model in the coordinates in which it is quantized.
 pub(super) struct Basis<'a> {

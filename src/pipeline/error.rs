@@ -35,6 +35,16 @@ pub enum PipelineError {
     Eval(#[from] EvalError),
     #[error(transparent)]
     Package(#[from] PackageError),
+    /// What is asked for is not what the engine takes.
+    #[error(
+        "the package would not load in {engine}: {reason}\nhint: change that, or say what it is made for: --for milm is this program's own runtime"
+    )]
+    Engine {
+        /// The engine.
+        engine: &'static str,
+        /// Why it does not load it.
+        reason: String,
+    },
     /// A loss that is no number.
     #[error(
         "the loss of `{unit}` on an int4 grid is no finite number\nhint: is a weight damaged? `milm-compress verify` or `inspect` the model"

@@ -3,6 +3,7 @@
 //! [`Prune`] takes a checkpoint to a smaller one. Add a stage: one file here that calls the stage
 //! block by block.
 mod allocation;
+mod bases;
 mod basis;
 mod calibration;
 mod error;
@@ -17,7 +18,7 @@ mod shot;
 mod trial;
 
 pub use allocation::{Allocation, ChoiceLoss, UnitLoss};
-pub use basis::{is_streamed, needs_text, outcomes};
+pub use bases::{Bases, Offer};
 pub use calibration::{Calibration, fingerprint};
 pub use error::PipelineError;
 pub use memory::Footprint;

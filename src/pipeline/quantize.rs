@@ -1,8 +1,8 @@
 //! A package with adaptively rounded weights: block by block, on the streams of the float model
 //! and of the quantized one.
 use super::{
-    Allocate, Allocation, PipelineError,
-    basis::{Basis, bases},
+    Allocate, Allocation, Bases, PipelineError,
+    basis::Basis,
     journal::{Journal, Phase},
     rounding::{Quantize, streams},
     trial::Trial,
@@ -67,15 +67,18 @@ impl Quantize<'_> {
             OutputDir::check(target, force)?;
         }
         refuse_over_input(self.opened, target)?;
-        let bases = bases(self.settings, self.transform);
-        let mut basis = self.basis(&bases[0])?;
+        let bases = Bases::of(&self.opened.model, self.settings, self.transform)?;
+        let mut transform = bases.taken().next().cloned().unwrap_or_default();
+        let mut basis = self.basis(&transform)?;
         self.candidates(&basis)?; // refuses before anything is written
         let work = WorkDir::begin(target, self.key, resume || finished, force)?;
         Journal::open(work)?.run(|journal| {
             let trials = self.trials(&bases, journal)?;
-            let best = trials.iter().min_by(|a, b| a.error.total_cmp(&b.error)).map(|it| it.at);
-            if let Some(best) = best.filter(|best| *best > 0) {
-                basis = self.basis(&bases[best])?;
+            let taken = trials.iter().filter(|it| it.refused.is_none());
+            let best = taken.min_by(|a, b| a.error.total_cmp(&b.error)).map(|it| &it.transform);
+            if let Some(best) = best.filter(|best| **best != transform) {
+                transform.clone_from(best);
+                basis = self.basis(&transform)?;
             }
             let (model, plan, quantized) = self.work(&basis, trials, journal)?;
             let report = serde_json::to_string_pretty(&quantized).map_err(PipelineError::State)?;

@@ -1,6 +1,6 @@
 //! Which coordinates lose least, tried on the first blocks.
 use super::{
-    PipelineError,
+    Bases, Offer, PipelineError,
     basis::Basis,
     journal::Journal,
     rounding::{Quantize, streams},
@@ -8,7 +8,7 @@ use super::{
 use crate::{
     calibrate::HiddenStates,
     progress::Unit,
-    quantize::{self, CodeChoice, LayerReport, Settings},
+    quantize::{self, LayerReport, Settings},
     runtime::Kernels,
     transform,
 };
@@ -31,6 +31,9 @@ pub struct Trial {
     /// Mean squared difference of the normalized residual streams of the float and the quantized
     /// model behind the blocks that were rounded, on windows that they were not rounded on.
     pub error: f64,
+    /// Why they are not taken, whatever they lose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 impl Quantize<'_> {
@@ -38,21 +41,21 @@ impl Quantize<'_> {
     /// knows the outcome.
     pub(super) fn trials(
         &self,
-        bases: &[transform::Settings],
+        bases: &Bases,
         journal: &Journal<LayerReport>,
     ) -> Result<Vec<Trial>, PipelineError> {
-        if bases.len() < 2 || self.settings.rounding() == CodeChoice::Nearest {
-            return Ok(Vec::new());
-        }
         if let Some(known) = journal.noted(TRIALS_FILE)? {
             return Ok(known);
         }
         let mut trials = Vec::new();
-        for (at, transform) in bases.iter().enumerate() {
+        for (at, Offer { transform, refused }) in bases.tried().into_iter().enumerate() {
             let error = self.trial(&self.basis(transform)?)?;
-            trials.push(Trial { at, transform: transform.clone(), error });
+            let (transform, refused) = (transform.clone(), refused.clone());
+            trials.push(Trial { at, transform, error, refused });
         }
-        journal.put_note(TRIALS_FILE, &trials)?;
+        if !trials.is_empty() {
+            journal.put_note(TRIALS_FILE, &trials)?;
+        }
         Ok(trials)
     }
 

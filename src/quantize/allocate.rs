@@ -211,7 +211,7 @@ fn units(model: &Model, settings: &Settings, base: &Plan, grids: &[(String, Plan
         let Some(unit) = unit_of(spec).filter(|_| scheme(base, &spec.name).is_some()) else {
             continue;
         };
-        let kept = spec.block.is_none() && settings.embeddings == Embeddings::Float;
+        let kept = spec.block.is_none() && settings.embeddings() == Embeddings::Float;
         if kept || ruled(&spec.name) {
             continue;
         }

@@ -72,7 +72,7 @@ pub enum QuantizeError {
     },
     /// A size that cannot be reached.
     #[error(
-        "a package of {wanted} bytes ({wanted_bits:.3} bits per weight) cannot be had: the smallest has {smallest} bytes ({bits:.3} bits per weight)\nhint: --max-bytes {smallest} or more; rules and --embeddings float take from the budget, too"
+        "a package of {wanted} bytes ({wanted_bits:.3} bits per weight) cannot be had: the smallest has {smallest} bytes ({bits:.3} bits per weight)\nhint: --max-bytes {smallest} or more; rules and float embeddings (--embeddings, --for) take from the budget, too"
     )]
     Budget {
         /// Bytes that may be used.

@@ -5,6 +5,7 @@
 
 mod allocate;
 mod choices;
+mod engine;
 mod error;
 mod gptq;
 mod grids;
@@ -21,6 +22,7 @@ mod walk;
 
 pub use allocate::{Budget, Candidates, Choice, Unit};
 pub use choices::{ActivationScales, CodeChoice, Effort, Embeddings, GroupFallback, Method};
+pub use engine::TargetEngine;
 pub use error::QuantizeError;
 pub use gptq::{Hessian, Rounding};
 pub use input_scale::Magnitudes;

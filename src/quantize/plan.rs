@@ -230,7 +230,7 @@ impl Chooser<'_> {
     /// Embeddings and head unless a rule says otherwise.
     fn ends(&self) -> Option<(u32, GroupSize, Activations)> {
         let activations = self.preset.activations;
-        match self.settings.embeddings {
+        match self.settings.embeddings() {
             Embeddings::Eight => Some((8, GroupSize::Channel, activations)),
             Embeddings::Four => Some((4, self.settings.group_size_for(4), activations)),
             Embeddings::Float => None,

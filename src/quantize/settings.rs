@@ -1,9 +1,9 @@
 //! What is wanted of a quantization: flags of `quantize` and keys of a recipe alike.
 use super::{
     ActivationScales, CodeChoice, Effort, Embeddings, GroupFallback, Method, QuantizeError,
-    RoundingSettings, RoundingTarget,
+    RoundingSettings, RoundingTarget, TargetEngine,
 };
-use crate::number::{self, above_to, number, whole};
+use crate::number::{above_to, number, whole};
 use crate::scheme::{Activations, GROUP_SIZES, KvPrecision, PRESETS, Preset, find_preset};
 use std::{fmt, str::FromStr};
 
@@ -15,6 +15,10 @@ pub struct Settings {
     /// Bits of weights and activations: w8a16, w8a8, w4a16, w4a8
     #[arg(long, default_value = "w4a16")]
     pub scheme: String,
+    /// What the package has to load in
+    #[arg(long = "for", value_enum, value_name = "ENGINE")]
+    #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
+    pub engine: Option<TargetEngine>,
     /// How much is done against the loss; other flags change single choices of it
     #[arg(long, value_enum, default_value_t)]
     pub preset: Effort,
@@ -55,9 +59,11 @@ pub struct Settings {
     /// Scales of int8 activations: one per token, or one for all
     #[arg(long, value_enum, default_value_t)]
     pub activations: ActivationScales,
-    /// Bits of embeddings and head, one scale per row; 4 follows the scheme
-    #[arg(long, value_enum, default_value_t)]
-    pub embeddings: Embeddings,
+    /// Bits of embeddings and head, one scale per row; 4 follows the scheme [default: float where
+    /// the engine takes no codes there, else 8]
+    #[arg(long, value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embeddings: Option<Embeddings>,
     /// How keys and values of past tokens are held when the package runs
     #[arg(long, value_enum, value_name = "FORM", default_value_t)]
     pub kv_cache: KvPrecision,
@@ -89,6 +95,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             scheme: "w4a16".into(),
+            engine: None,
             preset: Effort::default(),
             group_size: None,
             asymmetric: false,
@@ -100,7 +107,7 @@ impl Default for Settings {
             sweeps: None,
             outliers: None,
             activations: ActivationScales::default(),
-            embeddings: Embeddings::default(),
+            embeddings: None,
             kv_cache: KvPrecision::default(),
             avg_bits: None,
             max_bytes: None,
@@ -121,6 +128,8 @@ impl Settings {
     /// The same with everything that the preset chooses written out.
     pub fn resolved(&self) -> Self {
         Self {
+            engine: Some(self.engine()),
+            embeddings: Some(self.embeddings()),
             method: Some(self.method()),
             rounding: Some(self.rounding()),
             sweeps: Some(self.rounding_settings().sweeps),
@@ -142,6 +151,18 @@ impl Settings {
         let Self { target, target_damping, damping, .. } = *self;
         let sweeps = self.sweeps.unwrap_or(if self.preset == Effort::Best { 4 } else { 1 });
         RoundingSettings { target, target_damping, damping, sweeps }
+    }
+
+    /// What the package has to load in; a vendor's standard scheme is a yardstick and stays here.
+    pub fn engine(&self) -> TargetEngine {
+        let vendor = self.preset == Effort::VendorStandard;
+        self.engine.unwrap_or(if vendor { TargetEngine::Milm } else { TargetEngine::Portable })
+    }
+
+    /// What becomes of embeddings and head.
+    pub fn embeddings(&self) -> Embeddings {
+        let codes = self.engine().takes_quantized_embeddings();
+        self.embeddings.unwrap_or(if codes { Embeddings::Eight } else { Embeddings::Float })
     }
 
     /// How scales are chosen.
@@ -364,6 +385,7 @@ serde_as_text!(GroupSize, Embeddings, Rule, ShardSize);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::number;
 
     #[test]
     fn settings_survive_json() {
@@ -379,7 +401,7 @@ mod tests {
         let number = serde_json::json!({ "group-size": 128, "embeddings": 4 });
         let read: Settings = serde_json::from_value(number).unwrap();
         assert_eq!(read.group_size, Some(GroupSize::Of(128)));
-        assert_eq!(read.embeddings, Embeddings::Four);
+        assert_eq!(read.embeddings, Some(Embeddings::Four));
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub use html::{PageError, Run, html};
 pub use junit::junit;
 pub use markdown::markdown;
 pub use prune::{pruning_markdown, pruning_plan, pruning_table};
-pub use quantize::quantized_text;
+pub use quantize::{bases_text, quantized_text};
 pub use sheet::Sheet;
 pub use table::{gates_table, table};
 pub use tasks::{compared_table, tasks_table};

@@ -1,7 +1,8 @@
 //! What adaptive rounding did.
 use crate::{
-    pipeline::{Allocation, Quantized, Trial, UnitLoss},
+    pipeline::{Allocation, Bases, Offer, Quantized, Trial, UnitLoss},
     shown::line,
+    transform,
 };
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -45,15 +46,40 @@ pub fn quantized_text(quantized: &Quantized) -> String {
     out
 }
 
+/// What an engine costs a quantization before it begins: coordinates that are given up, engines that
+/// do not load the model in any.
+pub fn bases_text(bases: &Bases) -> String {
+    let mut out = String::new();
+    for Offer { transform, refused } in &bases.offers {
+        if let Some(reason) = refused {
+            let rotation = rotation(transform);
+            let _ = writeln!(out, "{rotation} is given up: {} (--for milm)", line(reason));
+        }
+    }
+    for note in &bases.notes {
+        let _ = writeln!(out, "note: {}", line(note));
+    }
+    out
+}
+
+fn rotation(transform: &transform::Settings) -> String {
+    let online = if transform.rotate_down == Some(true) { " and before down" } else { "" };
+    format!("rotation {}{online}", transform.kind().name())
+}
+
 /// Which coordinates were tried, the chosen ones marked.
 fn trials_text(trials: &[Trial]) -> String {
-    let least = trials.iter().map(|it| it.error).fold(f64::INFINITY, f64::min);
+    let taken = trials.iter().filter(|it| it.refused.is_none());
+    let least = taken.map(|it| it.error).fold(f64::INFINITY, f64::min);
     let mut out = String::new();
-    for Trial { transform, error, .. } in trials {
-        let online = if transform.rotate_down == Some(true) { " and before down" } else { "" };
-        let chosen = if *error <= least { ", taken" } else { "" };
-        let kind = transform.kind().name();
-        let _ = writeln!(out, "rotation {kind}{online}: error {error:.5} in trial{chosen}");
+    for Trial { transform, error, refused, .. } in trials {
+        let rotation = rotation(transform);
+        let chosen = match refused {
+            Some(reason) => format!(", not taken: {} (--for milm)", line(reason)),
+            None if *error <= least => ", taken".to_owned(),
+            None => String::new(),
+        };
+        let _ = writeln!(out, "{rotation}: error {error:.5} in trial{chosen}");
     }
     out
 }

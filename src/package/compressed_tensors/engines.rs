@@ -1,7 +1,8 @@
-//! Which engines load a Hugging Face folder of some shape.
+//! Which engines load a Hugging Face folder.
 use crate::{
-    model::ModelSpec,
-    package::{EngineFit, engines::kept_pairs},
+    model::{ModelSpec, Role},
+    package::{Declared, EngineFit, engines::kept_pairs},
+    scheme::{Activations, Granularity, TensorScheme},
 };
 use serde_json::Value;
 
@@ -9,14 +10,50 @@ use serde_json::Value;
 pub(super) const VLLM: &str = "vLLM";
 
 /// The engines, and what they refuse.
-pub(super) fn engines(spec: &ModelSpec, config: &Value) -> Vec<EngineFit> {
+pub(super) fn engines(of: Declared<'_>) -> Vec<EngineFit> {
+    let Declared { spec, config, .. } = of;
     let stock = by_list(config).or_else(|| kept_pairs(spec, config)).or_else(|| online(spec));
+    let stock = stock.or_else(|| ours_alone(of));
     let transformers = stock.clone().or_else(|| uneven_llama(spec));
+    let vllm = stock.or_else(|| joined_layers(of));
     let by_sources = "by its sources, see `verify --engine vllm`; not tried here";
     vec![
         EngineFit::new("transformers", transformers, "plain AutoModelForCausalLM"),
-        EngineFit::new(VLLM, stock, by_sources),
+        EngineFit::new(VLLM, vllm, by_sources),
     ]
+}
+
+/// Codes that only this program reads: engines quantize linear layers, on one grid each, and hold keys
+/// and values in their own way.
+fn ours_alone(of: Declared<'_>) -> Option<String> {
+    let spec = of.spec;
+    let embedding = spec.tensors.iter().find(|it| it.role == Role::Embed);
+    if let Some((scheme, _)) = embedding.and_then(|it| of.schemes.get(&it.name)) {
+        return Some(format!("the embedding is stored as {} (--embeddings float)", scheme.weights));
+    }
+    if of.schemes.values().any(|(scheme, _)| scheme.outliers > 0) {
+        return Some(
+            "columns are kept at int8 in tensors of their own (without --outliers)".into(),
+        );
+    }
+    let cache = spec.kv_cache.bits().map(|_| spec.kv_cache.name());
+    cache.map(|name| format!("keys and values are held as {name} (--kv-cache float)"))
+}
+
+/// What vLLM's layers do not multiply by, see `verify --engine vllm`.
+fn joined_layers(of: Declared<'_>) -> Option<String> {
+    let head = of.spec.tensors.iter().find(|it| it.role == Role::Head);
+    if head.is_some_and(|it| of.schemes.contains_key(&it.name)) {
+        return Some("the head is quantized (--embeddings float)".into());
+    }
+    let any = |wrong: &dyn Fn(&TensorScheme) -> bool| of.schemes.values().any(|it| wrong(&it.0));
+    if any(&|it| it.weights.bits == 8 && !it.weights.symmetric) {
+        return Some("int8 with zero points (without --asymmetric)".into());
+    }
+    let integer = |it: &TensorScheme| it.activations != Activations::Float;
+    let grouped = |it: &TensorScheme| it.weights.granularity != Granularity::Channel;
+    any(&|it| it.weights.bits == 8 && integer(it) && grouped(it))
+        .then(|| "int8 products in groups (--group-size channel)".into())
 }
 
 /// Sizes that differ by block are lists, which only this project reads.

@@ -3,14 +3,12 @@ use super::{engines::engines, open::open, verify::verify};
 use crate::{
     checkpoint::{INDEX_FILE, WEIGHTS_FILE},
     linalg::Team,
-    model::ModelSpec,
     package::{
-        EngineFit, Opened, PackageError, Verification,
+        Declared, EngineFit, Opened, PackageError, Verification,
         format::{Format, Place},
     },
     progress::Progress,
 };
-use serde_json::Value;
 
 /// A folder with `config.json` and safetensors: a checkpoint, or a package in compressed-tensors form.
 #[derive(Debug)]
@@ -42,7 +40,7 @@ impl Format for Form {
         verify(name, team, progress)
     }
 
-    fn engines(&self, spec: &ModelSpec, config: &Value) -> Vec<EngineFit> {
-        engines(spec, config)
+    fn engines(&self, of: Declared<'_>) -> Vec<EngineFit> {
+        engines(of)
     }
 }

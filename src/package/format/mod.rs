@@ -10,10 +10,10 @@ pub use place::Place;
 pub use registry::{FORMATS, engines, find, holds_weights, inspect, open, verify, verify_deep};
 
 use super::{
-    EngineFit, Inspected, Opened, PackageError, Verification, deep::decode, inspect::inspect_model,
+    Declared, EngineFit, Inspected, Opened, PackageError, Verification, deep::decode,
+    inspect::inspect_model,
 };
-use crate::{linalg::Team, model::ModelSpec, progress::Progress};
-use serde_json::Value;
+use crate::{linalg::Team, progress::Progress};
 
 /// A form that models are stored in.
 pub trait Format: Sync {
@@ -74,8 +74,8 @@ pub trait Format: Sync {
         None
     }
 
-    /// Engines that load this form, and whether they load a model with this `config.json` in it.
-    fn engines(&self, _spec: &ModelSpec, _config: &Value) -> Vec<EngineFit> {
+    /// Engines that load this form, and whether they load a model in it.
+    fn engines(&self, _of: Declared<'_>) -> Vec<EngineFit> {
         Vec::new()
     }
 }

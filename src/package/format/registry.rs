@@ -1,12 +1,12 @@
 //! Which forms there are, and what is asked of the one that a model is in.
 use super::{
     super::{
-        EngineFit, Inspected, Opened, PackageError, Verification, compressed_tensors, gguf, onnx,
+        Declared, EngineFit, Inspected, Opened, PackageError, Verification, compressed_tensors,
+        gguf, onnx,
     },
     Format, Place,
 };
-use crate::{linalg::Team, model::ModelSpec, progress::Progress};
-use serde_json::Value;
+use crate::{linalg::Team, progress::Progress};
 use std::path::Path;
 
 /// Every form. The first answers for what none claims: it tells best what is missing in a folder.
@@ -80,9 +80,9 @@ pub fn inspect(
     form.inspect(name, sample, team, progress)
 }
 
-/// Which engines load a model with this `config.json`, by the forms that they take.
-pub fn engines(spec: &ModelSpec, config: &Value) -> Vec<EngineFit> {
-    let others = FORMATS.iter().flat_map(|format| format.engines(spec, config));
+/// Which engines load a model, by the forms that they take.
+pub fn engines(of: Declared<'_>) -> Vec<EngineFit> {
+    let others = FORMATS.iter().flat_map(|format| format.engines(of));
     others.chain([EngineFit::new("milm-compress", None, "")]).collect()
 }
 
@@ -98,47 +98,49 @@ mod tests {
     use super::*;
     use crate::checkpoint::synth::Shape;
     use crate::tensor::FloatType;
-    use serde_json::json;
+    use crate::{model::ModelSpec, scheme::Schemes};
+    use serde_json::{Value, json};
 
     fn fits(change: impl FnOnce(&mut Value)) -> Vec<bool> {
         let mut config = Shape::find("tiny").unwrap().config(FloatType::Bf16);
         change(&mut config);
         let spec = ModelSpec::from_config(&config).unwrap();
-        engines(&spec, &config).iter().map(|fit| fit.loads.is_ok()).collect()
+        let of = Declared { spec: &spec, config: &config, schemes: &Schemes::new() };
+        engines(of).iter().map(|fit| fit.loads.is_ok()).collect()
     }
 
     #[test]
     fn engines_load_what_they_know() {
-        assert_eq!(fits(|_| ()), [true; 4]);
-        assert_eq!(fits(|c| c["head_dim"] = json!(6)), [true; 4]);
-        // transformers, vLLM, llama.cpp, here
+        assert_eq!(fits(|_| ()), [true; 5]);
+        assert_eq!(fits(|c| c["head_dim"] = json!(6)), [true; 5]);
+        // transformers, vLLM, llama.cpp, ONNX Runtime, here
         let list = fits(|c| c["intermediate_size"] = json!([256, 128]));
-        assert_eq!(list, [false, false, true, true]);
+        assert_eq!(list, [false, false, true, true, true]);
         let three = |c: &mut Value| {
             (c["num_attention_heads"], c["num_key_value_heads"]) = (json!(3), json!(1));
         };
-        assert_eq!(fits(three), [false, true, true, true]);
+        assert_eq!(fits(three), [false, true, true, true, true]);
         let pairs = json!([[0], [1]]);
         let kept =
             json!({"rope_type": "kept-pairs", "original_head_dim": 32, "pairs": [pairs, pairs]});
         let by_head = |c: &mut Value| (c["head_dim"], c["rope_scaling"]) = (json!(2), kept);
-        assert_eq!(fits(by_head), [false, false, false, true]);
+        assert_eq!(fits(by_head), [false, false, false, true, true]);
         let long = json!({"rope_type": "longrope", "short_factor": [1.0], "long_factor": [1.0]});
         let qwen3 = |c: &mut Value| {
             c["architectures"] = json!(["Qwen3ForCausalLM"]);
             c["model_type"] = json!("qwen3");
             (c["head_dim"], c["rope_scaling"]) = (json!(2), long);
         };
-        assert_eq!(fits(qwen3), [true, true, false, true]);
+        assert_eq!(fits(qwen3), [true, true, false, true, true]);
         let rotated = |c: &mut Value| c["milm_transform"] = json!({"rotation": "hadamard"});
-        assert_eq!(fits(rotated), [true; 4]);
+        assert_eq!(fits(rotated), [true; 5]);
         let keys = |c: &mut Value| c["milm_transform"] = json!({"keys": true});
-        assert_eq!(fits(keys), [false, false, false, true]);
+        assert_eq!(fits(keys), [false, false, false, true, true]);
         let experts = |c: &mut Value| {
             c["architectures"] = json!(["MixtralForCausalLM"]);
             c["model_type"] = json!("mixtral");
             (c["num_local_experts"], c["num_experts_per_tok"]) = (json!(4), json!(2));
         };
-        assert_eq!(fits(experts), [true; 4]);
+        assert_eq!(fits(experts), [true; 5]);
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     linalg::Team,
     model::{ModelSpec, RopeScaling},
     package::{
-        EngineFit, Inspected, Opened, PackageError, Verification,
+        Declared, EngineFit, Inspected, Opened, PackageError, Verification,
         engines::kept_pairs,
         format::{Format, Place, Target, Wanted, Writer},
         opened::Parts,
@@ -23,7 +23,6 @@ use crate::{
     progress::Progress,
     scheme::Schemes,
 };
-use serde_json::Value;
 use std::path::Path;
 
 /// The ending of the files.
@@ -89,8 +88,8 @@ impl Format for Form {
         Ok(Inspected { kind: self.name(), figures })
     }
 
-    fn engines(&self, spec: &ModelSpec, config: &Value) -> Vec<EngineFit> {
-        vec![EngineFit::new("llama.cpp", llama_cpp(spec, config), "as GGUF")]
+    fn engines(&self, of: Declared<'_>) -> Vec<EngineFit> {
+        vec![EngineFit::new("llama.cpp", llama_cpp(of), "as GGUF")]
     }
 
     fn writer(&self) -> Option<&dyn Writer> {
@@ -160,14 +159,16 @@ fn ends(wanted: &Wanted<'_>) -> Ends {
 }
 
 /// What the export would say of the file.
-fn llama_cpp(spec: &ModelSpec, config: &Value) -> Option<String> {
+fn llama_cpp(of: Declared<'_>) -> Option<String> {
+    let Declared { spec, config, schemes } = of;
     // Divisors that are only planned are ones, which the export would leave out.
     let divisors = matches!(spec.rope.scaling, RopeScaling::LongRope { .. });
     if divisors && spec.blocks.iter().any(|block| block.qk_norm) {
         return Some(format!("`{}` takes no rotary divisors there: cut whole heads", spec.family));
     }
     kept_pairs(spec, config).or_else(|| {
-        let refusal = accepts(spec).err()?.to_string();
+        let refused = accepts(spec).and_then(|_| accepts_schemes(spec, schemes));
+        let refusal = refused.err()?.to_string();
         refusal.lines().next().map(str::to_owned)
     })
 }

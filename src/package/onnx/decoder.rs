@@ -38,8 +38,7 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Ends, WeightError> {
     }
     let mut positions = Positions::new(b);
     let embed = need(b, (None, None), Role::Embed)?;
-    let rows = b.matrix(embed, false);
-    let x = b.gather((&rows, 0), "input_ids", "embedding");
+    let x = b.lookup(embed, "input_ids", "embedding");
     let mut x = b.point(x, &Point::Embedding.key(None, None));
     for index in 0..b.model.spec.blocks.len() {
         b.scope = format!("layers.{index}.");

@@ -3,6 +3,7 @@ use super::{
     OnnxError,
     encodings::{ENCODINGS_FILE, UNCOVERED_FILE},
     export::{Export, ExportOptions, accepts},
+    genai::{self, GENAI_FILE},
     names::{DATA_FILE, GRAPH_FILE},
     read::{changed_tensors, is_own, model},
 };
@@ -11,7 +12,7 @@ use crate::{
     linalg::Team,
     model::ModelSpec,
     package::{
-        Manifest, Opened, PackageError, Verification,
+        Declared, EngineFit, Manifest, Opened, PackageError, Verification,
         exported::{Contents, seal},
         format::{EncodingsVersion, Format, GraphForm, Place, Target, Wanted, Writer},
         opened::Parts,
@@ -70,6 +71,12 @@ impl Format for Form {
         Ok(by_manifest(name, &changed, team, progress)?.result)
     }
 
+    fn engines(&self, of: Declared<'_>) -> Vec<EngineFit> {
+        let refusal = accepts(of.spec).err().map(|it| it.to_string());
+        let first = refusal.and_then(|it| it.lines().next().map(str::to_owned));
+        vec![EngineFit::new("ONNX Runtime", first, "as ONNX")]
+    }
+
     fn writer(&self) -> Option<&dyn Writer> {
         Some(self)
     }
@@ -124,6 +131,16 @@ impl Writer for Form {
                 covered.activations,
                 covered.open_weights.len() + covered.open_activations.len(),
             ));
+        }
+        match genai::config(opened, GRAPH_FILE) {
+            Ok(config) => {
+                let text = format!("{config:#}\n");
+                files.insert(GENAI_FILE.to_owned(), output.write(GENAI_FILE, text.as_bytes())?);
+            }
+            Err(reason) => {
+                let reason = reason.lines().next().unwrap_or_default().to_owned();
+                (target.note)(&format!("no {GENAI_FILE} for onnxruntime-genai: {reason}"));
+            }
         }
         let coded = form == GraphForm::Qdq;
         let contents = Contents { form: form.name(), tensors: export.tensors(), coded };

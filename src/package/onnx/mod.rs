@@ -8,6 +8,7 @@ mod encodings;
 mod error;
 mod export;
 mod form;
+mod genai;
 mod graph;
 mod names;
 mod positions;

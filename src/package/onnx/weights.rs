@@ -53,13 +53,14 @@ impl<'a> Builder<'a> {
         label: &str,
     ) -> Result<String, WeightError> {
         let product = format!("{label}.product");
-        if weight.role == Role::Embed {
-            let rows = self.matrix(weight, false);
-            let turned = self.transpose(&rows, &[1, 0], &format!("{label}.weight"));
-            return Ok(self.node("MatMul", &[x, &turned], &product));
-        }
         let weights = &self.model.weights;
         let activations = weights.input(&weight.name)?;
+        if weight.role == Role::Embed {
+            let matrix = self.tied_head(weight, label);
+            let x =
+                if self.form == GraphForm::Qdq { self.rounded(x, activations) } else { x.into() };
+            return Ok(self.node("MatMul", &[&x, &matrix], &product));
+        }
         if self.form == GraphForm::Float {
             if let Input::Int8Static(scale) = activations {
                 self.input_grid(x, scale);
@@ -74,6 +75,46 @@ impl<'a> Builder<'a> {
         let x = self.rounded(x, activations);
         let matrix = self.matrix(weight, true);
         Ok(self.node("MatMul", &[&x, &matrix], &product))
+    }
+
+    /// The rows of a table by their numbers `[batch, tokens]`. Engines make numbers of a whole table of codes
+    /// for each run of the graph; so codes and scales are looked up, and multiplied behind that.
+    pub(super) fn lookup(&mut self, table: &'a TensorSpec, ids: &str, label: &str) -> String {
+        let Some(grid) = self.row_grid(table) else {
+            let rows = self.matrix(table, false);
+            return self.gather((&rows, 0), ids, label);
+        };
+        let (codes, scale) = self.stored_codes(table, grid, false);
+        let codes = self.gather((&codes, 0), ids, &format!("{label}.codes"));
+        let codes = self.node_with("Cast", &[&codes], &format!("{label}.steps"), vec![to_float()]);
+        let scale = self.gather((&scale, 0), ids, &format!("{label}.scales"));
+        let last = self.ints(&[-1]);
+        let scale = self.node("Unsqueeze", &[&scale, &last], &format!("{label}.scale"));
+        self.node("Mul", &[&codes, &scale], label)
+    }
+
+    /// The table as a head, `[in, out]`: of codes a copy of its own, since a table that is looked up is not
+    /// what engines multiply by.
+    fn tied_head(&mut self, table: &'a TensorSpec, label: &str) -> String {
+        let Some(grid) = self.row_grid(table) else {
+            let rows = self.matrix(table, false);
+            return self.transpose(&rows, &[1, 0], &format!("{label}.weight"));
+        };
+        let prefix = format!("{}.head", table.name);
+        self.dequantized(table, Grid { prefix: &prefix, ..grid }, true)
+    }
+
+    /// The grid of a table of int8 codes with a scale per row, in a graph of codes.
+    fn row_grid(&self, table: &'a TensorSpec) -> Option<Grid<'a>> {
+        let (scheme, shape) = self.model.weights.quantized.get(&table.name)?;
+        let IntScheme { bits, symmetric, granularity } = scheme.weights;
+        let rows = bits == 8 && symmetric && granularity == Granularity::Channel;
+        (rows && scheme.outliers == 0 && self.form == GraphForm::Qdq).then_some(Grid {
+            prefix: &table.name,
+            scheme: scheme.weights,
+            shape: *shape,
+            piece: Piece::Base,
+        })
     }
 
     /// Notes the static scale of a product's input; the largest of those that see the same.
@@ -144,30 +185,22 @@ impl<'a> Builder<'a> {
             return stored;
         }
         if self.first(&name) {
-            let to = vec![AttributeProto::int("to", i64::from(DataType::Float.id()))];
-            self.push("Cast", &[&stored], &[&name], to);
+            self.push("Cast", &[&stored], &[&name], vec![to_float()]);
         }
         name
     }
 
     /// Codes, scales and zero points, and the node that makes numbers of them.
     fn dequantized(&mut self, weight: &'a TensorSpec, grid: Grid<'_>, turned: bool) -> String {
-        let Grid { prefix, scheme, shape: [out, columns], piece } = grid;
-        let kind = if scheme.bits == 4 { DataType::Int4 } else { DataType::Int8 };
-        let groups = scheme.groups(columns).unwrap_or(1);
-        let oriented = |a, b| if turned { vec![b, a] } else { vec![a, b] };
+        let Grid { prefix, scheme, shape: [_, columns], piece } = grid;
         let blocks = matches!(scheme.granularity, Granularity::Group(_));
-        let parameters = if blocks { oriented(out, groups) } else { vec![out] };
-        let name = weight.name.as_str();
-        let codes = Source::Codes { name, piece, turned };
-        let codes = self.store(format!("{prefix}.codes"), kind, oriented(out, columns), codes);
-        let scales = Source::Scales { name, piece, turned };
-        let scale = format!("{prefix}.scale");
-        let scale = self.store(scale, DataType::Float, parameters.clone(), scales);
+        let (codes, scale) = self.stored_codes(weight, grid, turned);
         let mut inputs = vec![codes, scale];
         if !scheme.symmetric {
+            let name = weight.name.as_str();
             let zeros = Source::ZeroPoints { name, piece, turned };
-            inputs.push(self.store(format!("{prefix}.zero_point"), kind, parameters, zeros));
+            let (kind, shape) = (code_type(scheme), parameters(grid, turned));
+            inputs.push(self.store(format!("{prefix}.zero_point"), kind, shape, zeros));
         }
         // Blocks lie along the inputs, channels along the outputs.
         let axis = i64::from(turned != blocks);
@@ -181,6 +214,24 @@ impl<'a> Builder<'a> {
             self.push("DequantizeLinear", &inputs, &[&made], settings);
         }
         made
+    }
+
+    /// The codes and scales of a grid.
+    fn stored_codes(
+        &mut self,
+        weight: &'a TensorSpec,
+        grid: Grid<'_>,
+        turned: bool,
+    ) -> (String, String) {
+        let Grid { prefix, scheme, shape: [out, columns], piece } = grid;
+        let (name, kind) = (weight.name.as_str(), code_type(scheme));
+        let shape = if turned { vec![columns, out] } else { vec![out, columns] };
+        let codes = Source::Codes { name, piece, turned };
+        let codes = self.store(format!("{prefix}.codes"), kind, shape, codes);
+        let scales = Source::Scales { name, piece, turned };
+        let shape = parameters(grid, turned);
+        let scale = self.store(format!("{prefix}.scale"), DataType::Float, shape, scales);
+        (codes, scale)
     }
 
     /// A gain or bias in float32.
@@ -199,8 +250,9 @@ impl<'a> Builder<'a> {
                 let scale_name = self.number(scale);
                 let name = format!("{x}.{scale:e}");
                 if self.first(&name) {
-                    let zero = Source::Bytes(vec![0]);
-                    let zero = self.store("zero.i8".into(), DataType::Int8, vec![], zero);
+                    // The codes -128 to 127; engines have integer products for unsigned ones.
+                    let zero = Source::Bytes(vec![128]);
+                    let zero = self.store("zero.u8.128".into(), DataType::Uint8, vec![], zero);
                     self.round_trip(x, &name, (&scale_name, &zero));
                 }
                 format!("{name}.rounded")
@@ -247,4 +299,25 @@ impl<'a> Builder<'a> {
         let matrix = self.store(name, DataType::Float, vec![width, width], Source::Hadamard(width));
         self.node("MatMul", &[x, &matrix], label)
     }
+}
+
+/// The element type of codes.
+fn code_type(scheme: IntScheme) -> DataType {
+    if scheme.bits == 4 { DataType::Int4 } else { DataType::Int8 }
+}
+
+/// The shape of the scales of a grid: `[out]`, or one for each block.
+fn parameters(grid: Grid<'_>, turned: bool) -> Vec<usize> {
+    let Grid { scheme, shape: [out, columns], .. } = grid;
+    let groups = scheme.groups(columns).unwrap_or(1);
+    match scheme.granularity {
+        Granularity::Channel => vec![out],
+        Granularity::Group(_) if turned => vec![groups, out],
+        Granularity::Group(_) => vec![out, groups],
+    }
+}
+
+/// The setting of a `Cast` to float32.
+fn to_float() -> AttributeProto {
+    AttributeProto::int("to", i64::from(DataType::Float.id()))
 }

@@ -11,11 +11,11 @@ use self::{
     live::{Live, Peak},
     work::Work,
 };
-use super::basis::{bases, is_streamed};
+use super::Bases;
 use crate::{
     model::{Model, TensorSpec},
     package,
-    quantize::{CodeChoice, Plan, Planned, Settings},
+    quantize::{Plan, Planned, Settings},
     transform,
 };
 
@@ -33,8 +33,8 @@ pub struct Footprint<'a> {
     pub is_mapped: bool,
     /// What is wanted.
     pub settings: &'a Settings,
-    /// How coordinates are turned before.
-    pub transform: &'a transform::Settings,
+    /// The coordinates that it may take.
+    pub bases: &'a Bases,
     /// What becomes of each tensor.
     pub plan: &'a Plan,
     /// Tokens of each window that is calibrated on.
@@ -50,21 +50,18 @@ impl Footprint<'_> {
     /// activations, whose fits are not accounted for.
     pub fn bytes(&self) -> Option<u64> {
         let carried = if self.is_mapped { 0 } else { self.plan.source_bytes() };
-        if is_streamed(self.settings, self.transform) {
+        if self.bases.is_streamed() {
             return Some(carried + self.streamed());
         }
-        let bases = bases(self.settings, self.transform);
-        if bases.iter().any(transform::Settings::needs_evidence) {
+        if self.bases.taken().any(transform::Settings::needs_evidence) {
             return None;
         }
         // Whichever is taken in the end, all are tried before.
         let mut tried = Peak::default();
-        if bases.len() > 1 && self.settings.rounding() == CodeChoice::Adaptive {
-            for basis in &bases {
-                Work::new(self, basis).tried(&mut tried);
-            }
+        for offer in self.bases.tried() {
+            Work::new(self, &offer.transform).tried(&mut tried);
         }
-        let ended = bases.iter().map(|basis| {
+        let ended = self.bases.taken().map(|basis| {
             let mut peak = tried;
             Work::new(self, basis).worked(&mut peak);
             peak.bytes

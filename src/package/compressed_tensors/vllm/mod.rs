@@ -7,7 +7,11 @@
 mod layer;
 
 use super::engines::{VLLM, engines};
-use crate::{model::Role, package::Opened};
+use crate::{
+    model::Role,
+    package::{Declared, Opened},
+    scheme::Schemes,
+};
 use layer::{check_layer, groups, is_quantized, layers, module, named, target, texts};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -64,7 +68,9 @@ impl Findings {
 pub fn vllm(opened: &Opened) -> Vec<Refusal> {
     let mut found = Findings::default();
     let (model, config) = (&opened.model, &opened.model.config);
-    for fit in engines(&model.spec, config).into_iter().filter(|it| it.engine == VLLM) {
+    // Its quantized weights are looked at layer by layer below.
+    let shape = Declared { spec: &model.spec, config, schemes: &Schemes::new() };
+    for fit in engines(shape).into_iter().filter(|it| it.engine == VLLM) {
         if let Err(reason) = fit.loads {
             found.add(true, "config.json", reason, "only this program loads such a model");
         }

@@ -1,0 +1,54 @@
+//! What a package is made for.
+
+/// Engines whose limits a quantization keeps.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetEngine {
+    /// transformers, llama.cpp (GGUF) and ONNX Runtime, as far as they load the float model
+    #[default]
+    Portable,
+    /// This program's own runtime: everything that lowers the loss
+    Milm,
+    /// transformers with compressed-tensors
+    Transformers,
+    /// vLLM with compressed-tensors
+    Vllm,
+    /// llama.cpp and what is built on it, by `export --to gguf`
+    #[value(name = "llama.cpp")]
+    #[serde(rename = "llama.cpp")]
+    LlamaCpp,
+    /// ONNX Runtime and converters of devices, by `export --to onnx`
+    #[value(name = "onnxruntime")]
+    #[serde(rename = "onnxruntime")]
+    OnnxRuntime,
+}
+
+impl TargetEngine {
+    /// Whether a package for this has to load in the engine of this name, see
+    /// [`EngineFit`](crate::package::EngineFit).
+    pub fn covers(self, name: &str) -> bool {
+        match self {
+            Self::Portable => ["transformers", "llama.cpp", "ONNX Runtime"].contains(&name),
+            Self::Milm => name == "milm-compress",
+            Self::Transformers => name == "transformers",
+            Self::Vllm => name == "vLLM",
+            Self::LlamaCpp => name == "llama.cpp",
+            Self::OnnxRuntime => name == "ONNX Runtime",
+        }
+    }
+
+    /// Whether its loader takes embeddings as codes.
+    pub fn takes_quantized_embeddings(self) -> bool {
+        matches!(self, Self::Milm | Self::LlamaCpp | Self::OnnxRuntime)
+    }
+}
