@@ -1,12 +1,10 @@
 //! Writes a rewritten model as a checkpoint or package folder with a manifest.
 use super::{
     Declared, MANIFEST_FILE, Manifest, Opened, PackageError, SCHEMA, Source, Tool,
-    card::{CARD_FILE, card},
     compressed_tensors,
     format::engines,
-    manifest::quantized_tensors,
     stream::Stream,
-    values::weight_hash,
+    trust::{CARD_FILE, card, quantized_tensors, weight_hash},
     write::{copy_side_files, refuse_over_input},
 };
 use crate::{

@@ -3,29 +3,21 @@
 //! A package is a Hugging Face directory with a [`Manifest`] `milm.json`: what was done, the
 //! scheme of each weight, the hash of every tensor and file.
 
-mod card;
 mod checkpoint;
-mod deep;
 pub mod compressed_tensors;
 pub mod format;
 pub mod gguf;
 mod engines;
 mod error;
-mod exported;
 mod inspect;
 mod kept;
-mod manifest;
 pub mod onnx;
 mod opened;
-mod sbom;
 mod session;
-mod sign;
-mod source;
 mod stored;
 mod stream;
 mod tokenizer;
-mod values;
-mod verify;
+mod trust;
 mod write;
 
 pub use checkpoint::Rewritten;
@@ -36,12 +28,12 @@ pub use inspect::{
     INSPECTION_SCHEMA, Inspected, Inspection, RoleFigures, TensorFigures, inspect_model,
 };
 pub use kept::Kept;
-pub use manifest::{Exported, MANIFEST_FILE, Manifest, QuantizedTensor, SCHEMA, Source, Tool};
 pub use opened::{Kind, Opened};
-pub use sbom::sbom;
-pub use sign::{SIGNATURE_FILE, check_signature, new_keys, sign};
 pub use stored::StoredError;
 pub(crate) use stream::{BAND_BYTES, PIECE as PIECE_WEIGHTS};
 pub use tokenizer::StoredText;
-pub use verify::{Problem, Verification};
+pub use trust::{
+    Exported, MANIFEST_FILE, Manifest, Problem, QuantizedTensor, SCHEMA, SIGNATURE_FILE, Source,
+    Tool, Verification, check_signature, new_keys, sbom, sign,
+};
 pub use write::{Estimate, Job, Summary, refuse_over_input, set_evaluation};

@@ -2,7 +2,7 @@
 //! order, and let go. Bands and pieces depend on the shape alone, so the bytes do too.
 use super::{
     PackageError,
-    values::{RowHash, row_hash, values_hash},
+    trust::{RowHash, row_hash, values_hash},
 };
 use crate::{
     checkpoint::{NonFinite, ShardWriter, TensorRecord, find_nonfinite, hex},

@@ -1,11 +1,10 @@
 //! Makes a package: plans, streams every tensor, describes, seals.
 use super::{
     Declared, MANIFEST_FILE, Manifest, Opened, PackageError, SCHEMA, Source, Tool,
-    card::{CARD_FILE, SOURCE_CARD, card},
     compressed_tensors::{self, Description},
     format::engines,
-    manifest::quantized_tensors,
     stream::{Stream, copied_hash, source_hash},
+    trust::{CARD_FILE, SOURCE_CARD, card, quantized_tensors},
 };
 use crate::{
     checkpoint::{

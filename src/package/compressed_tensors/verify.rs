@@ -4,7 +4,7 @@ use crate::{
     linalg::Team,
     package::{
         Manifest, PackageError, Problem, Verification,
-        verify::{Compared, by_manifest},
+        trust::{Compared, by_manifest},
     },
     progress::Progress,
     tensor::{Bytes, RawTensor},

@@ -10,8 +10,8 @@ pub use place::Place;
 pub use registry::{FORMATS, engines, find, holds_weights, inspect, open, verify, verify_deep};
 
 use super::{
-    Declared, EngineFit, Inspected, Opened, PackageError, Verification, deep::decode,
-    inspect::inspect_model,
+    Declared, EngineFit, Inspected, Opened, PackageError, Verification, inspect::inspect_model,
+    trust::decode,
 };
 use crate::{linalg::Team, progress::Progress};
 

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     checkpoint::{NonFinite, OutputFile, find_nonfinite, hex},
     model::{Model, Weight},
-    package::values::{RowHash, row_hash, values_hash},
+    package::trust::{RowHash, row_hash, values_hash},
     progress::Progress,
     scheme::ggml::{BlockFormat, Rounding, encode_row},
     tensor::{Bytes, FloatType, RawTensor},

@@ -4,9 +4,7 @@ use crate::{
     linalg::Team,
     package::{
         PackageError, Problem, Verification,
-        deep::other_values,
-        values::{RowHash, row_hash, values_hash},
-        verify::hash,
+        trust::{RowHash, hash, other_values, row_hash, values_hash},
     },
     progress::{Progress, Unit},
     tensor::Bytes,

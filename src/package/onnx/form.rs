@@ -13,10 +13,9 @@ use crate::{
     model::ModelSpec,
     package::{
         Declared, EngineFit, Manifest, Opened, PackageError, Verification,
-        exported::{Contents, seal},
         format::{EncodingsVersion, Format, GraphForm, Place, Target, Wanted, Writer},
         opened::Parts,
-        verify::by_manifest,
+        trust::{Contents, by_manifest, seal},
     },
     progress::Progress,
     scheme::Schemes,

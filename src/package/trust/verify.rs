@@ -1,8 +1,9 @@
 //! Compares a folder with its manifest: finds any flipped bit, missing or extra file.
-use super::{MANIFEST_FILE, Manifest, PackageError, SIGNATURE_FILE};
+use super::{MANIFEST_FILE, Manifest, SIGNATURE_FILE};
 use crate::{
     checkpoint::{Folder, hex},
     linalg::Team,
+    package::PackageError,
     progress::{Progress, Unit},
     tensor::Bytes,
 };
@@ -106,18 +107,19 @@ impl Verification {
 }
 
 /// Tells what has changed in a file that is not the one of the manifest: tensors, or the header.
-pub(super) type ChangedIn = dyn Fn(&Folder, &Manifest, &str, &Bytes) -> Vec<String> + Sync;
+pub(in crate::package) type ChangedIn =
+    dyn Fn(&Folder, &Manifest, &str, &Bytes) -> Vec<String> + Sync;
 
 /// A folder beside its manifest.
-pub(super) struct Compared {
-    pub(super) folder: Folder,
+pub(in crate::package) struct Compared {
+    pub(in crate::package) folder: Folder,
     /// `None` where it cannot be read.
-    pub(super) manifest: Option<Manifest>,
-    pub(super) result: Verification,
+    pub(in crate::package) manifest: Option<Manifest>,
+    pub(in crate::package) result: Verification,
 }
 
 /// Compares every file of a folder with its manifest; `changed` tells what has changed in a file that is another.
-pub(super) fn by_manifest(
+pub(in crate::package) fn by_manifest(
     name: &str,
     changed: &ChangedIn,
     team: &Team,
@@ -209,7 +211,7 @@ fn check_file(
 }
 
 /// Hash of a file, read in steps that leave memory again.
-pub(super) fn hash(bytes: &Bytes, progress: &dyn Progress) -> String {
+pub(in crate::package) fn hash(bytes: &Bytes, progress: &dyn Progress) -> String {
     const STEP: usize = 8 << 20;
     let mut hash = Sha256::new();
     for start in (0..bytes.len()).step_by(STEP) {

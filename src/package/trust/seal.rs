@@ -1,28 +1,26 @@
 //! The manifest of a folder that `export` wrote.
-use super::{
-    Exported, MANIFEST_FILE, Manifest, Opened, PackageError, SCHEMA, Source, Tool,
-    manifest::quantized_tensors,
-};
+use super::{Exported, MANIFEST_FILE, Manifest, SCHEMA, Source, Tool, manifest::quantized_tensors};
 use crate::{
     checkpoint::{FileRecord, OutputDir},
+    package::{Opened, PackageError},
     progress::Progress,
 };
 use std::collections::BTreeMap;
 
 /// What a folder holds.
 #[derive(Clone, Copy)]
-pub(super) struct Contents<'a> {
+pub(in crate::package) struct Contents<'a> {
     /// The name of its form in the manifest.
-    pub(super) form: &'a str,
+    pub(in crate::package) form: &'a str,
     /// Number of stored tensors.
-    pub(super) tensors: usize,
+    pub(in crate::package) tensors: usize,
     /// Quantized weights are there as codes.
-    pub(super) coded: bool,
+    pub(in crate::package) coded: bool,
 }
 
 /// Writes the manifest of a folder: its files, what it was made from, and what its codes stand
 /// for. The chain goes from the source's tensors and the recipe over the package's manifest to here.
-pub(super) fn seal(
+pub(in crate::package) fn seal(
     opened: &Opened,
     contents: Contents<'_>,
     files: BTreeMap<String, FileRecord>,

@@ -4,10 +4,10 @@ use crate::{linalg::Team, model::Weight, tensor::hex};
 use sha2::{Digest, Sha256};
 
 /// SHA-256 of one row.
-pub(super) type RowHash = [u8; 32];
+pub(in crate::package) type RowHash = [u8; 32];
 
 /// SHA-256 of a row's values, little-endian float32.
-pub(super) fn row_hash(values: &[f32]) -> RowHash {
+pub(in crate::package) fn row_hash(values: &[f32]) -> RowHash {
     let mut hash = Sha256::new();
     let mut bytes = [0_u8; 4096];
     for values in values.chunks(bytes.len() / 4) {
@@ -21,12 +21,12 @@ pub(super) fn row_hash(values: &[f32]) -> RowHash {
 
 /// The hash of a weight: SHA-256 over the hashes of its rows, in order. Rows can be hashed at the
 /// same time.
-pub(super) fn values_hash(rows: &[RowHash]) -> String {
+pub(in crate::package) fn values_hash(rows: &[RowHash]) -> String {
     hex(&Sha256::digest(rows.as_flattened()))
 }
 
 /// The hash of a weight that was decoded.
-pub(super) fn weight_hash(weight: &Weight, team: &Team) -> String {
+pub(in crate::package) fn weight_hash(weight: &Weight, team: &Team) -> String {
     let [rows, columns] = match weight.shape() {
         [rows, columns] => [*rows, *columns],
         other => [1, other.iter().product()],

@@ -1,16 +1,17 @@
 //! The model card: what a package is, in words, from its manifest alone.
-use super::{EngineFit, Manifest, Tool};
+use super::{Manifest, Tool};
+use crate::package::EngineFit;
 use crate::shown::{code, line, markdown};
 use serde_json::Value;
 use std::fmt::Write;
 
 /// The card's file name.
-pub(super) const CARD_FILE: &str = "README.md";
+pub(in crate::package) const CARD_FILE: &str = "README.md";
 /// The name that the source's own card gets beside it.
-pub(super) const SOURCE_CARD: &str = "README.source.md";
+pub(in crate::package) const SOURCE_CARD: &str = "README.source.md";
 
 /// The license that the front matter of a card names.
-pub(super) fn license(card: &str) -> Option<String> {
+pub(in crate::package) fn license(card: &str) -> Option<String> {
     let (matter, _) = card.strip_prefix("---\n")?.split_once("\n---")?;
     let value = matter.lines().find_map(|line| line.strip_prefix("license:"))?;
     let value = value.trim().trim_matches(['"', '\'']);
@@ -19,7 +20,7 @@ pub(super) fn license(card: &str) -> Option<String> {
 }
 
 /// The card of a package; `engines` are those that its shape was compared with.
-pub(super) fn card(manifest: &Manifest, engines: &[EngineFit]) -> String {
+pub(in crate::package) fn card(manifest: &Manifest, engines: &[EngineFit]) -> String {
     let mut out = String::from("---\n");
     let source = &manifest.source;
     // Writing to a string cannot fail.

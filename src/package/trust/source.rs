@@ -1,13 +1,14 @@
 //! What a package is made from: its name, license and size.
 use super::{
-    Opened, Source,
+    Source,
     card::{CARD_FILE, license},
 };
+use crate::package::Opened;
 
 impl Source {
     /// The source `opened`, whose tensors have this hash. A package's source is that which it was
     /// made from by name and license.
-    pub(super) fn of(opened: &Opened, sha256: String) -> Self {
+    pub(in crate::package) fn of(opened: &Opened, sha256: String) -> Self {
         let raw = opened.model.weights.raw.values();
         let bytes = raw.map(|tensor| tensor.bytes.len() as u64).sum();
         let parameters = opened.model.spec.parameters();

@@ -2,8 +2,9 @@
 //!
 //! The same package gives the same bytes: there is no time in it, and its serial number is made from
 //! the manifest's hash.
-use super::{MANIFEST_FILE, Manifest, Opened, PackageError, Tool};
+use super::{MANIFEST_FILE, Manifest, Tool};
 use crate::checkpoint::FileRecord;
+use crate::package::{Opened, PackageError};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 

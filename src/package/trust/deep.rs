@@ -2,18 +2,19 @@
 //!
 //! Hashes of files tell that bytes are the same. This tells that a reader makes the same numbers of
 //! them, and that they are numbers to compute with.
-use super::{Opened, Problem, Verification, values::weight_hash};
+use super::{Problem, Verification, values::weight_hash};
 use crate::{
     checkpoint::find_nonfinite,
     linalg::Team,
     model::{Model, Weight, part_name},
+    package::Opened,
     progress::{Progress, Unit},
     scheme::{QTensor, Rounded},
 };
 
 /// Decodes every weight of a model: scales are finite and not 0, parts are what their values encode to,
 /// values have the hash of the manifest.
-pub(super) fn decode(
+pub(in crate::package) fn decode(
     opened: &Opened,
     team: &Team,
     progress: &dyn Progress,
@@ -107,7 +108,7 @@ fn other_parts(model: &Model, name: &str, rounded: &Rounded) -> Option<String> {
 }
 
 /// Another hash than the recorded one.
-pub(super) fn other_values(recorded: &str, found: &str) -> Option<String> {
+pub(in crate::package) fn other_values(recorded: &str, found: &str) -> Option<String> {
     let other = recorded != found;
     other.then(|| format!("its values have the hash `{found}`, recorded is `{recorded}`"))
 }

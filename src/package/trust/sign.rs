@@ -4,8 +4,9 @@
 //! source's hash, the recipe and the evaluation, so its signature stands for all of them. The
 //! signature lies beside it as `milm.json.minisig`. Two signatures of one
 //! package differ: the library mixes randomness in, against faults of the machine that signs.
-use super::{MANIFEST_FILE, PackageError};
+use super::MANIFEST_FILE;
 use crate::checkpoint::{Folder, sha256, write_file};
+use crate::package::PackageError;
 use minisign::{KeyPair, PublicKeyBox, SecretKeyBox, SignatureBox};
 use std::io::Cursor;
 

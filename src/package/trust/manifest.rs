@@ -1,5 +1,5 @@
 //! `milm.json`: what a package is made of and how it was made.
-use super::PackageError;
+use crate::package::PackageError;
 use crate::{
     checkpoint::{FileRecord, Folder, TensorRecord, sha256},
     scheme::{ActivationGrid, Schemes, TensorScheme},
@@ -118,7 +118,7 @@ impl Manifest {
     }
 
     /// Records what the codes of weights stand for, by their names.
-    pub(super) fn set_values(&mut self, values: BTreeMap<String, String>) {
+    pub(in crate::package) fn set_values(&mut self, values: BTreeMap<String, String>) {
         for (name, hash) in values {
             if let Some(tensor) = self.quantized.get_mut(&name) {
                 tensor.values_sha256 = Some(hash);
@@ -160,7 +160,9 @@ impl Manifest {
 }
 
 /// Schemes as a manifest holds them.
-pub(super) fn quantized_tensors(schemes: &Schemes) -> BTreeMap<String, QuantizedTensor> {
+pub(in crate::package) fn quantized_tensors(
+    schemes: &Schemes,
+) -> BTreeMap<String, QuantizedTensor> {
     schemes
         .iter()
         .map(|(name, (scheme, shape))| {
