@@ -28,11 +28,12 @@ mod run;
 mod sbom;
 mod sign;
 mod stderr;
+mod steps;
 mod synth;
 mod verify;
 
-pub use compress::resolve;
 pub use context::{Context, Outcome};
+pub use steps::resolve;
 
 use crate::number::whole;
 use clap::{Args, CommandFactory, Parser, Subcommand};
