@@ -3,9 +3,9 @@ use super::{
     grids::end_grid,
     linear::{Backend, Reference, Rows},
     points::Point,
-    projection::{Loader, Projection, each_row},
+    projection::{Loader, Norm, Projection, each_row},
 };
-use crate::linalg::{Team, rms_norm};
+use crate::linalg::Team;
 use crate::model::{Model, Role, Weight, WeightError};
 use crate::scheme::ActivationGrid;
 use ndarray::{Array2, ArrayView2};
@@ -71,11 +71,10 @@ impl Embedding {
 
 /// The last norm and the head.
 pub struct Head {
-    gain: Vec<f32>,
+    norm: Norm,
     /// What a rotated model with a tied head has in the place of the gain.
     correction: Option<Projection>,
     linear: Projection,
-    eps: f32,
     /// Static grids of the normed stream and of the logits.
     grids: [Option<ActivationGrid>; 2],
 }
@@ -89,9 +88,8 @@ impl Head {
         let correction = corrected.then(|| loader.projection(&[Role::HeadInput])).transpose()?;
         Ok(Self {
             correction,
-            gain: loader.weight(Role::FinalNorm)?.to_f32(),
+            norm: Norm::load(&loader, Role::FinalNorm)?,
             linear: loader.projection(&[role])?,
-            eps: model.spec.norm_eps,
             grids: [Point::FinalNorm, Point::Head].map(|point| end_grid(model, point)),
         })
     }
@@ -117,9 +115,7 @@ impl Head {
 
     fn normed_by(&self, x: ArrayView2<'_, f32>, (team, rows): (&Team, Rows)) -> Array2<f32> {
         let mut normed = Array2::zeros(x.dim());
-        each_row(normed.view_mut(), team, |t, y| {
-            rms_norm(x.row(t).to_slice().expect("rows are contiguous"), &self.gain, self.eps, y);
-        });
+        self.norm.rows(x, normed.view_mut(), team);
         if let Some(correction) = &self.correction {
             let plain = normed.clone();
             correction.forward(plain.view(), normed.view_mut(), (team, rows));

@@ -1,68 +1,13 @@
 //! The architecture of a model, without weights.
 use super::{
+    ops::{Half, Op},
+    role::Role,
     rope::Rope,
     space::{Axis, Expert, Space},
     transformed::Transformed,
 };
 use crate::scheme::KvPrecision;
 use std::collections::BTreeMap;
-
-/// What a tensor does. The forward pass and the exporters speak roles, not names.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
-#[serde(rename_all = "kebab-case")]
-#[expect(missing_docs, reason = "standard names")]
-pub enum Role {
-    Embed,
-    AttnNorm,
-    Q,
-    K,
-    V,
-    QNorm,
-    KNorm,
-    O,
-    MlpNorm,
-    Router,
-    Gate,
-    Up,
-    Down,
-    SharedGate,
-    FinalNorm,
-    HeadInput,
-    Head,
-}
-
-impl Role {
-    /// Its name in files and tables; that of its JSON form.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Embed => "embed",
-            Self::AttnNorm => "attn-norm",
-            Self::Q => "q",
-            Self::K => "k",
-            Self::V => "v",
-            Self::QNorm => "q-norm",
-            Self::KNorm => "k-norm",
-            Self::O => "o",
-            Self::MlpNorm => "mlp-norm",
-            Self::Router => "router",
-            Self::Gate => "gate",
-            Self::Up => "up",
-            Self::Down => "down",
-            Self::SharedGate => "shared-gate",
-            Self::FinalNorm => "final-norm",
-            Self::HeadInput => "head-input",
-            Self::Head => "head",
-        }
-    }
-
-    /// Whether this is the matrix of a linear layer inside a block that quantization and pruning
-    /// work on (routers and expert gates stay as they are).
-    pub fn is_block_linear(self) -> bool {
-        matches!(self, Self::Q | Self::K | Self::V | Self::O | Self::Gate | Self::Up | Self::Down)
-    }
-}
 
 /// Weight or bias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,15 +47,33 @@ pub struct Block {
     pub kv_heads: usize,
     /// Width of one head.
     pub head_dim: usize,
-    /// Queries and keys are normalized per head before RoPE (Qwen3).
-    pub qk_norm: bool,
     /// Tokens a query sees, itself included; `None` for all.
     pub window: Option<usize>,
     /// The feed-forward part.
     pub mlp: Mlp,
+    /// What each half computes, attention first.
+    pub ops: [Vec<Op>; 2],
 }
 
 impl Block {
+    /// What a half computes.
+    pub fn ops(&self, half: Half) -> &[Op] {
+        match half {
+            Half::Attention => &self.ops[0],
+            Half::Mlp => &self.ops[1],
+        }
+    }
+
+    /// Whether queries and keys are normalized per head.
+    pub fn has_head_norms(&self) -> bool {
+        self.ops[0].contains(&Op::HeadNorms)
+    }
+
+    /// What products of queries and keys are multiplied by.
+    pub fn score_scale(&self, width: Option<usize>) -> f32 {
+        1.0 / (width.unwrap_or(self.head_dim) as f32).sqrt()
+    }
+
     /// Query heads per key/value head.
     pub fn kv_repeat(&self) -> usize {
         self.heads / self.kv_heads.max(1)
@@ -257,23 +220,6 @@ impl ModelSpec {
             blocks,
             tensors: Vec::new(),
             index: BTreeMap::new(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_roles_are_those_of_json() {
-        use Role::*;
-        let all = [
-            Embed, AttnNorm, Q, K, V, QNorm, KNorm, O, MlpNorm, Router, Gate, Up, Down, SharedGate,
-            FinalNorm, HeadInput, Head,
-        ];
-        for role in all {
-            assert_eq!(serde_json::to_value(role).unwrap(), role.name());
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Llama, and MiLM in Llama's form: pre-norm blocks, grouped-query attention, gated MLP.
-use super::{Defaults, Family, Switch};
+use super::{Activation, Defaults, Family, Op, Role, Switch};
 
 pub(super) const FAMILY: Family = Family {
     name: "llama",
@@ -15,7 +15,15 @@ pub(super) const FAMILY: Family = Family {
     qkv_bias: Switch::Key("attention_bias", false),
     o_bias: Switch::Key("attention_bias", false),
     mlp_bias: Switch::Key("mlp_bias", false),
-    qk_norm: false,
+    attention: &[
+        Op::Norm(Role::AttnNorm),
+        Op::Heads,
+        Op::Turn,
+        Op::Attend { width: None },
+        Op::Linear(Role::O),
+    ],
+    mlp: &[Op::Norm(Role::MlpNorm), Op::Gate(Activation::Silu), Op::Linear(Role::Down)],
+    norms: &[(Role::AttnNorm, "input_layernorm"), (Role::MlpNorm, "post_attention_layernorm")],
     window: None,
     experts: None,
     extra_layers: None,

@@ -2,9 +2,11 @@
 use super::{
     config::{Config, ConfigError, unfit},
     kv_cache::read_kv_cache,
+    ops::{Activation, Op},
+    role::Role,
     rope::Rope,
     space::{Axis, Expert, Space},
-    spec::{Block, Mlp, ModelSpec, Part, Role, TensorSpec},
+    spec::{Block, Mlp, ModelSpec, Part, TensorSpec},
     transformed::{TRANSFORM_KEY, Transformed},
 };
 use crate::linalg::Hadamard;
@@ -52,8 +54,12 @@ pub struct Family {
     o_bias: Switch,
     /// Biases of the MLP.
     mlp_bias: Switch,
-    /// Queries and keys are normalized per head.
-    qk_norm: bool,
+    /// What the first half of a block computes.
+    attention: &'static [Op],
+    /// What the second half computes, where it is no mixture of experts.
+    mlp: &'static [Op],
+    /// Names of the norms over the residual stream inside a block.
+    norms: &'static [(Role, &'static str)],
     /// Which blocks see a window only; `None` where `sliding_window` is ignored.
     window: Option<WindowRule>,
     /// Names and rules of a mixture of experts.
@@ -148,14 +154,10 @@ impl Family {
         if !head_dim.is_multiple_of(2) {
             return Err(unfit("head_dim", "an even number", &head_dim.into()));
         }
-        Ok(Block {
-            heads,
-            kv_heads,
-            head_dim,
-            qk_norm: self.qk_norm,
-            window: self.window.map_or(Ok(None), |rule| rule.read(config, b))?,
-            mlp: self.mlp(config, b)?,
-        })
+        let mlp = self.mlp(config, b)?;
+        let ops = [self.attention.to_vec(), self.feed_forward(&mlp)];
+        let window = self.window.map_or(Ok(None), |rule| rule.read(config, b))?;
+        Ok(Block { heads, kv_heads, head_dim, window, mlp, ops })
     }
 
     fn mlp(&self, config: Config<'_>, b: usize) -> Result<Mlp, ConfigError> {
@@ -181,6 +183,20 @@ impl Family {
         Ok(Mlp::Experts { count, per_token, width, shared, normalize })
     }
 
+    /// The second half's ops: experts gate and go down each for themselves.
+    fn feed_forward(&self, mlp: &Mlp) -> Vec<Op> {
+        let mixed = |op: &Op| match op {
+            Op::Gate(activation) => Some(Op::Experts(*activation)),
+            Op::Linear(Role::Down) => None,
+            op => Some(*op),
+        };
+        match mlp {
+            Mlp::Dense { .. } => self.mlp.to_vec(),
+            Mlp::Experts { .. } => self.mlp.iter().filter_map(mixed).collect(),
+        }
+    }
+
+    /// Tensors in the order in which they are needed.
     fn tensors(
         &self,
         config: Config<'_>,
@@ -197,23 +213,33 @@ impl Family {
             let all = |space| Axis { space, repeat: block.kv_repeat() };
             let (qk, v) = (Space::AttnQk(b), Space::AttnV(b));
             let at = |name: &str| format!("model.layers.{b}.{name}");
-            list.gain(&at("input_layernorm"), Role::AttnNorm, residual);
-            list.linear(&at("self_attn.q_proj"), Role::Q, all(qk), residual, qkv);
-            list.linear(&at("self_attn.k_proj"), Role::K, Axis::of(qk), residual, qkv);
-            list.linear(&at("self_attn.v_proj"), Role::V, Axis::of(v), residual, qkv);
-            if block.qk_norm {
-                let head = Axis::of(Space::QkHead(b));
-                list.gain(&at("self_attn.q_norm"), Role::QNorm, head);
-                list.gain(&at("self_attn.k_norm"), Role::KNorm, head);
-            }
-            list.linear(&at("self_attn.o_proj"), Role::O, residual, all(v), o);
-            list.gain(&at("post_attention_layernorm"), Role::MlpNorm, residual);
-            match (&block.mlp, self.experts) {
-                (Mlp::Experts { count, shared, .. }, Some(rule)) => {
-                    list.experts(&rule, b, *count, shared.is_some());
+            for op in block.ops.iter().flatten() {
+                match *op {
+                    Op::Norm(role) => {
+                        let name = self.norms.iter().find(|(known, _)| *known == role);
+                        list.gain(&at(name.map_or(role.name(), |it| it.1)), role, residual);
+                    }
+                    Op::Heads => {
+                        list.linear(&at("self_attn.q_proj"), Role::Q, all(qk), residual, qkv);
+                        list.linear(&at("self_attn.k_proj"), Role::K, Axis::of(qk), residual, qkv);
+                        list.linear(&at("self_attn.v_proj"), Role::V, Axis::of(v), residual, qkv);
+                    }
+                    Op::HeadNorms => {
+                        let head = Axis::of(Space::QkHead(b));
+                        list.gain(&at("self_attn.q_norm"), Role::QNorm, head);
+                        list.gain(&at("self_attn.k_norm"), Role::KNorm, head);
+                    }
+                    Op::Linear(Role::O) => {
+                        list.linear(&at("self_attn.o_proj"), Role::O, residual, all(v), o);
+                    }
+                    Op::Gate(_) => {
+                        let names = ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"].map(at);
+                        list.gated(names.each_ref().map(String::as_str), mlp);
+                    }
+                    Op::Experts(_) => list.experts(self.experts.as_ref(), b, &block.mlp),
+                    // What they need is that of the op before, or nothing.
+                    Op::Turn | Op::Attend { .. } | Op::Linear(_) => {}
                 }
-                _ => list
-                    .gated([&at("mlp.gate_proj"), &at("mlp.up_proj"), &at("mlp.down_proj")], mlp),
             }
         }
         list.block = None;
@@ -284,16 +310,17 @@ impl List {
         self.linear(down, Role::Down, residual, hidden, bias);
     }
 
-    fn experts(&mut self, rule: &ExpertRule, b: usize, count: usize, shared: bool) {
+    fn experts(&mut self, rule: Option<&ExpertRule>, b: usize, mlp: &Mlp) {
+        let (Some(rule), Mlp::Experts { count, shared, .. }) = (rule, mlp) else { return };
         let residual = Axis::of(Space::Residual);
         let at = |name: &str| format!("model.layers.{b}.{name}");
         self.linear(&at(rule.router), Role::Router, Axis::of(Space::Experts(b)), residual, false);
-        for e in 0..count {
+        for e in 0..*count {
             self.expert = Some(Expert::Routed(e));
             let name = |form: &str| at(&form.replace("{}", &e.to_string()));
             self.gated([&name(rule.gate), &name(rule.up), &name(rule.down)], false);
         }
-        if let (true, Some((module, gate))) = (shared, rule.shared) {
+        if let (Some(_), Some((module, gate))) = (shared, rule.shared) {
             self.expert = Some(Expert::Shared);
             let name = |leaf: &str| at(&format!("{module}.{leaf}"));
             self.gated([&name("gate_proj"), &name("up_proj"), &name("down_proj")], false);

@@ -163,7 +163,7 @@ fn ends(wanted: &Wanted<'_>) -> Ends {
 fn llama_cpp(spec: &ModelSpec, config: &Value) -> Option<String> {
     // Divisors that are only planned are ones, which the export would leave out.
     let divisors = matches!(spec.rope.scaling, RopeScaling::LongRope { .. });
-    if divisors && spec.blocks.iter().any(|block| block.qk_norm) {
+    if divisors && spec.blocks.iter().any(|block| block.has_head_norms()) {
         return Some(format!("`{}` takes no rotary divisors there: cut whole heads", spec.family));
     }
     kept_pairs(spec, config).or_else(|| {
