@@ -40,19 +40,24 @@ pub enum ForwardError {
 }
 
 /// The embedding, `[vocab, hidden]`.
-pub struct Embedding(Weight, Option<ActivationGrid>);
+pub struct Embedding {
+    rows: Weight,
+    scale: f32,
+    grid: Option<ActivationGrid>,
+}
 
 impl Embedding {
     /// Takes the embedding of a model.
     pub fn load(model: &Model) -> Result<Self, WeightError> {
         let loader = Loader { model, backend: &Reference, block: None, expert: None };
-        Ok(Self(loader.weight(Role::Embed)?, end_grid(model, Point::Embedding)))
+        let (scale, grid) = (model.spec.embed_scale, end_grid(model, Point::Embedding));
+        Ok(Self { rows: loader.weight(Role::Embed)?, scale, grid })
     }
 
     /// The rows of the tokens, `[tokens, hidden]`.
     pub fn rows(&self, ids: &[u32]) -> Result<Array2<f32>, ForwardError> {
-        let &[vocab, hidden] = self.0.shape() else {
-            return Err(ForwardError::Embedding { found: self.0.shape().to_vec() });
+        let &[vocab, hidden] = self.rows.shape() else {
+            return Err(ForwardError::Embedding { found: self.rows.shape().to_vec() });
         };
         let mut rows = Array2::zeros((ids.len(), hidden));
         for (id, mut row) in ids.iter().zip(rows.outer_iter_mut()) {
@@ -60,8 +65,9 @@ impl Embedding {
                 return Err(ForwardError::Token { id: *id, vocab });
             }
             let row = row.as_slice_mut().expect("rows are contiguous");
-            self.0.row(*id as usize, row);
-            if let Some(grid) = &self.1 {
+            self.rows.row(*id as usize, row);
+            row.iter_mut().for_each(|x| *x *= self.scale);
+            if let Some(grid) = &self.grid {
                 grid.round(row);
             }
         }

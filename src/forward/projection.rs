@@ -42,7 +42,9 @@ impl Loader<'_> {
 
     /// A norm gain, which must be there.
     pub(super) fn gain(&self, role: Role) -> Result<Vec<f32>, WeightError> {
-        Ok(self.weight(role)?.to_f32())
+        let mut gain = self.weight(role)?.to_f32();
+        gain.iter_mut().for_each(|gain| *gain += self.model.spec.gain_offset);
+        Ok(gain)
     }
 
     /// The Hadamard matrix of a width, where the model wants it multiplied online.

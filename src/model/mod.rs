@@ -5,6 +5,7 @@ mod kv_cache;
 mod ops;
 mod role;
 mod rope;
+mod rope_kinds;
 mod space;
 mod spec;
 mod stranded;

@@ -116,8 +116,14 @@ pub struct ModelSpec {
     pub tied: bool,
     /// Added to the mean square in every norm.
     pub norm_eps: f32,
+    /// Added to stored norm gains: 1 where a stored 0 leaves a channel as it is, else 0.
+    pub gain_offset: f32,
+    /// What rows of the embedding are multiplied by on their way in, not by a tied head.
+    pub embed_scale: f32,
     /// Rotary position embedding.
     pub rope: Rope,
+    /// That of blocks that see a window, where it is another.
+    pub local_rope: Option<Rope>,
     /// Positions that the model was made for.
     pub max_positions: usize,
     /// How it was rotated, if it was.
@@ -151,6 +157,26 @@ impl ModelSpec {
         part: Part,
     ) -> Option<&TensorSpec> {
         self.index.get(&(block, role, expert, part)).map(|i| &self.tensors[*i])
+    }
+
+    /// Whether rows of the embedding are scaled on their way in.
+    pub fn scales_embedding(&self) -> bool {
+        self.embed_scale.to_bits() != 1.0_f32.to_bits()
+    }
+
+    /// Whether a block turns by the rope of windows.
+    pub fn is_local(&self, block: usize) -> bool {
+        self.local_rope.is_some() && self.blocks[block].window.is_some()
+    }
+
+    /// The rotary position embedding of a block.
+    pub fn rope_of(&self, block: usize) -> &Rope {
+        self.local_rope.as_ref().filter(|_| self.is_local(block)).unwrap_or(&self.rope)
+    }
+
+    /// The first norm between a half and the stream that it is added to, if a block has one.
+    pub fn post_norm(&self) -> Option<&TensorSpec> {
+        self.tensors.iter().find(|it| matches!(it.role, Role::PostAttnNorm | Role::PostMlpNorm))
     }
 
     /// Whether the last normed stream is multiplied by a matrix before the head.
@@ -213,7 +239,10 @@ impl ModelSpec {
             vocab: 0,
             tied: false,
             norm_eps: 0.0,
+            gain_offset: 0.0,
+            embed_scale: 1.0,
             rope,
+            local_rope: None,
             max_positions: 0,
             transformed: None,
             kv_cache: KvPrecision::Float,

@@ -45,6 +45,10 @@ pub struct Plan {
 /// Decides what becomes of a model from its declaration alone; no weights are read.
 pub fn plan(spec: &ModelSpec, config: &Value, settings: &Settings) -> Result<Plan, PruneError> {
     let target = settings.target()?;
+    if let Some(norm) = spec.post_norm() {
+        let (tensor, family) = (norm.name.clone(), spec.family);
+        return Err(PruneError::PostNorm { tensor, family });
+    }
     let original: Vec<BlockShape> = spec.blocks.iter().map(BlockShape::of).collect();
     let unit = unit(spec, settings);
     let grid = Grid::new(&original, unit, settings);

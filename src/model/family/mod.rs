@@ -4,16 +4,20 @@ use super::{
     kv_cache::read_kv_cache,
     ops::{Activation, Op},
     role::Role,
-    rope::Rope,
+    rope::{Rope, RopeScaling},
     space::{Axis, Expert, Space},
     spec::{Block, Mlp, ModelSpec, Part, TensorSpec},
     transformed::{TRANSFORM_KEY, Transformed},
 };
-use crate::linalg::Hadamard;
+use crate::{
+    linalg::Hadamard,
+    tensor::{FloatType, round_to},
+};
 use serde_json::Value;
 
 mod complete;
 mod extra;
+mod gemma3;
 mod joined;
 mod llama;
 mod mimo;
@@ -29,7 +33,7 @@ mod window;
 
 pub use complete::complete;
 pub use extra::without_extra_layers;
-use rules::{Defaults, ExpertRule, ExtraLayers, Switch};
+use rules::{Defaults, ExpertRule, ExtraLayers, LocalRope, Switch};
 use window::WindowRule;
 
 pub use joined::Joined;
@@ -60,6 +64,18 @@ pub struct Family {
     mlp: &'static [Op],
     /// Names of the norms over the residual stream inside a block.
     norms: &'static [(Role, &'static str)],
+    /// Key of the activation that opens gates.
+    activation_key: &'static str,
+    /// Key of the width whose root attention scores are divided by, and its default; `None`: that of a head.
+    score_width: Option<(&'static str, usize)>,
+    /// Added to stored norm gains.
+    gain_offset: f32,
+    /// Rows of the embedding are multiplied by the root of the hidden size.
+    scales_embedding: bool,
+    /// Blocks that see a window turn by a base of their own.
+    local_rope: Option<LocalRope>,
+    /// Keys of what is not followed.
+    refused: &'static [&'static str],
     /// Which blocks see a window only; `None` where `sliding_window` is ignored.
     window: Option<WindowRule>,
     /// Names and rules of a mixture of experts.
@@ -78,6 +94,7 @@ pub const FAMILIES: &[Family] = &[
     mixtral::FAMILY,
     qwen2_moe::FAMILY,
     qwen3_moe::FAMILY,
+    gemma3::FAMILY,
 ];
 
 /// Bounds on what a `config.json` from a stranger may make this program list.
@@ -130,6 +147,15 @@ impl Family {
         spec.vocab = config.size("vocab_size")?;
         spec.tied = config.flag("tie_word_embeddings", false)?;
         spec.norm_eps = config.number("rms_norm_eps", 1e-6)? as f32;
+        spec.gain_offset = self.gain_offset;
+        if self.scales_embedding {
+            spec.embed_scale = embed_scale(config, spec.hidden);
+        }
+        if let Some((key, theta)) = self.local_rope {
+            let (theta, scaling) = (config.number(key, theta)?, RopeScaling::Default);
+            let max_positions = spec.rope.max_positions;
+            spec.local_rope = Some(Rope { theta, max_positions, scaling, kept: None });
+        }
         spec.max_positions = spec.rope.max_positions;
         spec.transformed = Transformed::read(config)?;
         spec.kv_cache = read_kv_cache(config)?;
@@ -155,7 +181,7 @@ impl Family {
             return Err(unfit("head_dim", "an even number", &head_dim.into()));
         }
         let mlp = self.mlp(config, b)?;
-        let ops = [self.attention.to_vec(), self.feed_forward(&mlp)];
+        let ops = [self.attend(config)?, self.feed_forward(&mlp)];
         let window = self.window.map_or(Ok(None), |rule| rule.read(config, b))?;
         Ok(Block { heads, kv_heads, head_dim, window, mlp, ops })
     }
@@ -181,6 +207,17 @@ impl Family {
         };
         let (width, normalize) = (config.block_size(rule.width, b)?, rule.normalize.read(config)?);
         Ok(Mlp::Experts { count, per_token, width, shared, normalize })
+    }
+
+    /// The first half's ops.
+    fn attend(&self, config: Config<'_>) -> Result<Vec<Op>, ConfigError> {
+        let width = self.score_width.map(|(key, width)| config.size_or(key, Some(width)));
+        let width = width.transpose()?.flatten();
+        let scaled = |op: &Op| match op {
+            Op::Attend { .. } => Op::Attend { width },
+            op => *op,
+        };
+        Ok(self.attention.iter().map(scaled).collect())
     }
 
     /// The second half's ops: experts gate and go down each for themselves.
@@ -252,6 +289,14 @@ impl Family {
         }
         Ok(list.tensors)
     }
+}
+
+/// `√hidden` in the checkpoint's float format, as transformers rounds it.
+fn embed_scale(config: Config<'_>, hidden: usize) -> f32 {
+    let name = config.get("dtype").or_else(|| config.get("torch_dtype")).and_then(Value::as_str);
+    let float =
+        [FloatType::Bf16, FloatType::F16].into_iter().find(|it| name == Some(it.config_name()));
+    round_to(float.unwrap_or(FloatType::F32), (hidden as f64).sqrt() as f32)
 }
 
 /// Online rotations have an order that can be made.

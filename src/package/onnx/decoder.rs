@@ -39,7 +39,11 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Ends, WeightError> {
     let mut positions = Positions::new(b);
     let embed = need(b, (None, None), Role::Embed)?;
     let rows = b.matrix(embed, false);
-    let x = b.gather((&rows, 0), "input_ids", "embedding");
+    let mut x = b.gather((&rows, 0), "input_ids", "embedding");
+    if b.model.spec.scales_embedding() {
+        let scale = b.number(b.model.spec.embed_scale);
+        x = b.node("Mul", &[&x, &scale], "embedding.scaled");
+    }
     let mut x = b.point(x, &Point::Embedding.key(None, None));
     for index in 0..b.model.spec.blocks.len() {
         b.scope = format!("layers.{index}.");
