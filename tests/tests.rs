@@ -22,6 +22,7 @@ mod eval;
 mod exported;
 mod flags;
 mod formats;
+mod gemma3;
 mod generate;
 mod gguf;
 mod golden;

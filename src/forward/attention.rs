@@ -2,113 +2,49 @@
 use super::{
     kv_cache::{Branch, KvCache, Memory},
     points::Point,
-    projection::{Loader, Projection, each_row},
-    rotary::Rotary,
-    scratch::Run,
+    scratch::{Run, Slot, Value},
     tap::Site,
 };
-use crate::linalg::{Hadamard, Team, matmul, rms_norm, softmax};
-use crate::model::{Block, Role, WeightError};
-use crate::scheme::KvPrecision;
+use crate::linalg::{Team, matmul, softmax};
+use crate::model::Block;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use std::ops::Range;
 
 /// Queries that one task takes.
 const QUERIES: usize = 64;
 
-/// Attention of one block.
-pub(super) struct Attention {
-    qkv: Projection,
-    o: Projection,
-    /// Gains of queries and keys, where they are normalized per head.
-    qk_gains: Option<[Vec<f32>; 2]>,
-    /// What queries and keys are multiplied by after RoPE.
-    rotation: Option<Hadamard>,
-    kv_cache: KvPrecision,
+/// What queries find among keys and values.
+pub(super) struct Attend {
     sizes: Block,
-    eps: f32,
+    scale: f32,
 }
 
-impl Attention {
-    pub(super) fn load(loader: &Loader<'_>, sizes: &Block) -> Result<Self, WeightError> {
-        let gains = || Ok([loader.gain(Role::QNorm)?, loader.gain(Role::KNorm)?]);
-        Ok(Self {
-            qkv: loader.projection(&[Role::Q, Role::K, Role::V])?,
-            o: loader.projection(&[Role::O])?,
-            rotation: loader.hadamard(sizes.head_dim, |transformed| transformed.keys),
-            qk_gains: sizes.qk_norm.then(gains).transpose()?,
-            kv_cache: loader.model.spec.kv_cache,
-            sizes: sizes.clone(),
-            eps: loader.model.spec.norm_eps,
-        })
+impl Attend {
+    /// Of a block; `width` is that of [`Op::Attend`](crate::model::Op::Attend).
+    pub(super) fn new(sizes: &Block, width: Option<usize>) -> Self {
+        Self { sizes: sizes.clone(), scale: sizes.score_scale(width) }
     }
 
-    /// `y ← O(attention(x))`: `x` is the normed `[tokens, hidden]`, `y` alike. Appends the tokens
-    /// to the cache; row `t` of `rotary` belongs to token `t` of `x`.
+    /// All query heads side by side, of queries, keys and values side by side. Appends the tokens
+    /// to the cache.
     pub(super) fn forward(
         &self,
-        x: ArrayView2<'_, f32>,
-        y: ArrayViewMut2<'_, f32>,
-        place: (Memory<'_>, &Rotary),
+        qkv: ArrayView2<'_, f32>,
+        memory: Memory<'_>,
         run: &mut Run<'_>,
-    ) {
-        let mut buffer = std::mem::take(&mut run.scratch.mixed);
-        let mut mixed = buffer.take(x.nrows(), self.mixed_width());
-        self.mix(x, mixed.view_mut(), place, run);
-        self.project(mixed.view(), y, run);
-        run.scratch.mixed = buffer;
-    }
-
-    /// An empty cache with room for `capacity` tokens.
-    pub(super) fn cache(&self, capacity: usize) -> KvCache {
-        KvCache::new(self.sizes.kv_heads, self.sizes.head_dim, capacity, self.kv_cache)
-    }
-
-    /// Columns of the input of the output projection.
-    pub(super) fn mixed_width(&self) -> usize {
-        self.sizes.heads * self.sizes.head_dim
-    }
-
-    /// `y ← O(mixed)`.
-    pub(super) fn project(
-        &self,
-        mixed: ArrayView2<'_, f32>,
-        mut y: ArrayViewMut2<'_, f32>,
-        run: &mut Run<'_>,
-    ) {
-        run.tap.see(Site::Input(Role::O, None), mixed.view());
-        self.o.forward(mixed, y.view_mut(), run.by());
-        run.tap.see(Site::Output(Role::O), y.view());
-        run.tap.alter((Point::O, None), y);
-    }
-
-    /// `mixed ← attention(x)`, all query heads side by side.
-    pub(super) fn mix(
-        &self,
-        x: ArrayView2<'_, f32>,
-        mut mixed: ArrayViewMut2<'_, f32>,
-        (memory, rotary): (Memory<'_>, &Rotary),
-        run: &mut Run<'_>,
-    ) {
-        let (tokens, by) = (x.nrows(), run.by());
+    ) -> Value {
         let Block { heads, kv_heads, head_dim: width, .. } = self.sizes;
-        let Run { team, scratch, tap, .. } = run;
-        tap.see(Site::Input(Role::Q, None), x);
-        let mut qkv = scratch.qkv.take(tokens, self.qkv.out_features());
-        self.qkv.forward(x, qkv.view_mut(), by);
-        let (q, k) = (heads * width, (heads + kv_heads) * width);
-        for (point, columns) in [(Point::Q, s![.., ..q]), (Point::K, s![.., q..k])] {
-            tap.alter((point, None), qkv.slice_mut(columns));
-        }
-        tap.alter((Point::V, None), qkv.slice_mut(s![.., k..]));
-        each_row(qkv.view_mut(), team, |t, row| self.turn(t, row, rotary));
+        let mut value = run.scratch.value(Slot::Mixed, qkv.nrows(), heads * width);
+        let mut mixed = value.view_mut();
+        let Run { team, tap, .. } = run;
         tap.see(Site::Queries, qkv.slice(s![.., ..heads * width]));
         tap.see(Site::Keys, qkv.slice(s![.., heads * width..(heads + kv_heads) * width]));
         match memory {
-            Memory::One(cache) => self.look_back(qkv.view(), mixed.view_mut(), cache, team),
-            Memory::Each(caches) => self.look_apart(qkv.view(), mixed.view_mut(), caches, team),
+            Memory::One(cache) => self.look_back(qkv, mixed.view_mut(), cache, team),
+            Memory::Each(caches) => self.look_apart(qkv, mixed.view_mut(), caches, team),
         }
         tap.alter((Point::Mixed, None), mixed);
+        value
     }
 
     /// Attention of tokens that follow those of a cache.
@@ -158,24 +94,6 @@ impl Attention {
         });
     }
 
-    /// Norm and rotation of the query and key heads of one token.
-    fn turn(&self, token: usize, row: &mut [f32], rotary: &Rotary) {
-        let Block { heads, kv_heads, head_dim, .. } = self.sizes;
-        let repeat = self.sizes.kv_repeat();
-        let turned = &mut row[..(heads + kv_heads) * head_dim];
-        for (index, head) in turned.chunks_mut(head_dim).enumerate() {
-            if let Some([q, k]) = &self.qk_gains {
-                let plain = head.to_vec();
-                rms_norm(&plain, if index < heads { q } else { k }, self.eps, head);
-            }
-            let kv_head = if index < heads { index / repeat } else { index - heads };
-            rotary.turn(token, kv_head, head);
-            if let Some(rotation) = &self.rotation {
-                rotation.apply(head);
-            }
-        }
-    }
-
     /// Stores keys and values; returns the number of tokens before them.
     fn remember(&self, qkv: ArrayView2<'_, f32>, cache: &mut KvCache) -> usize {
         let Block { heads, kv_heads, head_dim, .. } = self.sizes;
@@ -203,7 +121,7 @@ impl Attention {
         let (tokens, width) = (queries.nrows(), self.sizes.head_dim);
         let start = self.sizes.window.map_or(0, |w| (first + 1).saturating_sub(w));
         let seen = behind(seen, start);
-        let scale = 1.0 / (width as f32).sqrt();
+        let scale = self.scale;
         let mut scores = Array2::zeros((tokens, first + tokens - start));
         let heads = queries.axis_chunks_iter(Axis(1), width);
         let heads = heads.zip(out.axis_chunks_iter_mut(Axis(1), width));

@@ -1,36 +1,119 @@
-//! One decoder block.
+//! One decoder block: the interpreter of its ops.
 use super::{
-    attention::Attention,
+    attention::Attend,
     grids::{PointGrids, Rounds},
+    heads::{HeadNorms, Heads, Turn},
     kv_cache::{KvCache, Memory},
     linear::{Backend, Rows},
-    mlp::FeedForward,
+    mlp::{Experts, Gate},
     points::Point,
-    projection::{Loader, each_row},
+    projection::{Loader, Norm, Output, each_row},
     rotary::Rotary,
-    scratch::{Run, Scratch},
+    scratch::{Run, Scratch, Slot, Value},
     tap::{NoTap, Tap},
 };
-use crate::linalg::{Team, add_assign, rms_norm};
-use crate::model::{Model, Role, WeightError};
+use crate::linalg::{Team, add_assign};
+use crate::model::{Block, Half, Model, Op, WeightError};
+use crate::scheme::KvPrecision;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
-/// A half of a block: `x ← x + f(norm(x))`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Half {
-    /// f is attention.
-    Attention,
-    /// f is the feed-forward part.
-    Mlp,
+/// An op with its weights.
+enum Layer {
+    Norm(Norm),
+    Heads(Heads),
+    HeadNorms(HeadNorms),
+    Turn(Turn),
+    Attend(Attend),
+    Gate(Gate),
+    Experts(Experts),
+    Linear(Output),
 }
 
-/// The weights of a block, ready to run: `x ← x + attention(norm(x)); x ← x + mlp(norm(x))`.
+/// Where a block reads and writes what it knows of past tokens; only attention does.
+type Place<'a> = (Memory<'a>, &'a Rotary);
+
+impl Layer {
+    /// `None` where there is nothing to do.
+    fn load(loader: &Loader<'_>, sizes: &Block, op: Op) -> Result<Option<Self>, WeightError> {
+        Ok(Some(match op {
+            Op::Norm(role) => Self::Norm(Norm::load(loader, role)?),
+            Op::Heads => Self::Heads(Heads::load(loader, sizes)?),
+            Op::HeadNorms => Self::HeadNorms(HeadNorms::load(loader, sizes)?),
+            Op::Turn => Self::Turn(Turn::load(loader, sizes)),
+            Op::Attend { width } => Self::Attend(Attend::new(sizes, width)),
+            Op::Gate(activation) => Self::Gate(Gate::load(loader, activation)?),
+            Op::Experts(activation) => {
+                return Ok(Experts::load(loader, &sizes.mlp, activation)?.map(Self::Experts));
+            }
+            Op::Linear(role) => Self::Linear(Output::load(loader, role)?),
+        }))
+    }
+
+    /// What the op makes of `y`.
+    fn forward(&self, y: Input<'_>, place: &mut Option<Place<'_>>, run: &mut Run<'_>) -> Value {
+        const PLACE: &str = "a half that attends has a place";
+        let made = match self {
+            Self::Norm(norm) => norm.forward(y.view(), run),
+            Self::Heads(heads) => heads.forward(y.view(), run),
+            Self::HeadNorms(norms) => {
+                let mut heads = y.owned(run);
+                norms.forward(&mut heads, run);
+                return heads;
+            }
+            Self::Turn(turn) => {
+                let mut heads = y.owned(run);
+                turn.forward(&mut heads, place.as_ref().expect(PLACE).1, run);
+                return heads;
+            }
+            Self::Attend(attend) => attend.forward(y.view(), place.take().expect(PLACE).0, run),
+            Self::Gate(gate) => gate.forward(y.view(), run),
+            Self::Experts(experts) => experts.forward(y.view(), run),
+            Self::Linear(linear) => linear.forward(y.view(), run),
+        };
+        y.keep(run);
+        made
+    }
+}
+
+/// What an op is given: something from outside, or what the op before made.
+enum Input<'a> {
+    Outer(ArrayView2<'a, f32>),
+    Made(Value),
+}
+
+impl Input<'_> {
+    fn view(&self) -> ArrayView2<'_, f32> {
+        match self {
+            Self::Outer(x) => x.view(),
+            Self::Made(value) => value.view(),
+        }
+    }
+
+    /// A result that can be changed in place.
+    fn owned(self, run: &mut Run<'_>) -> Value {
+        match self {
+            Self::Outer(x) => {
+                let mut value = run.scratch.value(Slot::Heads, x.nrows(), x.ncols());
+                value.view_mut().assign(&x);
+                value
+            }
+            Self::Made(value) => value,
+        }
+    }
+
+    fn keep(self, run: &mut Run<'_>) {
+        if let Self::Made(value) = self {
+            run.scratch.keep(value);
+        }
+    }
+}
+
+/// The weights of a block, ready to run: `x ← x + attention(x); x ← x + mlp(x)`, where each half is
+/// a list of ops.
 pub struct BlockWeights {
-    attention_gain: Vec<f32>,
-    attention: Attention,
-    mlp_gain: Vec<f32>,
-    mlp: FeedForward,
-    eps: f32,
+    halves: [Vec<Layer>; 2],
+    sizes: Block,
+    kv_cache: KvPrecision,
     /// Static grids of activations, if there are any.
     grids: Option<PointGrids>,
 }
@@ -40,19 +123,21 @@ impl BlockWeights {
     pub fn load(model: &Model, block: usize, backend: &dyn Backend) -> Result<Self, WeightError> {
         let loader = Loader { model, backend, block: Some(block), expert: None };
         let sizes = &model.spec.blocks[block];
+        let half = |half| -> Result<Vec<Layer>, WeightError> {
+            let layers = sizes.ops(half).iter().map(|op| Layer::load(&loader, sizes, *op));
+            layers.filter_map(Result::transpose).collect()
+        };
         Ok(Self {
-            attention_gain: loader.gain(Role::AttnNorm)?,
-            attention: Attention::load(&loader, sizes)?,
-            mlp_gain: loader.gain(Role::MlpNorm)?,
-            mlp: FeedForward::load(loader, &sizes.mlp)?,
-            eps: model.spec.norm_eps,
+            halves: [half(Half::Attention)?, half(Half::Mlp)?],
+            sizes: sizes.clone(),
+            kv_cache: model.spec.kv_cache,
             grids: PointGrids::of_block(model, block),
         })
     }
 
     /// An empty cache for this block with room for `capacity` tokens; it grows when more come.
     pub fn cache(&self, capacity: usize) -> KvCache {
-        self.attention.cache(capacity)
+        KvCache::new(self.sizes.kv_heads, self.sizes.head_dim, capacity, self.kv_cache)
     }
 
     /// Runs the block over the residual stream `x`, `[tokens, hidden]`, in place.
@@ -82,7 +167,7 @@ impl BlockWeights {
     fn go(
         &self,
         (mut x, rows): (ArrayViewMut2<'_, f32>, Rows),
-        place: (Memory<'_>, &Rotary),
+        place: Place<'_>,
         team: &Team,
         scratch: &mut Scratch,
     ) {
@@ -96,41 +181,24 @@ impl BlockWeights {
         self.feed(x, &mut run);
     }
 
-    /// What the first half's projections see of the stream `x`: `norm(x)`, `[tokens, hidden]`.
-    pub fn attention_input(&self, x: ArrayView2<'_, f32>, team: &Team) -> Array2<f32> {
-        self.normed(x, &self.attention_gain, team)
+    /// The first half, `x ← x + attention(x)`, in place.
+    pub fn attend(&self, x: ArrayViewMut2<'_, f32>, place: Place<'_>, run: &mut Run<'_>) {
+        self.half(Half::Attention, x, Some(place), run);
     }
 
-    /// What the second half's projections see of the stream `x`: `norm(x)`, `[tokens, hidden]`.
-    pub fn mlp_input(&self, x: ArrayView2<'_, f32>, team: &Team) -> Array2<f32> {
-        self.normed(x, &self.mlp_gain, team)
-    }
-
-    fn normed(&self, x: ArrayView2<'_, f32>, gain: &[f32], team: &Team) -> Array2<f32> {
-        let mut normed = Array2::zeros(x.dim());
-        each_row(normed.view_mut(), team, |t, y| {
-            rms_norm(x.row(t).to_slice().expect("rows are contiguous"), gain, self.eps, y);
-        });
-        normed
-    }
-
-    /// The first half: `x ← x + attention(norm(x))`, in place.
-    pub fn attend(
-        &self,
-        x: ArrayViewMut2<'_, f32>,
-        place: (Memory<'_>, &Rotary),
-        run: &mut Run<'_>,
-    ) {
-        self.half(x, (&self.attention_gain, Point::AttentionNorm), run, |x, y, run| {
-            self.attention.forward(x, y, place, run);
-        });
-    }
-
-    /// The second half: `x ← x + mlp(norm(x))`, in place.
+    /// The second half, `x ← x + mlp(x)`, in place.
     pub fn feed(&self, mut x: ArrayViewMut2<'_, f32>, run: &mut Run<'_>) {
-        let norm = (self.mlp_gain.as_slice(), Point::MlpNorm);
-        self.half(x.view_mut(), norm, run, |x, y, run| self.mlp.forward(x, y, run));
+        self.half(Half::Mlp, x.view_mut(), None, run);
         run.tap.alter((Point::Block, None), x);
+    }
+
+    /// What the first projections of a half see of the stream `x`: it normed, `[tokens, hidden]`.
+    pub fn input(&self, half: Half, x: ArrayView2<'_, f32>, team: &Team) -> Array2<f32> {
+        let mut seen = x.to_owned();
+        if let Some(Layer::Norm(norm)) = self.layers(half).first() {
+            norm.rows(x, seen.view_mut(), team);
+        }
+        seen
     }
 
     /// The input of the layer that ends a half, `[tokens, in]`, for the stream `x`; `None` of a
@@ -139,64 +207,75 @@ impl BlockWeights {
         &self,
         half: Half,
         x: ArrayView2<'_, f32>,
-        place: (Memory<'_>, &Rotary),
+        place: Place<'_>,
         run: &mut Run<'_>,
     ) -> Option<Array2<f32>> {
-        match (half, &self.mlp) {
-            (Half::Attention, _) => {
-                let normed = self.attention_input(x, run.team);
-                let mut mixed = Array2::zeros((x.nrows(), self.attention.mixed_width()));
-                self.attention.mix(normed.view(), mixed.view_mut(), place, run);
-                Some(mixed)
-            }
-            (Half::Mlp, FeedForward::Dense(gated)) => {
-                let normed = self.mlp_input(x, run.team);
-                let mut buffer = std::mem::take(&mut run.scratch.gate_up);
-                let hidden = gated.hide(normed.view(), &mut buffer, run).to_owned();
-                run.scratch.gate_up = buffer;
-                Some(hidden)
-            }
-            (Half::Mlp, FeedForward::Experts(_)) => None,
-        }
+        let (before, _) = self.ending(half)?;
+        let inner = flow(before, x, Some(place), run);
+        let rows = inner.view().to_owned();
+        run.scratch.keep(inner);
+        Some(rows)
     }
 
-    /// Ends a half: adds to the stream `x` what its last layer makes of `inner`.
+    /// Ends a half: adds to the stream `x` what its last layer, and the norm behind it, make of
+    /// `inner`. Nothing of a mixture of experts.
     pub(super) fn finish(
         &self,
         half: Half,
         inner: ArrayView2<'_, f32>,
-        mut x: ArrayViewMut2<'_, f32>,
+        x: ArrayViewMut2<'_, f32>,
         run: &mut Run<'_>,
     ) {
-        let mut y = Array2::zeros(x.dim());
-        match (half, &self.mlp) {
-            (Half::Attention, _) => self.attention.project(inner, y.view_mut(), run),
-            (Half::Mlp, FeedForward::Dense(gated)) => gated.project(inner, y.view_mut(), run),
-            (Half::Mlp, FeedForward::Experts(_)) => {}
+        if let Some((_, ending)) = self.ending(half) {
+            let y = flow(ending, inner, None, run);
+            add(x, y, run);
         }
-        x += &y;
     }
 
-    /// `x ← x + f(norm(x))`.
+    fn layers(&self, half: Half) -> &[Layer] {
+        match half {
+            Half::Attention => &self.halves[0],
+            Half::Mlp => &self.halves[1],
+        }
+    }
+
+    /// The layers before the linear layer that ends a half, and those from it on.
+    fn ending(&self, half: Half) -> Option<(&[Layer], &[Layer])> {
+        let layers = self.layers(half);
+        let last = layers.iter().rposition(|it| matches!(it, Layer::Linear(_)))?;
+        Some(layers.split_at(last))
+    }
+
+    /// `x ← x + f(x)`.
     fn half(
         &self,
-        mut x: ArrayViewMut2<'_, f32>,
-        (gain, point): (&[f32], Point),
+        half: Half,
+        x: ArrayViewMut2<'_, f32>,
+        place: Option<Place<'_>>,
         run: &mut Run<'_>,
-        f: impl FnOnce(ArrayView2<'_, f32>, ArrayViewMut2<'_, f32>, &mut Run<'_>),
     ) {
-        let (tokens, hidden) = x.dim();
-        let mut normed = std::mem::take(&mut run.scratch.norm);
-        let mut out = std::mem::take(&mut run.scratch.out);
-        each_row(normed.take(tokens, hidden), run.team, |t, y| {
-            rms_norm(x.row(t).to_slice().expect("rows are contiguous"), gain, self.eps, y);
-        });
-        run.tap.alter((point, None), normed.take(tokens, hidden));
-        f(normed.take(tokens, hidden).view(), out.take(tokens, hidden), run);
-        let y = out.take(tokens, hidden);
-        each_row(x.view_mut(), run.team, |t, x| {
-            add_assign(x, y.row(t).to_slice().expect("rows are contiguous"), 1.0);
-        });
-        (run.scratch.norm, run.scratch.out) = (normed, out);
+        let y = flow(self.layers(half), x.view(), place, run);
+        add(x, y, run);
     }
+}
+
+/// What layers make of `x`, one after the other.
+fn flow(
+    layers: &[Layer],
+    x: ArrayView2<'_, f32>,
+    mut place: Option<Place<'_>>,
+    run: &mut Run<'_>,
+) -> Value {
+    let outer = Input::Outer(x);
+    let made = layers.iter().fold(outer, |y, layer| Input::Made(layer.forward(y, &mut place, run)));
+    made.owned(run)
+}
+
+/// `x ← x + y`.
+fn add(mut x: ArrayViewMut2<'_, f32>, y: Value, run: &mut Run<'_>) {
+    let rows = y.view();
+    each_row(x.view_mut(), run.team, |t, x| {
+        add_assign(x, rows.row(t).to_slice().expect("rows are contiguous"), 1.0);
+    });
+    run.scratch.keep(y);
 }

@@ -3,9 +3,9 @@ use super::{
     grids::end_grid,
     linear::{Backend, Reference, Rows},
     points::Point,
-    projection::{Loader, Projection, each_row},
+    projection::{Loader, Norm, Projection, each_row},
 };
-use crate::linalg::{Team, rms_norm};
+use crate::linalg::Team;
 use crate::model::{Model, Role, Weight, WeightError};
 use crate::scheme::ActivationGrid;
 use ndarray::{Array2, ArrayView2};
@@ -40,19 +40,24 @@ pub enum ForwardError {
 }
 
 /// The embedding, `[vocab, hidden]`.
-pub struct Embedding(Weight, Option<ActivationGrid>);
+pub struct Embedding {
+    rows: Weight,
+    scale: f32,
+    grid: Option<ActivationGrid>,
+}
 
 impl Embedding {
     /// Takes the embedding of a model.
     pub fn load(model: &Model) -> Result<Self, WeightError> {
         let loader = Loader { model, backend: &Reference, block: None, expert: None };
-        Ok(Self(loader.weight(Role::Embed)?, end_grid(model, Point::Embedding)))
+        let (scale, grid) = (model.spec.embed_scale, end_grid(model, Point::Embedding));
+        Ok(Self { rows: loader.weight(Role::Embed)?, scale, grid })
     }
 
     /// The rows of the tokens, `[tokens, hidden]`.
     pub fn rows(&self, ids: &[u32]) -> Result<Array2<f32>, ForwardError> {
-        let &[vocab, hidden] = self.0.shape() else {
-            return Err(ForwardError::Embedding { found: self.0.shape().to_vec() });
+        let &[vocab, hidden] = self.rows.shape() else {
+            return Err(ForwardError::Embedding { found: self.rows.shape().to_vec() });
         };
         let mut rows = Array2::zeros((ids.len(), hidden));
         for (id, mut row) in ids.iter().zip(rows.outer_iter_mut()) {
@@ -60,8 +65,9 @@ impl Embedding {
                 return Err(ForwardError::Token { id: *id, vocab });
             }
             let row = row.as_slice_mut().expect("rows are contiguous");
-            self.0.row(*id as usize, row);
-            if let Some(grid) = &self.1 {
+            self.rows.row(*id as usize, row);
+            row.iter_mut().for_each(|x| *x *= self.scale);
+            if let Some(grid) = &self.grid {
                 grid.round(row);
             }
         }
@@ -71,11 +77,10 @@ impl Embedding {
 
 /// The last norm and the head.
 pub struct Head {
-    gain: Vec<f32>,
+    norm: Norm,
     /// What a rotated model with a tied head has in the place of the gain.
     correction: Option<Projection>,
     linear: Projection,
-    eps: f32,
     /// Static grids of the normed stream and of the logits.
     grids: [Option<ActivationGrid>; 2],
 }
@@ -89,9 +94,8 @@ impl Head {
         let correction = corrected.then(|| loader.projection(&[Role::HeadInput])).transpose()?;
         Ok(Self {
             correction,
-            gain: loader.weight(Role::FinalNorm)?.to_f32(),
+            norm: Norm::load(&loader, Role::FinalNorm)?,
             linear: loader.projection(&[role])?,
-            eps: model.spec.norm_eps,
             grids: [Point::FinalNorm, Point::Head].map(|point| end_grid(model, point)),
         })
     }
@@ -117,9 +121,7 @@ impl Head {
 
     fn normed_by(&self, x: ArrayView2<'_, f32>, (team, rows): (&Team, Rows)) -> Array2<f32> {
         let mut normed = Array2::zeros(x.dim());
-        each_row(normed.view_mut(), team, |t, y| {
-            rms_norm(x.row(t).to_slice().expect("rows are contiguous"), &self.gain, self.eps, y);
-        });
+        self.norm.rows(x, normed.view_mut(), team);
         if let Some(correction) = &self.correction {
             let plain = normed.clone();
             correction.forward(plain.view(), normed.view_mut(), (team, rows));

@@ -13,19 +13,21 @@ use std::collections::BTreeMap;
 pub(super) struct PointGrids(BTreeMap<(Point, Option<Expert>), ActivationGrid>);
 
 /// All points of blocks.
-const INSIDE: [Point; 13] = [
+const INSIDE: [Point; 15] = [
     Point::AttentionNorm,
     Point::Q,
     Point::K,
     Point::V,
     Point::Mixed,
     Point::O,
+    Point::PostAttentionNorm,
     Point::MlpNorm,
     Point::Gate,
     Point::Up,
     Point::Silu,
     Point::Hidden,
     Point::Down,
+    Point::PostMlpNorm,
     Point::Block,
 ];
 

@@ -1,27 +1,72 @@
-//! The feed-forward part: one gated MLP, or a mixture of experts.
+//! The feed-forward part: a gate, or a mixture of experts.
 use super::{
     points::Point,
-    projection::{Loader, Projection, each_row},
-    scratch::{Buffer, Run},
+    projection::{Loader, Output, Projection, each_row},
+    scratch::{Run, Slot, Value},
     tap::Site,
 };
-use crate::linalg::{Hadamard, add_assign, silu_mul, softmax};
-use crate::model::{Expert, Mlp, Role, WeightError};
+use crate::linalg::{Hadamard, add_assign, gelu_mul, silu_mul, softmax};
+use crate::model::{Activation, Expert, Mlp, Role, WeightError};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 
-/// The feed-forward part of a block.
-pub(super) enum FeedForward {
-    Dense(Gated),
-    Experts(Experts),
-}
-
-/// `down(SiLU(gate(x)) · up(x))`.
-pub(super) struct Gated {
+/// `act(gate(x)) · up(x)`.
+pub(super) struct Gate {
     gate_up: Projection,
-    down: Projection,
-    /// What the input of `down` is multiplied by.
+    activation: Activation,
+    /// What the product is multiplied by.
     rotation: Option<Hadamard>,
     expert: Option<Expert>,
+}
+
+impl Gate {
+    pub(super) fn load(loader: &Loader<'_>, activation: Activation) -> Result<Self, WeightError> {
+        let gate_up = loader.projection(&[Role::Gate, Role::Up])?;
+        let width = gate_up.out_features() / 2;
+        let rotation = loader.hadamard(width, |transformed| transformed.down_input);
+        Ok(Self { gate_up, activation, rotation, expert: loader.expert })
+    }
+
+    /// Of `x`, `[tokens, hidden]`.
+    pub(super) fn forward(&self, x: ArrayView2<'_, f32>, run: &mut Run<'_>) -> Value {
+        let by = run.by();
+        let both = self.gate_up.out_features();
+        let mut value = run.scratch.value(Slot::Hidden, x.nrows(), both);
+        let mut gate_up = value.view_mut();
+        let Run { team, tap, .. } = run;
+        tap.see(Site::Input(Role::Gate, self.expert), x);
+        self.gate_up.forward(x, gate_up.view_mut(), by);
+        let apart = tap.alters();
+        if apart {
+            let columns = [(Point::Gate, s![.., ..both / 2]), (Point::Up, s![.., both / 2..both])];
+            for (point, columns) in columns {
+                tap.alter((point, self.expert), gate_up.slice_mut(columns));
+            }
+            let ones = vec![1.0; both / 2];
+            each_row(gate_up.view_mut(), team, |_, row| self.open(&mut row[..both / 2], &ones));
+            tap.alter((Point::Silu, self.expert), gate_up.slice_mut(s![.., ..both / 2]));
+        }
+        each_row(gate_up.view_mut(), team, |_, row| {
+            let (gate, up) = row.split_at_mut(both / 2);
+            if apart {
+                gate.iter_mut().zip(up).for_each(|(gate, up)| *gate *= *up);
+            } else {
+                self.open(gate, up);
+            }
+            if let Some(rotation) = &self.rotation {
+                rotation.apply(gate);
+            }
+        });
+        tap.alter((Point::Hidden, self.expert), gate_up.slice_mut(s![.., ..both / 2]));
+        value.narrowed(both / 2)
+    }
+
+    /// `gate ← act(gate) · up`.
+    fn open(&self, gate: &mut [f32], up: &[f32]) {
+        match self.activation {
+            Activation::Silu => silu_mul(gate, up),
+            Activation::GeluTanh => gelu_mul(gate, up),
+        }
+    }
 }
 
 /// Experts that a router chooses per token.
@@ -34,17 +79,39 @@ pub(super) struct Experts {
     normalize: bool,
 }
 
-impl FeedForward {
-    pub(super) fn load(loader: Loader<'_>, mlp: &Mlp) -> Result<Self, WeightError> {
-        let Mlp::Experts { count, per_token, shared, normalize, .. } = mlp else {
-            return Ok(Self::Dense(Gated::load(&loader)?));
+/// One expert.
+struct Gated {
+    gate: Gate,
+    down: Output,
+}
+
+impl Gated {
+    /// `y ← down(act(gate(x)) · up(x))`.
+    fn forward(&self, x: ArrayView2<'_, f32>, y: ArrayViewMut2<'_, f32>, run: &mut Run<'_>) {
+        let hidden = self.gate.forward(x, run);
+        self.down.project(hidden.view(), y, run);
+        run.scratch.keep(hidden);
+    }
+}
+
+impl Experts {
+    /// `None` where the block has no experts.
+    pub(super) fn load(
+        loader: &Loader<'_>,
+        mlp: &Mlp,
+        activation: Activation,
+    ) -> Result<Option<Self>, WeightError> {
+        let Mlp::Experts { count, per_token, shared, normalize, .. } = mlp else { return Ok(None) };
+        let of = |expert| {
+            let loader = Loader { expert: Some(expert), ..*loader };
+            let gate = Gate::load(&loader, activation)?;
+            Ok(Gated { gate, down: Output::load(&loader, Role::Down)? })
         };
-        let of = |expert| Gated::load(&Loader { expert: Some(expert), ..loader });
         let shared = match shared {
             Some(_) => Some((of(Expert::Shared)?, loader.projection(&[Role::SharedGate])?)),
             None => None,
         };
-        Ok(Self::Experts(Experts {
+        Ok(Some(Self {
             router: loader.projection(&[Role::Router])?,
             routed: (0..*count).map(|e| of(Expert::Routed(e))).collect::<Result<_, _>>()?,
             shared,
@@ -53,93 +120,10 @@ impl FeedForward {
         }))
     }
 
-    /// `y ← MLP(x)`: `x` is the normed `[tokens, hidden]`, `y` alike.
-    pub(super) fn forward(
-        &self,
-        x: ArrayView2<'_, f32>,
-        mut y: ArrayViewMut2<'_, f32>,
-        run: &mut Run<'_>,
-    ) {
-        match self {
-            Self::Dense(gated) => gated.forward(x, y.view_mut(), run),
-            Self::Experts(experts) => experts.forward(x, y.view_mut(), run),
-        }
-        run.tap.see(Site::Output(Role::Down), y.view());
-    }
-}
-
-impl Gated {
-    fn load(loader: &Loader<'_>) -> Result<Self, WeightError> {
-        let gate_up = loader.projection(&[Role::Gate, Role::Up])?;
-        let width = gate_up.out_features() / 2;
-        Ok(Self {
-            rotation: loader.hadamard(width, |transformed| transformed.down_input),
-            gate_up,
-            down: loader.projection(&[Role::Down])?,
-            expert: loader.expert,
-        })
-    }
-
-    fn forward(&self, x: ArrayView2<'_, f32>, y: ArrayViewMut2<'_, f32>, run: &mut Run<'_>) {
-        let mut buffer = std::mem::take(&mut run.scratch.gate_up);
-        let hidden = self.hide(x, &mut buffer, run);
-        self.project(hidden.view(), y, run);
-        run.scratch.gate_up = buffer;
-    }
-
-    /// `y ← down(hidden)`.
-    pub(super) fn project(
-        &self,
-        hidden: ArrayView2<'_, f32>,
-        mut y: ArrayViewMut2<'_, f32>,
-        run: &mut Run<'_>,
-    ) {
-        run.tap.see(Site::Input(Role::Down, self.expert), hidden);
-        self.down.forward(hidden, y.view_mut(), run.by());
-        run.tap.alter((Point::Down, self.expert), y);
-    }
-
-    /// `SiLU(gate(x)) · up(x)`, `[tokens, width]`, in some memory.
-    pub(super) fn hide<'a>(
-        &self,
-        x: ArrayView2<'_, f32>,
-        buffer: &'a mut Buffer,
-        run: &mut Run<'_>,
-    ) -> ArrayViewMut2<'a, f32> {
-        let by = run.by();
-        let Run { team, tap, .. } = run;
-        tap.see(Site::Input(Role::Gate, self.expert), x);
-        let both = self.gate_up.out_features();
-        let mut gate_up = buffer.take(x.nrows(), both);
-        self.gate_up.forward(x, gate_up.view_mut(), by);
-        if tap.alters() {
-            let columns = [(Point::Gate, s![.., ..both / 2]), (Point::Up, s![.., both / 2..both])];
-            for (point, columns) in columns {
-                tap.alter((point, self.expert), gate_up.slice_mut(columns));
-            }
-            let ones = vec![1.0; both / 2];
-            each_row(gate_up.view_mut(), team, |_, row| silu_mul(&mut row[..both / 2], &ones));
-            tap.alter((Point::Silu, self.expert), gate_up.slice_mut(s![.., ..both / 2]));
-        }
-        let apart = tap.alters();
-        each_row(gate_up.view_mut(), team, |_, row| {
-            let (gate, up) = row.split_at_mut(both / 2);
-            if apart {
-                gate.iter_mut().zip(up).for_each(|(gate, up)| *gate *= *up);
-            } else {
-                silu_mul(gate, up);
-            }
-            if let Some(rotation) = &self.rotation {
-                rotation.apply(gate);
-            }
-        });
-        tap.alter((Point::Hidden, self.expert), gate_up.slice_mut(s![.., ..both / 2]));
-        gate_up.slice_move(s![.., ..both / 2])
-    }
-}
-
-impl Experts {
-    fn forward(&self, x: ArrayView2<'_, f32>, mut y: ArrayViewMut2<'_, f32>, run: &mut Run<'_>) {
+    /// The weighted sum of what the experts make of `x`, `[tokens, hidden]`.
+    pub(super) fn forward(&self, x: ArrayView2<'_, f32>, run: &mut Run<'_>) -> Value {
+        let mut value = run.scratch.value(Slot::Out, x.nrows(), x.ncols());
+        let mut y = value.view_mut();
         y.fill(0.0);
         let by = run.by();
         run.tap.see(Site::Input(Role::Router, None), x);
@@ -167,6 +151,8 @@ impl Experts {
                 add_row(&mut y, t, output.to_slice().unwrap_or_default(), weight);
             }
         }
+        run.tap.see(Site::Output(Role::Down), y.view());
+        value
     }
 
     /// Tokens of each expert with their weights: softmax over all experts, the `per_token`

@@ -1,13 +1,14 @@
 //! The forward pass over a declared model, in float32: products accumulate in float32 (fused
 //! multiply-add), rotary angles are computed in float64.
 //!
-//! One interpreter serves every family: [`BlockWeights`] reads the switches of a
-//! [`Block`](crate::model::Block), and a [`Backend`] decides how weights are held and multiplied.
+//! One interpreter serves every family: [`BlockWeights`] runs the ops that a
+//! [`Block`](crate::model::Block) lists, and a [`Backend`] decides how weights are held and multiplied.
 mod attention;
 mod block;
 mod ends;
 mod fault;
 mod grids;
+mod heads;
 mod kv_cache;
 mod linear;
 mod mlp;
@@ -19,7 +20,8 @@ mod scratch;
 mod tap;
 mod walk;
 
-pub use block::{BlockWeights, Half};
+pub use crate::model::Half;
+pub use block::BlockWeights;
 pub use ends::{Embedding, ForwardError, Head};
 pub use fault::Fault;
 pub use grids::Ranges;

@@ -1,5 +1,5 @@
 //! Where activations may be rounded to static grids, and what files call these places.
-use crate::model::Expert;
+use crate::model::{Expert, Role};
 
 /// A place where an activation can be replaced by a rounded one. What a layer sees is what the
 /// point before it gave.
@@ -17,18 +17,22 @@ pub enum Point {
     Mixed,
     /// Output of the output projection.
     O,
+    /// Output of a norm behind attention: what is added to the stream.
+    PostAttentionNorm,
     /// Output of the norm before the MLP: the input of router, gate and up projection.
     MlpNorm,
     /// Output of a gate projection.
     Gate,
     /// Output of an up projection.
     Up,
-    /// Output of SiLU.
+    /// Output of the activation that opens the gate, SiLU in most families.
     Silu,
     /// Its product with the up projection: the input of the down projection.
     Hidden,
     /// Output of a down projection.
     Down,
+    /// Output of a norm behind the MLP: what is added to the stream.
+    PostMlpNorm,
     /// The residual stream behind the block.
     Block,
     /// The residual stream before the first block.
@@ -40,6 +44,26 @@ pub enum Point {
 }
 
 impl Point {
+    /// The point behind a norm or a linear layer.
+    pub fn behind(role: Role) -> Option<Self> {
+        Some(match role {
+            Role::AttnNorm => Self::AttentionNorm,
+            Role::Q => Self::Q,
+            Role::K => Self::K,
+            Role::V => Self::V,
+            Role::O => Self::O,
+            Role::PostAttnNorm => Self::PostAttentionNorm,
+            Role::MlpNorm => Self::MlpNorm,
+            Role::Gate => Self::Gate,
+            Role::Up => Self::Up,
+            Role::Down => Self::Down,
+            Role::PostMlpNorm => Self::PostMlpNorm,
+            Role::FinalNorm => Self::FinalNorm,
+            Role::Head => Self::Head,
+            _ => return None,
+        })
+    }
+
     /// Its name in files.
     fn name(self) -> &'static str {
         match self {
@@ -49,12 +73,14 @@ impl Point {
             Self::V => "v",
             Self::Mixed => "mixed",
             Self::O => "o",
+            Self::PostAttentionNorm => "post-attention-norm",
             Self::MlpNorm => "mlp-norm",
             Self::Gate => "gate",
             Self::Up => "up",
             Self::Silu => "silu",
             Self::Hidden => "hidden",
             Self::Down => "down",
+            Self::PostMlpNorm => "post-mlp-norm",
             Self::Block => "block",
             Self::Embedding => "embedding",
             Self::FinalNorm => "final-norm",

@@ -1,6 +1,11 @@
-//! Loading of weights into layers, with their biases.
-use super::linear::{Backend, Linear, Rows};
-use crate::linalg::{Hadamard, Team, add_assign};
+//! Weights as layers: products with their biases, norms.
+use super::{
+    linear::{Backend, Linear, Rows},
+    points::Point,
+    scratch::{Run, Slot, Value},
+    tap::Site,
+};
+use crate::linalg::{Hadamard, Team, add_assign, rms_norm};
 use crate::model::{Expert, Model, Part, Role, Transformed, Weight, WeightError};
 use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 
@@ -37,7 +42,9 @@ impl Loader<'_> {
 
     /// A norm gain, which must be there.
     pub(super) fn gain(&self, role: Role) -> Result<Vec<f32>, WeightError> {
-        Ok(self.weight(role)?.to_f32())
+        let mut gain = self.weight(role)?.to_f32();
+        gain.iter_mut().for_each(|gain| *gain += self.model.spec.gain_offset);
+        Ok(gain)
     }
 
     /// The Hadamard matrix of a width, where the model wants it multiplied online.
@@ -89,6 +96,72 @@ impl Projection {
         if let Some(bias) = &self.bias {
             each_row(y, team, |_, row| add_assign(row, bias, 1.0));
         }
+    }
+}
+
+/// A linear layer that leads back to the width of the stream.
+pub(super) struct Output {
+    linear: Projection,
+    role: Role,
+    expert: Option<Expert>,
+}
+
+impl Output {
+    pub(super) fn load(loader: &Loader<'_>, role: Role) -> Result<Self, WeightError> {
+        Ok(Self { linear: loader.projection(&[role])?, role, expert: loader.expert })
+    }
+
+    /// `y ← x·Wᵀ + b`.
+    pub(super) fn project(
+        &self,
+        x: ArrayView2<'_, f32>,
+        mut y: ArrayViewMut2<'_, f32>,
+        run: &mut Run<'_>,
+    ) {
+        run.tap.see(Site::Input(self.role, self.expert), x);
+        self.linear.forward(x, y.view_mut(), run.by());
+        if let Some(point) = Point::behind(self.role) {
+            run.tap.alter((point, self.expert), y);
+        }
+    }
+
+    /// As [`Self::project`], of the layer that ends a half.
+    pub(super) fn forward(&self, x: ArrayView2<'_, f32>, run: &mut Run<'_>) -> Value {
+        let mut value = run.scratch.value(Slot::Out, x.nrows(), self.linear.out_features());
+        self.project(x, value.view_mut(), run);
+        run.tap.see(Site::Output(self.role), value.view());
+        value
+    }
+}
+
+/// A norm of each token.
+pub(super) struct Norm {
+    gain: Vec<f32>,
+    eps: f32,
+    role: Role,
+}
+
+impl Norm {
+    pub(super) fn load(loader: &Loader<'_>, role: Role) -> Result<Self, WeightError> {
+        Ok(Self { gain: loader.gain(role)?, eps: loader.model.spec.norm_eps, role })
+    }
+
+    /// `y ← x / √(mean(x²) + ε) · gain`, row by row; rows of `x` are contiguous.
+    pub(super) fn rows(&self, x: ArrayView2<'_, f32>, y: ArrayViewMut2<'_, f32>, team: &Team) {
+        each_row(y, team, |t, y| {
+            let x = x.row(t).to_slice().expect("rows are contiguous");
+            rms_norm(x, &self.gain, self.eps, y);
+        });
+    }
+
+    /// Of `x`, `[tokens, hidden]`.
+    pub(super) fn forward(&self, x: ArrayView2<'_, f32>, run: &mut Run<'_>) -> Value {
+        let mut value = run.scratch.value(Slot::Norm, x.nrows(), x.ncols());
+        self.rows(x, value.view_mut(), run.team);
+        if let Some(point) = Point::behind(self.role) {
+            run.tap.alter((point, None), value.view_mut());
+        }
+        value
     }
 }
 

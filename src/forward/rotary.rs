@@ -26,10 +26,11 @@ impl Rotary {
     /// As [`Self::new`], of any positions.
     pub fn at(spec: &ModelSpec, block: usize, positions: &[usize], total: usize) -> Self {
         let sizes = &spec.blocks[block];
-        let tables = if spec.rope.kept.is_some() { sizes.kv_heads } else { 1 };
+        let rope = spec.rope_of(block);
+        let tables = if rope.kept.is_some() { sizes.kv_heads } else { 1 };
         let table = |kv_head| {
-            let of = spec.rope.head_frequencies((block, kv_head), sizes.head_dim, total);
-            Table::new(&spec.rope, &of, positions)
+            let of = rope.head_frequencies((block, kv_head), sizes.head_dim, total);
+            Table::new(rope, &of, positions)
         };
         Self { tables: (0..tables).map(table).collect() }
     }
@@ -58,10 +59,10 @@ impl Table {
     }
 }
 
-/// The tables that were used last: blocks that turn alike share them.
+/// The tables that were used last, of either rope: blocks that turn alike share them.
 #[derive(Clone, Debug, Default)]
 pub struct RotaryCache {
-    last: Option<(Key, Rotary)>,
+    last: [Option<(Key, Rotary)>; 2],
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -93,14 +94,15 @@ impl RotaryCache {
         positions: &[usize],
         total: usize,
     ) -> &Rotary {
-        let own = spec.rope.kept.is_some().then_some(block);
+        let own = spec.rope_of(block).kept.is_some().then_some(block);
+        let slot = &mut self.last[usize::from(spec.is_local(block))];
         let head_dim = spec.blocks[block].head_dim;
         let key = Key { block: own, head_dim, positions: positions.to_vec(), total };
-        let (_, rotary) = match self.last.take() {
-            Some((last, rotary)) if last == key => self.last.insert((last, rotary)),
+        let (_, rotary) = match slot.take() {
+            Some((last, rotary)) if last == key => slot.insert((last, rotary)),
             _ => {
                 let rotary = Rotary::at(spec, block, positions, total);
-                self.last.insert((key, rotary))
+                slot.insert((key, rotary))
             }
         };
         rotary

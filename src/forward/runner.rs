@@ -1,6 +1,6 @@
 //! Runs one block, or half of one, over windows of any length.
 use super::{
-    block::{BlockWeights, Half},
+    block::BlockWeights,
     fault::Fault,
     kv_cache::Memory,
     linear::Rows,
@@ -9,7 +9,7 @@ use super::{
     tap::{NoTap, Tap},
 };
 use crate::linalg::Team;
-use crate::model::ModelSpec;
+use crate::model::{Half, ModelSpec};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
 /// Memory for running block `block` of models of one architecture.

@@ -1,7 +1,7 @@
 //! Buffers that live from block to block.
 use super::{linear::Rows, tap::Tap};
 use crate::linalg::Team;
-use ndarray::{ArrayViewMut2, ShapeBuilder};
+use ndarray::{ArrayView2, ArrayViewMut2, s};
 
 /// What running a block needs beside weights and tokens.
 pub struct Run<'a> {
@@ -22,28 +22,71 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Intermediate results of a block. Kept, so that no block allocates them anew.
-#[derive(Debug, Default)]
-pub struct Scratch {
-    pub(super) norm: Buffer,
-    pub(super) qkv: Buffer,
-    pub(super) mixed: Buffer,
-    pub(super) gate_up: Buffer,
-    pub(super) out: Buffer,
+/// Which memory an intermediate result has.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Slot {
+    /// Of norms.
+    Norm,
+    /// Of queries, keys and values.
+    Heads,
+    /// Of attention.
+    Mixed,
+    /// Of gates beside what they let through.
+    Hidden,
+    /// Of what is added to the stream.
+    Out,
 }
 
-/// A matrix that keeps its memory.
+/// Memory of the intermediate results of a block. Kept, so that no block allocates it anew.
 #[derive(Debug, Default)]
-pub(super) struct Buffer(Vec<f32>);
+pub struct Scratch {
+    slots: [Vec<f32>; 5],
+}
 
-impl Buffer {
-    /// A `[rows, columns]` matrix with any content.
-    pub(super) fn take(&mut self, rows: usize, columns: usize) -> ArrayViewMut2<'_, f32> {
-        let len = rows * columns;
-        if self.0.len() < len {
-            self.0.resize(len, 0.0);
+impl Scratch {
+    /// A result `[rows, columns]` with any content; [`Self::keep`] gives its memory back.
+    pub(super) fn value(&mut self, slot: Slot, rows: usize, columns: usize) -> Value {
+        let mut memory = std::mem::take(&mut self.slots[slot as usize]);
+        if memory.len() < rows * columns {
+            memory.resize(rows * columns, 0.0);
         }
-        let shape = (rows, columns).strides((columns, 1));
-        ArrayViewMut2::from_shape(shape, &mut self.0[..len]).expect("rows × columns values")
+        Value { slot, memory, rows, stride: columns, columns }
+    }
+
+    /// Keeps the memory of a result.
+    pub(super) fn keep(&mut self, value: Value) {
+        self.slots[value.slot as usize] = value.memory;
+    }
+}
+
+/// An intermediate result, in memory that is lent.
+#[derive(Debug)]
+pub(super) struct Value {
+    slot: Slot,
+    memory: Vec<f32>,
+    rows: usize,
+    /// Columns of the matrix that it is the left part of.
+    stride: usize,
+    columns: usize,
+}
+
+impl Value {
+    /// Its first columns alone.
+    pub(super) fn narrowed(self, columns: usize) -> Self {
+        Self { columns, ..self }
+    }
+
+    /// `[rows, columns]`.
+    pub(super) fn view(&self) -> ArrayView2<'_, f32> {
+        let memory = &self.memory[..self.rows * self.stride];
+        let whole = ArrayView2::from_shape((self.rows, self.stride), memory);
+        whole.expect("rows × columns values").slice_move(s![.., ..self.columns])
+    }
+
+    /// As [`Self::view`], to be written.
+    pub(super) fn view_mut(&mut self) -> ArrayViewMut2<'_, f32> {
+        let memory = &mut self.memory[..self.rows * self.stride];
+        let whole = ArrayViewMut2::from_shape((self.rows, self.stride), memory);
+        whole.expect("rows × columns values").slice_move(s![.., ..self.columns])
     }
 }

@@ -137,6 +137,19 @@ vectorized! {
 }
 
 vectorized! {
+    /// `gate ← GELU(gate) · up`, by the tanh approximation: `x/2 · (1 + tanh(t)) = x / (1 + e⁻²ᵗ)`
+    /// with `t = √(2/π) · (x + 0.044715 x³)`.
+    pub fn gelu_mul<'a>(gate: &'a mut [f32], up: &'a [f32]) {
+        for (g, u) in gate.iter_mut().zip(up) {
+            let x = *g;
+            // 2·√(2/π), and 0.044715 of that.
+            let twice = x * (1.595_769_1 + 0.071_354_814 * x * x);
+            *g = x / (1.0 + exp(-twice)) * u;
+        }
+    }
+}
+
+vectorized! {
     /// `x ← x + scale · y`.
     pub fn add_assign<'a>(x: &'a mut [f32], y: &'a [f32], scale: f32) {
         for (x, y) in x.iter_mut().zip(y) {

@@ -2,7 +2,10 @@
 mod config;
 pub mod family;
 mod kv_cache;
+mod ops;
+mod role;
 mod rope;
+mod rope_kinds;
 mod space;
 mod spec;
 mod stranded;
@@ -11,9 +14,11 @@ mod weights;
 
 pub use config::ConfigError;
 pub use family::{HEAD, Joined};
+pub use ops::{Activation, Half, Op};
+pub use role::Role;
 pub use rope::{KeptPairs, Rope, RopeScaling};
 pub use space::{Axis, Expert, Space};
-pub use spec::{Block, Mlp, ModelSpec, Part, Role, TensorSpec};
+pub use spec::{Block, Mlp, ModelSpec, Part, TensorSpec};
 pub use transformed::{TRANSFORM_KEY, Transformed};
 pub use weights::{Input, Tensors, Weight, WeightError, WeightStore, part_name};
 

@@ -1,68 +1,13 @@
 //! The architecture of a model, without weights.
 use super::{
+    ops::{Half, Op},
+    role::Role,
     rope::Rope,
     space::{Axis, Expert, Space},
     transformed::Transformed,
 };
 use crate::scheme::KvPrecision;
 use std::collections::BTreeMap;
-
-/// What a tensor does. The forward pass and the exporters speak roles, not names.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
-)]
-#[serde(rename_all = "kebab-case")]
-#[expect(missing_docs, reason = "standard names")]
-pub enum Role {
-    Embed,
-    AttnNorm,
-    Q,
-    K,
-    V,
-    QNorm,
-    KNorm,
-    O,
-    MlpNorm,
-    Router,
-    Gate,
-    Up,
-    Down,
-    SharedGate,
-    FinalNorm,
-    HeadInput,
-    Head,
-}
-
-impl Role {
-    /// Its name in files and tables; that of its JSON form.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Embed => "embed",
-            Self::AttnNorm => "attn-norm",
-            Self::Q => "q",
-            Self::K => "k",
-            Self::V => "v",
-            Self::QNorm => "q-norm",
-            Self::KNorm => "k-norm",
-            Self::O => "o",
-            Self::MlpNorm => "mlp-norm",
-            Self::Router => "router",
-            Self::Gate => "gate",
-            Self::Up => "up",
-            Self::Down => "down",
-            Self::SharedGate => "shared-gate",
-            Self::FinalNorm => "final-norm",
-            Self::HeadInput => "head-input",
-            Self::Head => "head",
-        }
-    }
-
-    /// Whether this is the matrix of a linear layer inside a block that quantization and pruning
-    /// work on (routers and expert gates stay as they are).
-    pub fn is_block_linear(self) -> bool {
-        matches!(self, Self::Q | Self::K | Self::V | Self::O | Self::Gate | Self::Up | Self::Down)
-    }
-}
 
 /// Weight or bias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,15 +47,33 @@ pub struct Block {
     pub kv_heads: usize,
     /// Width of one head.
     pub head_dim: usize,
-    /// Queries and keys are normalized per head before RoPE (Qwen3).
-    pub qk_norm: bool,
     /// Tokens a query sees, itself included; `None` for all.
     pub window: Option<usize>,
     /// The feed-forward part.
     pub mlp: Mlp,
+    /// What each half computes, attention first.
+    pub ops: [Vec<Op>; 2],
 }
 
 impl Block {
+    /// What a half computes.
+    pub fn ops(&self, half: Half) -> &[Op] {
+        match half {
+            Half::Attention => &self.ops[0],
+            Half::Mlp => &self.ops[1],
+        }
+    }
+
+    /// Whether queries and keys are normalized per head.
+    pub fn has_head_norms(&self) -> bool {
+        self.ops[0].contains(&Op::HeadNorms)
+    }
+
+    /// What products of queries and keys are multiplied by.
+    pub fn score_scale(&self, width: Option<usize>) -> f32 {
+        1.0 / (width.unwrap_or(self.head_dim) as f32).sqrt()
+    }
+
     /// Query heads per key/value head.
     pub fn kv_repeat(&self) -> usize {
         self.heads / self.kv_heads.max(1)
@@ -153,8 +116,14 @@ pub struct ModelSpec {
     pub tied: bool,
     /// Added to the mean square in every norm.
     pub norm_eps: f32,
+    /// Added to stored norm gains: 1 where a stored 0 leaves a channel as it is, else 0.
+    pub gain_offset: f32,
+    /// What rows of the embedding are multiplied by on their way in, not by a tied head.
+    pub embed_scale: f32,
     /// Rotary position embedding.
     pub rope: Rope,
+    /// That of blocks that see a window, where it is another.
+    pub local_rope: Option<Rope>,
     /// Positions that the model was made for.
     pub max_positions: usize,
     /// How it was rotated, if it was.
@@ -188,6 +157,26 @@ impl ModelSpec {
         part: Part,
     ) -> Option<&TensorSpec> {
         self.index.get(&(block, role, expert, part)).map(|i| &self.tensors[*i])
+    }
+
+    /// Whether rows of the embedding are scaled on their way in.
+    pub fn scales_embedding(&self) -> bool {
+        self.embed_scale.to_bits() != 1.0_f32.to_bits()
+    }
+
+    /// Whether a block turns by the rope of windows.
+    pub fn is_local(&self, block: usize) -> bool {
+        self.local_rope.is_some() && self.blocks[block].window.is_some()
+    }
+
+    /// The rotary position embedding of a block.
+    pub fn rope_of(&self, block: usize) -> &Rope {
+        self.local_rope.as_ref().filter(|_| self.is_local(block)).unwrap_or(&self.rope)
+    }
+
+    /// The first norm between a half and the stream that it is added to, if a block has one.
+    pub fn post_norm(&self) -> Option<&TensorSpec> {
+        self.tensors.iter().find(|it| matches!(it.role, Role::PostAttnNorm | Role::PostMlpNorm))
     }
 
     /// Whether the last normed stream is multiplied by a matrix before the head.
@@ -250,30 +239,16 @@ impl ModelSpec {
             vocab: 0,
             tied: false,
             norm_eps: 0.0,
+            gain_offset: 0.0,
+            embed_scale: 1.0,
             rope,
+            local_rope: None,
             max_positions: 0,
             transformed: None,
             kv_cache: KvPrecision::Float,
             blocks,
             tensors: Vec::new(),
             index: BTreeMap::new(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_roles_are_those_of_json() {
-        use Role::*;
-        let all = [
-            Embed, AttnNorm, Q, K, V, QNorm, KNorm, O, MlpNorm, Router, Gate, Up, Down, SharedGate,
-            FinalNorm, HeadInput, Head,
-        ];
-        for role in all {
-            assert_eq!(serde_json::to_value(role).unwrap(), role.name());
         }
     }
 }

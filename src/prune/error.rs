@@ -151,6 +151,16 @@ pub enum PruneError {
         /// What may stand there.
         expected: String,
     },
+    /// Blocks of a form that is not cut.
+    #[error(
+        "tensor `{tensor}`: expected blocks without norms behind their halves, as those of all families but `{family}` are: a cut would change what the norm sees\nhint: quantize the model as it is"
+    )]
+    PostNorm {
+        /// Its name.
+        tensor: String,
+        /// The family.
+        family: &'static str,
+    },
     /// A target that is no cut.
     #[error(
         "a target of {target} parameters is not below the model's {parameters}\nhint: nothing is to be pruned"

@@ -122,7 +122,7 @@ impl Kept {
                     }
                 }
             }
-            if block.qk_norm && head.pairs != first.pairs {
+            if block.has_head_norms() && head.pairs != first.pairs {
                 return Err(PruneError::PairsOfNorm { block: index });
             }
         }
@@ -188,12 +188,12 @@ impl Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Mlp;
+    use crate::model::{Mlp, Op};
     use ndarray::array;
 
     fn block() -> Block {
         let mlp = Mlp::Dense { width: 6 };
-        Block { heads: 4, kv_heads: 2, head_dim: 4, qk_norm: false, window: None, mlp }
+        Block { heads: 4, kv_heads: 2, head_dim: 4, window: None, mlp, ops: [vec![], vec![]] }
     }
 
     #[test]
@@ -234,7 +234,7 @@ mod tests {
             (head.pairs, head.values) = (vec![pair], Values::Channels(vec![0, 3]));
         }
         kept.check(0, &block()).unwrap();
-        let normed = Block { qk_norm: true, ..block() };
+        let normed = Block { ops: [vec![Op::HeadNorms], vec![]], ..block() };
         assert!(matches!(kept.check(0, &normed), Err(PruneError::PairsOfNorm { block: 0 })));
     }
 }

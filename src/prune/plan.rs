@@ -11,7 +11,7 @@ use super::{
     settings::{Target, setting},
     size::Size,
 };
-use crate::model::{Axis, ConfigError, Expert, Model, ModelSpec, Space};
+use crate::model::{Axis, Block, ConfigError, Expert, Model, ModelSpec, Space};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -45,6 +45,10 @@ pub struct Plan {
 /// Decides what becomes of a model from its declaration alone; no weights are read.
 pub fn plan(spec: &ModelSpec, config: &Value, settings: &Settings) -> Result<Plan, PruneError> {
     let target = settings.target()?;
+    if let Some(norm) = spec.post_norm() {
+        let (tensor, family) = (norm.name.clone(), spec.family);
+        return Err(PruneError::PostNorm { tensor, family });
+    }
     let original: Vec<BlockShape> = spec.blocks.iter().map(BlockShape::of).collect();
     let unit = unit(spec, settings);
     let grid = Grid::new(&original, unit, settings);
@@ -85,7 +89,7 @@ pub fn plan(spec: &ModelSpec, config: &Value, settings: &Settings) -> Result<Pla
 
 /// What attention loses unless it is said.
 fn unit(spec: &ModelSpec, settings: &Settings) -> AttnUnit {
-    let normed = spec.blocks.iter().any(|block| block.qk_norm);
+    let normed = spec.blocks.iter().any(Block::has_head_norms);
     let default = if normed { AttnUnit::Groups } else { AttnUnit::Pairs };
     settings.attn_unit.unwrap_or(default)
 }
@@ -110,7 +114,7 @@ fn finish(
     let after = Size::of(&new, &config);
     let mut notes = Vec::new();
     let narrower = new.blocks.iter().zip(&spec.blocks).any(|(n, o)| n.head_dim < o.head_dim);
-    if narrower && spec.blocks.iter().any(|block| block.qk_norm) {
+    if narrower && spec.blocks.iter().any(Block::has_head_norms) {
         notes.push(
             "queries and keys are normalized over fewer channels: their gains are rescaled by the \
              mean squares that calibration sees, which is right on average only"

@@ -213,7 +213,7 @@ fn norm_energies(
     seen: &BlockStatistics,
 ) -> Result<Vec<Vec<f64>>, PruneError> {
     let sizes = &model.spec.blocks[block];
-    if !sizes.qk_norm {
+    if !sizes.has_head_norms() {
         return Ok(Vec::new());
     }
     let pairs = sizes.head_dim / 2;

@@ -48,7 +48,7 @@ pub fn slice_block(
     for spec in model.spec.tensors.iter().filter(|it| it.block == Some(block)) {
         let raw = stored(model, spec)?;
         let factor = match spec.role {
-            Role::Q if !sizes.qk_norm => scale,
+            Role::Q if !sizes.has_head_norms() => scale,
             Role::QNorm => scale * ratios.q,
             Role::KNorm => ratios.k,
             _ => 1.0,

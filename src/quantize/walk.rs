@@ -208,20 +208,12 @@ impl RoundingWalk<'_> {
                 }
                 inners.push(inner.view());
             } else if counts {
-                let inputs = self.normed(stage, quantized, &y);
+                let inputs = quantized.input(stage.half, y.view(), self.team);
                 passage.check(&inputs, here, (window, &streams.quantized))?;
                 self.add(&mut seen, None, inputs.view(), target.as_ref());
             }
         }
         Ok((seen, inners))
-    }
-
-    /// What the projections of a half see.
-    fn normed(&self, stage: Stage, weights: &BlockWeights, x: &Array2<f32>) -> Array2<f32> {
-        match stage.half {
-            Half::Attention => weights.attention_input(x.view(), self.team),
-            Half::Mlp => weights.mlp_input(x.view(), self.team),
-        }
     }
 
     /// What the layers of a stage are fitted to in one window: the float model's input of layers
@@ -236,7 +228,7 @@ impl RoundingWalk<'_> {
     ) -> Result<Option<Array2<f32>>, QuantizeError> {
         let wanted = self.settings.target;
         if !stage.writes() {
-            let normed = || self.normed(stage, float, &x);
+            let normed = || float.input(stage.half, x.view(), self.team);
             return Ok((wanted != RoundingTarget::Weights).then(normed));
         }
         let before = (wanted == RoundingTarget::Output).then(|| x.clone());

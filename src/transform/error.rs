@@ -25,6 +25,17 @@ pub enum TransformError {
         /// Kind of its rotation.
         found: String,
     },
+    /// A norm behind a half, whose gain is multiplied by no matrix.
+    #[error(
+        "tensor `{tensor}`: a gain between a half and the residual stream stays in its coordinates: \
+         expected none for --rotate {kind}\nhint: --rotate none (values and down inputs can be rotated: --rotate-values, --rotate-down)"
+    )]
+    PostNorm {
+        /// Its name.
+        tensor: String,
+        /// Kind of the rotation.
+        kind: &'static str,
+    },
     /// A block that does not divide the width.
     #[error("--rotate-block: expected a divisor of the hidden size {hidden}, found `{found}`")]
     Block {

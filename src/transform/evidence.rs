@@ -107,7 +107,10 @@ fn sample(walk: &Walk<'_>, (block, eps): (usize, f32), out: &mut Vec<f32>) {
 
 fn gain(model: &Model, block: usize, norm: Role) -> Result<Vec<f32>, TransformError> {
     match model.spec.find(Some(block), norm, None, Part::Weight) {
-        Some(spec) => Ok(model.weights.get(&spec.name)?.to_f32()),
+        Some(spec) => {
+            let gain = model.weights.get(&spec.name)?.to_f32();
+            Ok(gain.into_iter().map(|gain| gain + model.spec.gain_offset).collect())
+        }
         None => Ok(vec![]),
     }
 }

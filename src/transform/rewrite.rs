@@ -34,7 +34,8 @@ impl Rotations {
     ) -> Result<RawTensor, TransformError> {
         let raw = stored(model, spec)?;
         if self.residual.is_some() && is_folded_gain(spec) {
-            return Ok(RawTensor::from_f32(raw.shape.clone(), &vec![1.0; raw.len()]));
+            let identity = 1.0 - model.spec.gain_offset;
+            return Ok(RawTensor::from_f32(raw.shape.clone(), &vec![identity; raw.len()]));
         }
         let columns = if spec.input.is_some() { raw.shape[1] } else { 1 };
         let rows = raw.len() / columns.max(1);
@@ -59,8 +60,7 @@ impl Rotations {
     /// `(n·diag(gain))·Eᵀ = (n·R)·(Rᵀ·diag(gain)·R)·(E·R)ᵀ`.
     pub(super) fn correction(&self, model: &Model) -> Result<Array2<f64>, TransformError> {
         let spec = model.spec.find(None, Role::FinalNorm, None, Part::Weight);
-        let gain = spec.map(|spec| floats(spec, &stored(model, spec)?)).transpose()?;
-        let gain: Array1<f64> = gain.unwrap_or_default().into_iter().map(f64::from).collect();
+        let gain = spec.map(|spec| gain_of(model, spec)).transpose()?.unwrap_or_default();
         let Some(rotation) = &self.residual else { return Ok(Array2::from_diag(&gain)) };
         let matrix = rotation.matrix();
         let scaled = &matrix * &gain.insert_axis(ndarray::Axis(1));
@@ -149,8 +149,7 @@ impl Rotations {
         let Some(norm) = model.spec.find(spec.block, norm, None, Part::Weight) else {
             return Ok(None);
         };
-        let gain = floats(norm, &stored(model, norm)?)?;
-        Ok(Some(gain.into_iter().map(f64::from).collect()))
+        gain_of(model, norm).map(Some)
     }
 }
 
@@ -205,4 +204,11 @@ fn band_of(
 fn floats(spec: &TensorSpec, raw: &RawTensor) -> Result<Vec<f32>, TransformError> {
     let wrong = || WeightError::Type { name: spec.name.clone(), found: raw.dtype };
     Ok(raw.to_f32().ok_or_else(wrong)?)
+}
+
+/// What a norm multiplies by.
+fn gain_of(model: &Model, norm: &TensorSpec) -> Result<Array1<f64>, TransformError> {
+    let offset = f64::from(model.spec.gain_offset);
+    let stored = floats(norm, &stored(model, norm)?)?;
+    Ok(stored.into_iter().map(|gain| f64::from(gain) + offset).collect())
 }

@@ -212,6 +212,9 @@ fn check(model: &Model, settings: &Settings, share: f64) -> Result<(), Transform
         return Err(TransformError::Share { found: share });
     }
     let (hidden, kind) = (model.spec.hidden, settings.kind());
+    if let Some(norm) = model.spec.post_norm().filter(|_| kind != Rotate::None) {
+        return Err(TransformError::PostNorm { tensor: norm.name.clone(), kind: kind.name() });
+    }
     match (settings.rotate_block, kind) {
         (Some(_), Rotate::Random | Rotate::Pca | Rotate::Resq) => {
             Err(TransformError::Whole { kind: kind.name() })

@@ -1,10 +1,10 @@
 //! States what a `config.json` leaves out. Engines fill gaps in with defaults of their own; what
 //! leaves this program says them.
 use super::{
-    Config, ConfigError, FAMILIES, Family, Switch, blocks, supported, unfit,
-    window::{FULL, KINDS, SLIDING, USED, WINDOW},
+    Activation, Config, ConfigError, FAMILIES, Family, Op, Switch, blocks, supported, unfit,
+    window::{FULL, KINDS, SLIDING, USED, WINDOW, WindowRule, Windowed},
 };
-use crate::model::rope;
+use crate::model::{rope, rope_kinds};
 use serde_json::{Map, Value, json};
 
 /// The family of a `config.json`, and the same file with every key that the family reads: absent
@@ -13,13 +13,16 @@ use serde_json::{Map, Value, json};
 pub fn complete(config: &Value) -> Result<(&'static Family, Value), ConfigError> {
     let family = Family::of(Config(config))?;
     let mut keys = config.as_object().cloned().ok_or(ConfigError::NotAnObject)?;
-    refused(Config(config))?;
+    family.refused(Config(config))?;
     if Config(config).get("architectures").is_none_or(|list| list.get(0).is_none()) {
         keys.insert("architectures".to_owned(), json!([family.architecture]));
     }
     state(&mut keys, "model_type", || family.model_type.into());
     family.numbers(&mut keys)?;
     family.experts(&mut keys)?;
+    if let Some((key, theta)) = family.local_rope {
+        rope_kinds::by_kind(&mut keys, [SLIDING, FULL], (key, theta))?;
+    }
     rope::complete(&mut keys, family.defaults.rope_theta)?;
     let mut config = Value::Object(keys);
     family.windows(&mut config)?;
@@ -33,20 +36,32 @@ fn state(keys: &mut Map<String, Value>, key: &str, value: impl FnOnce() -> Value
     }
 }
 
-/// Keys that change what is computed in a way that is not followed.
-fn refused(config: Config<'_>) -> Result<(), ConfigError> {
-    let act = config.get("hidden_act");
-    if let Some(act) = act.filter(|it| !matches!(it.as_str(), Some("silu" | "swish"))) {
-        return Err(unfit("hidden_act", "`silu`", act));
-    }
-    let own = config.get("per_layer_config");
-    match own.filter(|it| it.as_object().is_none_or(|keys| !keys.is_empty())) {
-        Some(own) => Err(unfit("per_layer_config", "no settings of single layers", own)),
-        None => Ok(()),
-    }
-}
-
 impl Family {
+    /// Names of the activation of its gates, the first is its own.
+    fn activations(&self) -> &'static [&'static str] {
+        let gelu = self.mlp.contains(&Op::Gate(Activation::GeluTanh));
+        if gelu { &["gelu_pytorch_tanh"] } else { &["silu", "swish"] }
+    }
+
+    /// Keys that change what is computed in a way that is not followed.
+    fn refused(&self, config: Config<'_>) -> Result<(), ConfigError> {
+        let (key, known) = (self.activation_key, self.activations());
+        let is_known = |it: &&Value| it.as_str().is_some_and(|it| known.contains(&it));
+        if let Some(act) = config.get(key).filter(|it| !is_known(it)) {
+            return Err(unfit(key, format!("`{}`", known[0]), act));
+        }
+        for key in self.refused {
+            if let Some(found) = config.get(key).filter(|it| **it != Value::Bool(false)) {
+                return Err(unfit(key, "nothing, `null` or `false`: it is not supported", found));
+            }
+        }
+        let own = config.get("per_layer_config");
+        match own.filter(|it| it.as_object().is_none_or(|keys| !keys.is_empty())) {
+            Some(own) => Err(unfit("per_layer_config", "no settings of single layers", own)),
+            None => Ok(()),
+        }
+    }
+
     /// The family that `architectures` and `model_type` name.
     pub(super) fn of(config: Config<'_>) -> Result<&'static Self, ConfigError> {
         if !config.0.is_object() {
@@ -73,8 +88,11 @@ impl Family {
         let defaults = self.defaults;
         state(keys, "rms_norm_eps", || defaults.norm_eps.into());
         state(keys, "max_position_embeddings", || defaults.positions.into());
-        state(keys, "tie_word_embeddings", || false.into());
-        state(keys, "hidden_act", || "silu".into());
+        state(keys, "tie_word_embeddings", || defaults.tied.into());
+        state(keys, self.activation_key, || self.activations()[0].into());
+        if let Some((key, width)) = self.score_width {
+            state(keys, key, || width.into());
+        }
         for switch in [self.qkv_bias, self.o_bias, self.mlp_bias] {
             if let Switch::Key(key, default) = switch {
                 state(keys, key, || default.into());
@@ -126,6 +144,9 @@ impl Family {
         if let Some(default) = rule.default.filter(|_| used && config.get(WINDOW).is_none()) {
             config[WINDOW] = default.into();
         }
+        if let Windowed::AllButEvery(key, _) = rule.unlisted {
+            return listed_pattern(config, (rule, key), blocks);
+        }
         if rule.if_used && used && rule.listed {
             let kind = |b| Ok(if rule.read(Config(config), b)?.is_some() { SLIDING } else { FULL });
             let kinds = (0..blocks).map(kind).collect::<Result<Vec<_>, ConfigError>>()?;
@@ -133,6 +154,29 @@ impl Family {
         }
         Ok(())
     }
+}
+
+/// `layer_types` by a pattern; where both stand there, they agree.
+fn listed_pattern(
+    config: &mut Value,
+    (rule, key): (WindowRule, &str),
+    blocks: usize,
+) -> Result<(), ConfigError> {
+    let by_pattern = WindowRule { listed: false, ..rule };
+    let kind = |b| Ok(if by_pattern.read(Config(config), b)?.is_some() { SLIDING } else { FULL });
+    if let (Some(found), Some(every)) = (Config(config).get(KINDS), Config(config).get(key)) {
+        for b in 0..blocks {
+            let expected = kind(b)?;
+            if found.get(b).is_some_and(|found| found != expected) {
+                let expected = format!("`{expected}`, as `{key}` = {every} has it");
+                return Err(unfit(&format!("{KINDS}[{b}]"), expected, &found[b]));
+            }
+        }
+    } else if Config(config).get(KINDS).is_none() {
+        let kinds = (0..blocks).map(kind).collect::<Result<Vec<_>, ConfigError>>()?;
+        config[KINDS] = json!(kinds);
+    }
+    Ok(())
 }
 
 /// `layer_types` has an entry for each block that means a kind of attention.

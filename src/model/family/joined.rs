@@ -1,7 +1,8 @@
 //! Experts that one tensor holds.
 use crate::model::{
+    role::Role,
     space::Expert,
-    spec::{Mlp, ModelSpec, Part, Role, TensorSpec},
+    spec::{Mlp, ModelSpec, Part, TensorSpec},
 };
 
 /// A stored tensor whose bytes are those of several weights, one after the other.

@@ -2,16 +2,22 @@
 use super::{
     config::{Config, ConfigError, unfit},
     kv_cache::read_kv_cache,
-    rope::Rope,
+    ops::{Activation, Op},
+    role::Role,
+    rope::{Rope, RopeScaling},
     space::{Axis, Expert, Space},
-    spec::{Block, Mlp, ModelSpec, Part, Role, TensorSpec},
+    spec::{Block, Mlp, ModelSpec, Part, TensorSpec},
     transformed::{TRANSFORM_KEY, Transformed},
 };
-use crate::linalg::Hadamard;
+use crate::{
+    linalg::Hadamard,
+    tensor::{FloatType, round_to},
+};
 use serde_json::Value;
 
 mod complete;
 mod extra;
+mod gemma3;
 mod joined;
 mod llama;
 mod mimo;
@@ -27,7 +33,7 @@ mod window;
 
 pub use complete::complete;
 pub use extra::without_extra_layers;
-use rules::{Defaults, ExpertRule, ExtraLayers, Switch};
+use rules::{Defaults, ExpertRule, ExtraLayers, LocalRope, Switch};
 use window::WindowRule;
 
 pub use joined::Joined;
@@ -52,8 +58,24 @@ pub struct Family {
     o_bias: Switch,
     /// Biases of the MLP.
     mlp_bias: Switch,
-    /// Queries and keys are normalized per head.
-    qk_norm: bool,
+    /// What the first half of a block computes.
+    attention: &'static [Op],
+    /// What the second half computes, where it is no mixture of experts.
+    mlp: &'static [Op],
+    /// Names of the norms over the residual stream inside a block.
+    norms: &'static [(Role, &'static str)],
+    /// Key of the activation that opens gates.
+    activation_key: &'static str,
+    /// Key of the width whose root attention scores are divided by, and its default; `None`: that of a head.
+    score_width: Option<(&'static str, usize)>,
+    /// Added to stored norm gains.
+    gain_offset: f32,
+    /// Rows of the embedding are multiplied by the root of the hidden size.
+    scales_embedding: bool,
+    /// Blocks that see a window turn by a base of their own.
+    local_rope: Option<LocalRope>,
+    /// Keys of what is not followed.
+    refused: &'static [&'static str],
     /// Which blocks see a window only; `None` where `sliding_window` is ignored.
     window: Option<WindowRule>,
     /// Names and rules of a mixture of experts.
@@ -72,6 +94,7 @@ pub const FAMILIES: &[Family] = &[
     mixtral::FAMILY,
     qwen2_moe::FAMILY,
     qwen3_moe::FAMILY,
+    gemma3::FAMILY,
 ];
 
 /// Bounds on what a `config.json` from a stranger may make this program list.
@@ -124,6 +147,15 @@ impl Family {
         spec.vocab = config.size("vocab_size")?;
         spec.tied = config.flag("tie_word_embeddings", false)?;
         spec.norm_eps = config.number("rms_norm_eps", 1e-6)? as f32;
+        spec.gain_offset = self.gain_offset;
+        if self.scales_embedding {
+            spec.embed_scale = embed_scale(config, spec.hidden);
+        }
+        if let Some((key, theta)) = self.local_rope {
+            let (theta, scaling) = (config.number(key, theta)?, RopeScaling::Default);
+            let max_positions = spec.rope.max_positions;
+            spec.local_rope = Some(Rope { theta, max_positions, scaling, kept: None });
+        }
         spec.max_positions = spec.rope.max_positions;
         spec.transformed = Transformed::read(config)?;
         spec.kv_cache = read_kv_cache(config)?;
@@ -148,14 +180,10 @@ impl Family {
         if !head_dim.is_multiple_of(2) {
             return Err(unfit("head_dim", "an even number", &head_dim.into()));
         }
-        Ok(Block {
-            heads,
-            kv_heads,
-            head_dim,
-            qk_norm: self.qk_norm,
-            window: self.window.map_or(Ok(None), |rule| rule.read(config, b))?,
-            mlp: self.mlp(config, b)?,
-        })
+        let mlp = self.mlp(config, b)?;
+        let ops = [self.attend(config)?, self.feed_forward(&mlp)];
+        let window = self.window.map_or(Ok(None), |rule| rule.read(config, b))?;
+        Ok(Block { heads, kv_heads, head_dim, window, mlp, ops })
     }
 
     fn mlp(&self, config: Config<'_>, b: usize) -> Result<Mlp, ConfigError> {
@@ -181,6 +209,31 @@ impl Family {
         Ok(Mlp::Experts { count, per_token, width, shared, normalize })
     }
 
+    /// The first half's ops.
+    fn attend(&self, config: Config<'_>) -> Result<Vec<Op>, ConfigError> {
+        let width = self.score_width.map(|(key, width)| config.size_or(key, Some(width)));
+        let width = width.transpose()?.flatten();
+        let scaled = |op: &Op| match op {
+            Op::Attend { .. } => Op::Attend { width },
+            op => *op,
+        };
+        Ok(self.attention.iter().map(scaled).collect())
+    }
+
+    /// The second half's ops: experts gate and go down each for themselves.
+    fn feed_forward(&self, mlp: &Mlp) -> Vec<Op> {
+        let mixed = |op: &Op| match op {
+            Op::Gate(activation) => Some(Op::Experts(*activation)),
+            Op::Linear(Role::Down) => None,
+            op => Some(*op),
+        };
+        match mlp {
+            Mlp::Dense { .. } => self.mlp.to_vec(),
+            Mlp::Experts { .. } => self.mlp.iter().filter_map(mixed).collect(),
+        }
+    }
+
+    /// Tensors in the order in which they are needed.
     fn tensors(
         &self,
         config: Config<'_>,
@@ -197,23 +250,33 @@ impl Family {
             let all = |space| Axis { space, repeat: block.kv_repeat() };
             let (qk, v) = (Space::AttnQk(b), Space::AttnV(b));
             let at = |name: &str| format!("model.layers.{b}.{name}");
-            list.gain(&at("input_layernorm"), Role::AttnNorm, residual);
-            list.linear(&at("self_attn.q_proj"), Role::Q, all(qk), residual, qkv);
-            list.linear(&at("self_attn.k_proj"), Role::K, Axis::of(qk), residual, qkv);
-            list.linear(&at("self_attn.v_proj"), Role::V, Axis::of(v), residual, qkv);
-            if block.qk_norm {
-                let head = Axis::of(Space::QkHead(b));
-                list.gain(&at("self_attn.q_norm"), Role::QNorm, head);
-                list.gain(&at("self_attn.k_norm"), Role::KNorm, head);
-            }
-            list.linear(&at("self_attn.o_proj"), Role::O, residual, all(v), o);
-            list.gain(&at("post_attention_layernorm"), Role::MlpNorm, residual);
-            match (&block.mlp, self.experts) {
-                (Mlp::Experts { count, shared, .. }, Some(rule)) => {
-                    list.experts(&rule, b, *count, shared.is_some());
+            for op in block.ops.iter().flatten() {
+                match *op {
+                    Op::Norm(role) => {
+                        let name = self.norms.iter().find(|(known, _)| *known == role);
+                        list.gain(&at(name.map_or(role.name(), |it| it.1)), role, residual);
+                    }
+                    Op::Heads => {
+                        list.linear(&at("self_attn.q_proj"), Role::Q, all(qk), residual, qkv);
+                        list.linear(&at("self_attn.k_proj"), Role::K, Axis::of(qk), residual, qkv);
+                        list.linear(&at("self_attn.v_proj"), Role::V, Axis::of(v), residual, qkv);
+                    }
+                    Op::HeadNorms => {
+                        let head = Axis::of(Space::QkHead(b));
+                        list.gain(&at("self_attn.q_norm"), Role::QNorm, head);
+                        list.gain(&at("self_attn.k_norm"), Role::KNorm, head);
+                    }
+                    Op::Linear(Role::O) => {
+                        list.linear(&at("self_attn.o_proj"), Role::O, residual, all(v), o);
+                    }
+                    Op::Gate(_) => {
+                        let names = ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"].map(at);
+                        list.gated(names.each_ref().map(String::as_str), mlp);
+                    }
+                    Op::Experts(_) => list.experts(self.experts.as_ref(), b, &block.mlp),
+                    // What they need is that of the op before, or nothing.
+                    Op::Turn | Op::Attend { .. } | Op::Linear(_) => {}
                 }
-                _ => list
-                    .gated([&at("mlp.gate_proj"), &at("mlp.up_proj"), &at("mlp.down_proj")], mlp),
             }
         }
         list.block = None;
@@ -226,6 +289,14 @@ impl Family {
         }
         Ok(list.tensors)
     }
+}
+
+/// `√hidden` in the checkpoint's float format, as transformers rounds it.
+fn embed_scale(config: Config<'_>, hidden: usize) -> f32 {
+    let name = config.get("dtype").or_else(|| config.get("torch_dtype")).and_then(Value::as_str);
+    let float =
+        [FloatType::Bf16, FloatType::F16].into_iter().find(|it| name == Some(it.config_name()));
+    round_to(float.unwrap_or(FloatType::F32), (hidden as f64).sqrt() as f32)
 }
 
 /// Online rotations have an order that can be made.
@@ -284,16 +355,17 @@ impl List {
         self.linear(down, Role::Down, residual, hidden, bias);
     }
 
-    fn experts(&mut self, rule: &ExpertRule, b: usize, count: usize, shared: bool) {
+    fn experts(&mut self, rule: Option<&ExpertRule>, b: usize, mlp: &Mlp) {
+        let (Some(rule), Mlp::Experts { count, shared, .. }) = (rule, mlp) else { return };
         let residual = Axis::of(Space::Residual);
         let at = |name: &str| format!("model.layers.{b}.{name}");
         self.linear(&at(rule.router), Role::Router, Axis::of(Space::Experts(b)), residual, false);
-        for e in 0..count {
+        for e in 0..*count {
             self.expert = Some(Expert::Routed(e));
             let name = |form: &str| at(&form.replace("{}", &e.to_string()));
             self.gated([&name(rule.gate), &name(rule.up), &name(rule.down)], false);
         }
-        if let (true, Some((module, gate))) = (shared, rule.shared) {
+        if let (Some(_), Some((module, gate))) = (shared, rule.shared) {
             self.expert = Some(Expert::Shared);
             let name = |leaf: &str| at(&format!("{module}.{leaf}"));
             self.gated([&name("gate_proj"), &name("up_proj"), &name("down_proj")], false);

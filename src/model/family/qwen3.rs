@@ -1,5 +1,5 @@
 //! Qwen3: queries and keys are normalized per head.
-use super::{Defaults, Family, Switch, qwen2};
+use super::{Defaults, Family, Op, Role, Switch, qwen2};
 
 pub(super) const FAMILY: Family = Family {
     name: "qwen3",
@@ -8,6 +8,13 @@ pub(super) const FAMILY: Family = Family {
     defaults: Defaults { head_dim: Some(128), ..qwen2::FAMILY.defaults },
     qkv_bias: Switch::Key("attention_bias", false),
     o_bias: Switch::Key("attention_bias", false),
-    qk_norm: true,
+    attention: &[
+        Op::Norm(Role::AttnNorm),
+        Op::Heads,
+        Op::HeadNorms,
+        Op::Turn,
+        Op::Attend { width: None },
+        Op::Linear(Role::O),
+    ],
     ..qwen2::FAMILY
 };

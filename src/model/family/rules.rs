@@ -16,6 +16,8 @@ pub(super) struct Defaults {
     pub(super) kv_heads: Option<usize>,
     /// `head_dim`; `None`: the hidden size over the heads.
     pub(super) head_dim: Option<usize>,
+    /// `tie_word_embeddings`.
+    pub(super) tied: bool,
 }
 
 /// A property that a family has, has not, or leaves to `config.json`.
@@ -26,6 +28,9 @@ pub(super) enum Switch {
     /// A key and its default.
     Key(&'static str, bool),
 }
+
+/// A rope of their own for blocks that see a window: the key of its base, and what it is where it is absent.
+pub(super) type LocalRope = (&'static str, f64);
 
 /// How a family names and runs its experts.
 #[derive(Clone, Copy, Debug)]

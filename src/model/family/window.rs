@@ -27,6 +27,8 @@ pub(super) enum Windowed {
     Every,
     /// From `max_window_layers` on.
     Upper,
+    /// All but every nth: n by a key, with its default.
+    AllButEvery(&'static str, usize),
     /// Every second one, the first among them, below `max_window_layers`.
     EvenBelow,
 }
@@ -53,6 +55,10 @@ impl WindowRule {
         let is_windowed = match (listed, self.unlisted) {
             (Some(listed), _) => listed,
             (None, Windowed::Every) => window.is_some(),
+            (None, Windowed::AllButEvery(key, default)) => {
+                let every = config.size_or(key, Some(default))?.unwrap_or(default);
+                !(b + 1).is_multiple_of(every)
+            }
             (None, Windowed::Upper) => window.is_some() && border <= b as f64,
             (None, Windowed::EvenBelow) => b.is_multiple_of(2) && border > b as f64,
         };

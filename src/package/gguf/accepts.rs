@@ -28,7 +28,7 @@ pub fn accepts(spec: &ModelSpec) -> Result<Arch, Unsupported> {
     let differing = spec.blocks.iter().position(|b| sizes(b) != sizes(first));
     let factors = matches!(rotation(spec)?, Rotation::Factors(_));
     let mixture = spec.blocks.iter().any(|b| matches!(b.mlp, Mlp::Experts { .. }));
-    let normed = spec.blocks.iter().any(|b| b.qk_norm);
+    let normed = spec.blocks.iter().any(Block::has_head_norms);
     if normed {
         if let Some(block) = differing.filter(|_| !mixture) {
             return Err(Unsupported::NormedBlocksDiffer { block });

@@ -39,7 +39,7 @@ pub(super) fn accepts(
 ) -> Result<Arch, Unsupported> {
     let (block, mlp) = first_mixture(spec);
     let Mlp::Experts { shared, normalize, .. } = mlp else { return Err(Unsupported::NoBlocks) };
-    let arch = match (shared, block.qk_norm) {
+    let arch = match (shared, block.has_head_norms()) {
         (Some(_), _) => Arch::Qwen2Moe,
         (None, true) => Arch::Qwen3Moe,
         (None, false) => Arch::Llama,
@@ -55,7 +55,7 @@ pub(super) fn accepts(
     if arch == Arch::Qwen2Moe {
         let fills = block.heads * block.head_dim == spec.hidden;
         let wants = [
-            (block.qk_norm, "queries and keys are normalized"),
+            (block.has_head_norms(), "queries and keys are normalized"),
             (spec.tied, "the head is the embedding (--tied-head untie)"),
             (!fills, "heads do not fill the hidden width"),
             (factors, "the rotation needs a factor per frequency"),

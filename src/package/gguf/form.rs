@@ -163,7 +163,7 @@ fn llama_cpp(of: Declared<'_>) -> Option<String> {
     let Declared { spec, config, schemes } = of;
     // Divisors that are only planned are ones, which the export would leave out.
     let divisors = matches!(spec.rope.scaling, RopeScaling::LongRope { .. });
-    if divisors && spec.blocks.iter().any(|block| block.qk_norm) {
+    if divisors && spec.blocks.iter().any(|block| block.has_head_norms()) {
         return Some(format!("`{}` takes no rotary divisors there: cut whole heads", spec.family));
     }
     kept_pairs(spec, config).or_else(|| {

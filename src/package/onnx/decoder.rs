@@ -1,4 +1,4 @@
-//! The forward pass as nodes: one for all families, from the sizes and switches of the model.
+//! The forward pass as nodes: one function for each op that blocks list.
 use super::{
     graph::Builder,
     positions::{Positions, Turns},
@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     forward::Point,
-    model::{Block, Expert, Mlp, Part, Role, TensorSpec, WeightError},
+    model::{Activation, Block, Expert, Half, Mlp, Op, Part, Role, Space, TensorSpec, WeightError},
 };
 
 /// Inputs and outputs of the graph.
@@ -38,7 +38,11 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Ends, WeightError> {
     }
     let mut positions = Positions::new(b);
     let embed = need(b, (None, None), Role::Embed)?;
-    let x = b.lookup(embed, "input_ids", "embedding");
+    let mut x = b.lookup(embed, "input_ids", "embedding");
+    if b.model.spec.scales_embedding() {
+        let scale = b.number(b.model.spec.embed_scale);
+        x = b.node("Mul", &[&x, &scale], "embedding.scaled");
+    }
     let mut x = b.point(x, &Point::Embedding.key(None, None));
     for index in 0..b.model.spec.blocks.len() {
         b.scope = format!("layers.{index}.");
@@ -67,75 +71,163 @@ fn need<'a>(b: &Builder<'a>, place: Place, role: Role) -> Result<&'a TensorSpec,
     b.find(place, role, Part::Weight).ok_or_else(missing)
 }
 
-/// `x ← x + attention(norm(x)); x ← x + mlp(norm(x))`.
+/// A block: what the ops of each half make of the stream is added to it.
 fn block(
     b: &mut Builder<'_>,
     (x, index): (&str, usize),
     context: (&Turns, &str),
     ends: &mut Ends,
 ) -> Result<String, WeightError> {
-    let place = (Some(index), None);
-    let key = |point: Point| point.key(Some(index), None);
-    let gain = need(b, place, Role::AttnNorm)?;
-    let normed = b.norm(x, gain, "attn.norm");
-    let normed = b.point(normed, &key(Point::AttentionNorm));
-    let y = attention(b, (&normed, index), context, ends)?;
-    let x = b.node("Add", &[x, &y], "attn.stream");
-    let gain = need(b, place, Role::MlpNorm)?;
-    let normed = b.norm(&x, gain, "mlp.norm");
-    let normed = b.point(normed, &key(Point::MlpNorm));
-    let y = match b.model.spec.blocks[index].mlp.clone() {
-        Mlp::Dense { width } => gated(b, &normed, place, width)?,
-        experts @ Mlp::Experts { .. } => mixture(b, &normed, index, &experts)?,
-    };
-    let x = b.node("Add", &[&x, &y], "stream");
-    Ok(b.point(x, &key(Point::Block)))
+    let sizes = b.model.spec.blocks[index].clone();
+    let mut x = x.to_owned();
+    for (half, sum) in [(Half::Attention, "attn.stream"), (Half::Mlp, "stream")] {
+        let (mut y, mut ops) = (x.clone(), sizes.ops(half));
+        while let Some((op, rest)) = ops.split_first() {
+            (y, ops) = match op {
+                Op::Heads => attention(b, (&y, ops), (index, &sizes), context, ends)?,
+                op => (rows(b, (*op, &y), (index, &sizes))?, rest),
+            };
+        }
+        x = b.node("Add", &[&x, &y], sum);
+    }
+    Ok(b.point(x, &Point::Block.key(Some(index), None)))
 }
 
-/// `O(attention(x))` over the tokens of the cache and the new ones. Heads that share keys and values
-/// stand as rows of one product, so that nothing is repeated.
-fn attention(
+/// The nodes of an op on rows of the stream or of the MLP.
+fn rows(
     b: &mut Builder<'_>,
-    (x, index): (&str, usize),
+    (op, y): (Op, &str),
+    (index, sizes): (usize, &Block),
+) -> Result<String, WeightError> {
+    let place = (Some(index), None);
+    match op {
+        Op::Norm(role) => {
+            let gain = need(b, place, role)?;
+            let y = b.norm(y, gain, label(role));
+            Ok(behind(b, y, role, place))
+        }
+        Op::Linear(role) => linear(b, y, (place, role), label(role)),
+        Op::Gate(activation) => gate(b, (y, "mlp"), place, activation),
+        Op::Experts(activation) => mixture(b, y, (index, &sizes.mlp), activation),
+        // These follow `Heads`, which takes them along.
+        Op::Heads | Op::HeadNorms | Op::Turn | Op::Attend { .. } => Ok(y.to_owned()),
+    }
+}
+
+/// The ops from `Heads` to `Attend`, one side after the other; gives the ops behind them.
+fn attention<'o>(
+    b: &mut Builder<'_>,
+    (x, ops): (&str, &'o [Op]),
+    (index, sizes): (usize, &Block),
     (turns, mask): (&Turns, &str),
     ends: &mut Ends,
-) -> Result<String, WeightError> {
-    let sizes = b.model.spec.blocks[index].clone();
-    let Block { heads, kv_heads, head_dim, .. } = sizes;
-    let (heads, kv_heads, width) = (heads as i64, kv_heads as i64, head_dim as i64);
-    let key = |point: Point| point.key(Some(index), None);
+) -> Result<(String, &'o [Op]), WeightError> {
+    let end = ops.iter().position(|op| matches!(op, Op::Attend { .. })).unwrap_or(ops.len());
+    let (before, rest) = ops.split_at(end);
     let mut sides = Vec::new();
-    for (role, point, count, label) in [
-        (Role::Q, Point::Q, heads, "attn.q"),
-        (Role::K, Point::K, kv_heads, "attn.k"),
-        (Role::V, Point::V, kv_heads, "attn.v"),
-    ] {
-        let y = b.linear(x, ((Some(index), None), role), label)?;
-        let y = b.point(y, &key(point));
-        let mut y = b.reshape(&y, &[0, 0, count, width], &format!("{label}.heads"));
-        let norm = match role {
-            Role::Q => Some(Role::QNorm),
-            Role::K => Some(Role::KNorm),
-            _ => None,
-        };
-        if let Some(norm) = norm.filter(|_| sizes.qk_norm) {
-            let gain = need(b, (Some(index), None), norm)?;
-            y = b.norm(&y, gain, &format!("{label}.norm"));
+    for role in [Role::Q, Role::K, Role::V] {
+        let mut y = x.to_owned();
+        for op in before {
+            y = side(b, (*op, &y), role, (index, sizes), turns)?;
         }
-        let y = b.transpose(&y, &[0, 2, 1, 3], &format!("{label}.tokens"));
-        sides.push(match role {
-            Role::Q => turned(b, &y, (&turns.queries, head_dim), label),
-            Role::K => turned(b, &y, (&turns.keys, head_dim), label),
-            _ => y,
-        });
+        sides.push(y);
     }
-    let keys = cached(b, (&sides[1], "key"), (index, &sizes), ends);
-    let values = cached(b, (&sides[2], "value"), (index, &sizes), ends);
+    let width = match rest.first() {
+        Some(Op::Attend { width }) => *width,
+        _ => None,
+    };
+    let scale = sizes.score_scale(width);
+    let y = attend(b, &sides, (index, sizes), (scale, mask), ends);
+    Ok((y, rest.get(1..).unwrap_or_default()))
+}
+
+/// The nodes of an op on queries, keys or values: `[batch, tokens, heads, head_dim]`, and from
+/// `Turn` on `[batch, heads, tokens, head_dim]`.
+fn side(
+    b: &mut Builder<'_>,
+    (op, y): (Op, &str),
+    role: Role,
+    (index, sizes): (usize, &Block),
+    turns: &Turns,
+) -> Result<String, WeightError> {
+    let (place, label) = ((Some(index), None), label(role));
+    Ok(match (op, role) {
+        (Op::Heads, _) => {
+            let count = if role == Role::Q { sizes.heads } else { sizes.kv_heads };
+            let y = linear(b, y, (place, role), label)?;
+            let shape = [0, 0, count as i64, sizes.head_dim as i64];
+            b.reshape(&y, &shape, &format!("{label}.heads"))
+        }
+        (Op::HeadNorms, Role::Q | Role::K) => {
+            let norm = if role == Role::Q { Role::QNorm } else { Role::KNorm };
+            let gain = need(b, place, norm)?;
+            b.norm(y, gain, &format!("{label}.norm"))
+        }
+        (Op::Turn, _) => {
+            let y = b.transpose(y, &[0, 2, 1, 3], &format!("{label}.tokens"));
+            match role {
+                Role::Q => turned(b, &y, (&turns.queries, sizes.head_dim), label),
+                Role::K => turned(b, &y, (&turns.keys, sizes.head_dim), label),
+                _ => y,
+            }
+        }
+        _ => y.to_owned(),
+    })
+}
+
+/// What nodes of a norm or a linear layer of a block are called.
+fn label(role: Role) -> &'static str {
+    match role {
+        Role::AttnNorm => "attn.norm",
+        Role::Q => "attn.q",
+        Role::K => "attn.k",
+        Role::V => "attn.v",
+        Role::O => "attn.o",
+        Role::PostAttnNorm => "attn.post.norm",
+        Role::MlpNorm => "mlp.norm",
+        Role::Down => "mlp.down",
+        Role::PostMlpNorm => "mlp.post.norm",
+        role => role.name(),
+    }
+}
+
+/// A value on the grid of the point behind a layer, if there is one.
+fn behind(b: &mut Builder<'_>, x: String, role: Role, place: Place) -> String {
+    match Point::behind(role) {
+        Some(point) => b.point(x, &point.key(place.0, place.1)),
+        None => x,
+    }
+}
+
+/// A linear layer of a block.
+fn linear(
+    b: &mut Builder<'_>,
+    x: &str,
+    (place, role): (Place, Role),
+    label: &str,
+) -> Result<String, WeightError> {
+    let y = b.linear(x, (place, role), label)?;
+    Ok(behind(b, y, role, place))
+}
+
+/// Attention over the tokens of the cache and the new ones. Heads that share keys and values stand
+/// as rows of one product, so that nothing is repeated.
+fn attend(
+    b: &mut Builder<'_>,
+    sides: &[String],
+    (index, sizes): (usize, &Block),
+    (scale, mask): (f32, &str),
+    ends: &mut Ends,
+) -> String {
+    let Block { heads, kv_heads, head_dim, .. } = *sizes;
+    let (heads, kv_heads, width) = (heads as i64, kv_heads as i64, head_dim as i64);
+    let keys = cached(b, (&sides[1], "key"), (index, sizes), ends);
+    let values = cached(b, (&sides[2], "value"), (index, sizes), ends);
     let queries = b.reshape(&sides[0], &[0, kv_heads, -1, width], "attn.queries");
     let keys = b.transpose(&keys, &[0, 1, 3, 2], "attn.keys");
     let scores = b.node("MatMul", &[&queries, &keys], "attn.products");
     let scores = b.reshape(&scores, &[0, heads, -1, 0], "attn.products.heads");
-    let scale = b.number(1.0 / (width as f32).sqrt());
+    let scale = b.number(scale);
     let scores = b.node("Mul", &[&scores, &scale], "attn.scores");
     let scores = b.node("Add", &[&scores, mask], "attn.masked");
     let weights = softmax(b, &scores, "attn.weights");
@@ -144,9 +236,7 @@ fn attention(
     let mixed = b.reshape(&mixed, &[0, heads, -1, width], "attn.sums.heads");
     let mixed = b.transpose(&mixed, &[0, 2, 1, 3], "attn.sums.tokens");
     let mixed = b.reshape(&mixed, &[0, 0, heads * width], "attn.mixed");
-    let mixed = b.point(mixed, &key(Point::Mixed));
-    let y = b.linear(&mixed, ((Some(index), None), Role::O), "attn.o")?;
-    Ok(b.point(y, &key(Point::O)))
+    b.point(mixed, &Point::Mixed.key(Some(index), None))
 }
 
 fn softmax(b: &mut Builder<'_>, x: &str, label: &str) -> String {
@@ -202,40 +292,62 @@ fn cached(
     present
 }
 
-/// `down(SiLU(gate(x)) · up(x))`.
-fn gated(b: &mut Builder<'_>, x: &str, place: Place, width: usize) -> Result<String, WeightError> {
-    let at = match place.1 {
-        None => "mlp".to_owned(),
-        Some(Expert::Routed(expert)) => format!("mlp.experts.{expert}"),
-        Some(Expert::Shared) => "mlp.shared".to_owned(),
-    };
+/// `act(gate(x)) · up(x)`, and the rotation behind that, if the model has one.
+fn gate(
+    b: &mut Builder<'_>,
+    (x, at): (&str, &str),
+    place: Place,
+    activation: Activation,
+) -> Result<String, WeightError> {
     let named = |end: &str| format!("{at}.{end}");
     let key = |point: Point| point.key(place.0, place.1);
-    let gate = b.linear(x, (place, Role::Gate), &named("gate"))?;
-    let gate = b.point(gate, &key(Point::Gate));
-    let up = b.linear(x, (place, Role::Up), &named("up"))?;
-    let up = b.point(up, &key(Point::Up));
-    let open = b.node("Sigmoid", &[&gate], &named("sigmoid"));
-    b.ranged(&open, (0.0, 1.0));
-    let silu = b.node("Mul", &[&gate, &open], &named("silu"));
-    let silu = b.point(silu, &key(Point::Silu));
-    let mut hidden = b.node("Mul", &[&silu, &up], &named("hidden"));
+    let gate = linear(b, x, (place, Role::Gate), &named("gate"))?;
+    let up = linear(b, x, (place, Role::Up), &named("up"))?;
+    let opened = opened(b, &gate, activation, &named);
+    let opened = b.point(opened, &key(Point::Silu));
+    let mut hidden = b.node("Mul", &[&opened, &up], &named("hidden"));
     if b.model.spec.transformed.as_ref().is_some_and(|it| it.down_input) {
+        let width = b.model.spec.dim(Space::Mlp(place.0.unwrap_or(0), place.1));
         hidden = b.hadamard(&hidden, width, &named("rotated"));
     }
-    let hidden = b.point(hidden, &key(Point::Hidden));
-    let y = b.linear(&hidden, (place, Role::Down), &named("down"))?;
-    Ok(b.point(y, &key(Point::Down)))
+    Ok(b.point(hidden, &key(Point::Hidden)))
+}
+
+/// What opens a gate.
+fn opened(
+    b: &mut Builder<'_>,
+    gate: &str,
+    activation: Activation,
+    named: &dyn Fn(&str) -> String,
+) -> String {
+    match activation {
+        Activation::Silu => {
+            let open = b.node("Sigmoid", &[gate], &named("sigmoid"));
+            b.ranged(&open, (0.0, 1.0));
+            b.node("Mul", &[gate, &open], &named("silu"))
+        }
+        // x / (1 + e⁻²ᵗ) with t = √(2/π) · (x + 0.044715 x³).
+        Activation::GeluTanh => {
+            let (one, cubic) = (b.number(1.595_769_1), b.number(0.071_354_814));
+            let square = b.node("Mul", &[gate, gate], &named("gelu.square"));
+            let slope = b.node("Mul", &[&square, &cubic], &named("gelu.cubic"));
+            let slope = b.node("Add", &[&slope, &one], &named("gelu.slope"));
+            let twice = b.node("Mul", &[&slope, gate], &named("gelu.twice"));
+            let open = b.node("Sigmoid", &[&twice], &named("gelu.sigmoid"));
+            b.ranged(&open, (0.0, 1.0));
+            b.node("Mul", &[gate, &open], &named("gelu"))
+        }
+    }
 }
 
 /// Every expert over every token, weighted with what the router gives it: 0 for most.
 fn mixture(
     b: &mut Builder<'_>,
     x: &str,
-    index: usize,
-    experts: &Mlp,
+    (index, mlp): (usize, &Mlp),
+    activation: Activation,
 ) -> Result<String, WeightError> {
-    let Mlp::Experts { count, per_token, width, shared, normalize } = *experts else {
+    let Mlp::Experts { count, per_token, shared, normalize, .. } = *mlp else {
         return Ok(x.to_owned());
     };
     let place = |expert| (Some(index), expert);
@@ -260,7 +372,7 @@ fn mixture(
         let own = b.ints(&[expert as i64]);
         let label = format!("mlp.experts.{expert}");
         let weight = b.gather((&weights, -1), &own, &format!("{label}.weight"));
-        let y = gated(b, x, place(Some(Expert::Routed(expert))), width)?;
+        let y = gated(b, (x, &label), place(Some(Expert::Routed(expert))), activation)?;
         let y = b.node("Mul", &[&y, &weight], &format!("{label}.share"));
         sum = Some(match sum {
             None => y,
@@ -268,12 +380,23 @@ fn mixture(
         });
     }
     let mut sum = sum.unwrap_or_else(|| x.to_owned());
-    if let Some(width) = shared {
-        let y = gated(b, x, place(Some(Expert::Shared)), width)?;
+    if shared.is_some() {
+        let y = gated(b, (x, "mlp.shared"), place(Some(Expert::Shared)), activation)?;
         let open = b.linear(x, (place(None), Role::SharedGate), "mlp.shared.open")?;
         let open = b.node("Sigmoid", &[&open], "mlp.shared.weight");
         let y = b.node("Mul", &[&y, &open], "mlp.shared.share");
         sum = b.node("Add", &[&sum, &y], "mlp.sum");
     }
     Ok(sum)
+}
+
+/// An expert: `down(act(gate(x)) · up(x))`.
+fn gated(
+    b: &mut Builder<'_>,
+    (x, at): (&str, &str),
+    place: Place,
+    activation: Activation,
+) -> Result<String, WeightError> {
+    let hidden = gate(b, (x, at), place, activation)?;
+    linear(b, &hidden, (place, Role::Down), &format!("{at}.down"))
 }

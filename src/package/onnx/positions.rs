@@ -19,7 +19,8 @@ pub(super) struct Positions {
     /// Number of all tokens.
     total: String,
     masks: BTreeMap<Option<usize>, String>,
-    tables: BTreeMap<usize, [String; 2]>,
+    /// By head width, of the rope of windows or the other.
+    tables: BTreeMap<(usize, bool), [String; 2]>,
 }
 
 /// Cosines and sines for queries and keys: `[batch, 1 or heads, tokens, pairs]`.
@@ -78,10 +79,10 @@ impl Positions {
     pub(super) fn turns(&mut self, b: &mut Builder<'_>, block: usize) -> Turns {
         let sizes = &b.model.spec.blocks[block];
         let Some(kept) = &b.model.spec.rope.kept else {
-            let tables = self.tables(b, sizes.head_dim, true);
+            let tables = self.tables(b, (sizes.head_dim, block), true);
             return Turns { queries: tables.clone(), keys: tables };
         };
-        let tables = self.tables(b, kept.head_dim, false);
+        let tables = self.tables(b, (kept.head_dim, block), false);
         let pairs = kept.pairs.get(block).map_or(&[][..], Vec::as_slice);
         let mut of = |repeat: usize, side: &str| {
             let places: Vec<i64> = pairs
@@ -105,13 +106,19 @@ impl Positions {
 
     /// Rows of the tables at the positions of the tokens: `[batch, tokens, pairs]`, or with an axis
     /// for heads before the tokens.
-    fn tables(&mut self, b: &mut Builder<'_>, head_dim: usize, heads: bool) -> [String; 2] {
-        if let Some(tables) = self.tables.get(&head_dim) {
+    fn tables(
+        &mut self,
+        b: &mut Builder<'_>,
+        (head_dim, block): (usize, usize),
+        heads: bool,
+    ) -> [String; 2] {
+        let key = (head_dim, b.model.spec.is_local(block));
+        if let Some(tables) = self.tables.get(&key) {
             return tables.clone();
         }
         let scope = std::mem::take(&mut b.scope);
         let tables = [false, true].map(|sine| {
-            let rows = self.rows(b, head_dim, sine);
+            let rows = self.rows(b, (head_dim, block), sine);
             if !heads {
                 return rows;
             }
@@ -119,31 +126,33 @@ impl Positions {
             b.node("Unsqueeze", &[&rows, &axes], &format!("{rows}.heads"))
         });
         b.scope = scope;
-        self.tables.insert(head_dim, tables.clone());
+        self.tables.insert(key, tables.clone());
         tables
     }
 
-    fn rows(&self, b: &mut Builder<'_>, head_dim: usize, sine: bool) -> String {
+    fn rows(&self, b: &mut Builder<'_>, (head_dim, block): (usize, usize), sine: bool) -> String {
         let end = if sine { "sin" } else { "cos" };
         let model = b.model;
         let positions = model.spec.max_positions.max(1);
-        let factor = model.spec.rope.attention_factor() as f32;
+        let rope = model.spec.rope_of(block);
+        let factor = rope.attention_factor() as f32;
+        let kind = if model.spec.is_local(block) { "rope.local" } else { "rope" };
         let mut of = |tokens: usize, label: String| {
-            let source = Source::Rotary { sine, head_dim, tokens };
+            let source = Source::Rotary { sine, head_dim, tokens, block };
             let shape = vec![positions, head_dim / 2];
             let table = b.store(format!("{label}.table"), DataType::Float, shape, source);
             let rows = b.gather((&table, 0), "position_ids", &label);
             b.ranged(&rows, (-factor, factor));
             rows
         };
-        let plain = of(1, format!("rope.{head_dim}.{end}"));
-        let RopeScaling::LongRope { short, long, original, .. } = &model.spec.rope.scaling else {
+        let plain = of(1, format!("{kind}.{head_dim}.{end}"));
+        let RopeScaling::LongRope { short, long, original, .. } = &rope.scaling else {
             return plain;
         };
         if short == long || *original >= positions {
             return plain;
         }
-        let far = of(original + 1, format!("rope.{head_dim}.{end}.long"));
+        let far = of(original + 1, format!("{kind}.{head_dim}.{end}.long"));
         let border = b.int(*original as i64);
         let beyond = b.node("Greater", &[&self.total, &border], &format!("{far}.wanted"));
         b.node("Where", &[&beyond, &far, &plain], &format!("{plain}.chosen"))

@@ -2,7 +2,7 @@
 use super::{OnnxError, proto::DataType};
 use crate::{
     linalg::Hadamard,
-    model::{Model, Weight},
+    model::{Model, Rope, Weight},
     scheme::QTensor,
     tensor::{FloatType, RawTensor},
 };
@@ -32,8 +32,8 @@ pub(super) enum Source<'a> {
     Scales { name: &'a str, piece: Piece, turned: bool },
     /// Its zero points.
     ZeroPoints { name: &'a str, piece: Piece, turned: bool },
-    /// Cosines or sines `[positions, pairs]` of a head width at a length of the text.
-    Rotary { sine: bool, head_dim: usize, tokens: usize },
+    /// Cosines or sines `[positions, pairs]` of a head width at a length of the text, as a block turns.
+    Rotary { sine: bool, head_dim: usize, tokens: usize, block: usize },
     /// The matrix that rows are multiplied by.
     Hadamard(usize),
 }
@@ -89,8 +89,9 @@ impl Stored<'_> {
                 let zeros = oriented(tensor.zero_points, tensor.shape[0], *turned);
                 sink(&packed(&zeros, self.kind))
             }
-            Source::Rotary { sine, head_dim, tokens } => {
-                rotary(model, (*sine, *head_dim, *tokens), self.shape[0], sink)
+            Source::Rotary { sine, head_dim, tokens, block } => {
+                let rope = model.spec.rope_of(*block);
+                rotary(rope, (*sine, *head_dim, *tokens), self.shape[0], sink)
             }
             Source::Hadamard(width) => hadamard(*width, sink),
         }
@@ -197,12 +198,11 @@ fn dense(
 
 /// Cosines or sines of the angles, which are float64.
 fn rotary(
-    model: &Model,
+    rope: &Rope,
     (sine, head_dim, tokens): (bool, usize, usize),
     positions: usize,
     sink: &mut Sink<'_>,
 ) -> Result<(), OnnxError> {
-    let rope = &model.spec.rope;
     let (of, factor) = (rope.frequencies(head_dim, tokens), rope.attention_factor());
     let side = if sine { f64::sin } else { f64::cos };
     for position in 0..positions {

@@ -289,7 +289,11 @@ impl<'a> Builder<'a> {
         let sum = self.node("Add", &[&mean, &eps], &named("sum"));
         let root = self.node("Sqrt", &[&sum], &named("root"));
         let unit = self.node("Div", &[x, &root], &named("unit"));
-        let gain = self.vector(gain);
+        let mut gain = self.vector(gain);
+        if self.model.spec.gain_offset != 0.0 {
+            let offset = self.number(self.model.spec.gain_offset);
+            gain = self.node("Add", &[&gain, &offset], &named("gain"));
+        }
         self.node("Mul", &[&unit, &gain], label)
     }
 
