@@ -4,8 +4,8 @@ use crate::{
     linalg::Team,
     model::{Model, ModelSpec, Tensors},
     progress::{Progress, Unit},
-    quantize::{CodeChoice, Effort, GroupSize, Settings},
-    scheme::Activations,
+    quantize::{CodeChoice, Effort, Settings},
+    scheme::{Activations, Granularity},
     tensor::{Bytes, RawTensor},
     transform::{self, Evidence, Rotate, Transform},
 };
@@ -30,8 +30,8 @@ pub(super) fn bases(settings: &Settings, wanted: &transform::Settings) -> Vec<tr
     if wanted.rotate.is_some() {
         return vec![wanted.clone()];
     }
-    let bits = preset.map_or(8, |it| it.weight_bits);
-    let coarse = bits == 4 && settings.group_size_for(bits) == GroupSize::Channel;
+    let grid = preset.and_then(|it| settings.grid(it.weights, None, !settings.asymmetric).ok());
+    let coarse = grid.is_some_and(|it| it.bits() == 4 && it.granularity() == Granularity::Channel);
     let offered = match settings.preset {
         Effort::Fast if coarse || integers => vec![hadamard],
         Effort::Fast | Effort::VendorStandard => vec![none],

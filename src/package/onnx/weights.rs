@@ -123,7 +123,7 @@ impl<'a> Builder<'a> {
         {
             let grid = Grid {
                 prefix: &weight.name,
-                scheme: scheme.weights,
+                scheme: scheme.weights.integers(),
                 shape: *shape,
                 piece: Piece::Base,
             };

@@ -22,7 +22,9 @@ mod q8_0;
 mod round;
 mod search;
 
-pub use codes::{HalfChange, decode_rows, encode_row, format_grid, grid_format, half_change};
+pub use codes::{HalfChange, half_change};
+pub(super) use codes::{decode_rows, encode_row, grid_format};
+pub(super) use mxfp4::{decode_mxfp4, encode_mxfp4};
 pub use round::{ROUNDINGS, Rounding};
 
 use crate::tensor::FloatType;
@@ -52,6 +54,9 @@ pub trait BlockFormat: Sync + std::fmt::Debug {
     }
 }
 
+/// The format of MXFP4.
+pub(super) const MXFP4: &dyn BlockFormat = &mxfp4::Mxfp4;
+
 /// Every format that is read, by id.
 pub const FORMATS: &[&dyn BlockFormat] = &[
     &float::F32,
@@ -69,7 +74,7 @@ pub const FORMATS: &[&dyn BlockFormat] = &[
     &iq4_nl::Iq4Nl,
     &iq4_xs::Iq4Xs,
     &float::BF16,
-    &mxfp4::Mxfp4,
+    MXFP4,
 ];
 
 /// The format with this number.
