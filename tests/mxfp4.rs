@@ -69,6 +69,7 @@ fn a_package_holds_the_numbers_of_the_standard() {
     );
     assert_eq!((of("strategy"), of("scale_dtype")), ("group".into(), "torch.uint8".into()));
     program().args(["verify", "--deep"]).arg(&folder).assert().success();
+    program().args(["verify", "--engine=vllm"]).arg(&folder).assert().success();
     let told = program().arg("inspect").arg(&folder).output().unwrap();
     assert!(String::from_utf8_lossy(&told.stdout).contains("mxfp4 g32"));
     // Without a manifest the standard's words suffice.
@@ -112,6 +113,23 @@ fn adaptive_rounding_works_on_uneven_codes() {
     };
     let (near, adaptive) = (square(&near), square(&adaptive));
     assert!(adaptive < near, "{adaptive} beside {near}");
+}
+
+/// Columns at int8 beside 4-bit floats: stored, read and multiplied like any split weight.
+#[test]
+fn outlier_columns_stand_beside_it() {
+    let top = tempfile::tempdir().unwrap();
+    let target = top.path().join("split");
+    quantized(&target, &["--outliers=0.1", "--calibration-samples=2", "--embeddings=float"]);
+    program().args(["verify", "--deep"]).arg(&target).assert().success();
+    let model = open(&target);
+    let (scheme, _) = model.weights.quantized["model.layers.0.mlp.up_proj.weight"];
+    assert_eq!((scheme.weights.name(), scheme.outliers), ("mxfp4", 32), "whole groups");
+    let reference = logits(&model, &IDS);
+    let fast = forward::logits(&model, &Kernels::new(), &IDS, &Team::new(2)).unwrap();
+    let fast: Vec<f32> = fast.iter().copied().collect();
+    let most = reference.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+    assert!(largest(&fast, &reference) < most * 1e-4);
 }
 
 /// The blocks of the file hold the package's own codes: 0 to 15 in low halves, 16 to 31 in high ones.

@@ -7,10 +7,7 @@ use crate::{
         self, Opened,
         format::{EncodingsVersion, GraphForm, Target, Wanted},
     },
-    scheme::{
-        Schemes,
-        ggml::{ROUNDINGS, Rounding},
-    },
+    scheme::{Schemes, ggml::Rounding},
 };
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -121,7 +118,7 @@ impl BlockName {
             Self::Q4K => "Q4_K",
             Self::Q6K => "Q6_K",
         };
-        ROUNDINGS.iter().copied().find(|it| it.format.name() == name)
+        Rounding::all().find(|it| it.format.name() == name)
     }
 }
 

@@ -136,6 +136,21 @@ impl QTensor {
         self.scheme.dequantize_row((codes, &self.scales[here], zero_points), out);
     }
 
+    /// The product of a row with `x`, `[in]`, as it is defined: sums of codes times inputs in each
+    /// group, times its scale, in float64.
+    pub fn dot(&self, row: usize, x: &[f32]) -> f64 {
+        let columns = self.shape[1];
+        let size = self.scheme.group_size(columns).max(1);
+        let codes = self.codes[row * columns..(row + 1) * columns].chunks(size);
+        let groups = codes.zip(x.chunks(size)).enumerate();
+        let sums = groups.map(|(group, (codes, x))| {
+            let q = self.qparams(row, group);
+            let centered = codes.iter().map(|code| f64::from(*code) - f64::from(q.zero_point));
+            f64::from(q.scale) * centered.zip(x).map(|(code, x)| code * f64::from(*x)).sum::<f64>()
+        });
+        sums.sum()
+    }
+
     /// Some rows in some order.
     ///
     /// # Panics

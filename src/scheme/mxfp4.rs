@@ -359,17 +359,14 @@ mod tests {
     }
 
     proptest! {
-        /// Nothing moves on the way through bytes of either form, and codes are the nearest there are.
+        /// Codes are the nearest there are, down to the least numbers of float32.
         #[test]
-        fn bytes_hold_the_same_weights(
+        fn codes_are_the_nearest(
             x in prop::collection::vec(-1e3_f32..1e3, 96), small in -140_i32..20, mse in any::<bool>(),
         ) {
             let x: Vec<f32> = x.iter().map(|x| x * (small as f32).exp2()).collect();
             let tensor = rounded(&x, if mse { Method::Mse } else { Method::Minmax });
             prop_assert_eq!(&read([1, 96], &parts(&tensor)).unwrap(), &tensor);
-            let mut blocks = Vec::new();
-            GRID.encode_blocks(&tensor, 0, &mut blocks);
-            prop_assert_eq!(&GRID.decode_blocks([1, 96], &|_| &blocks).unwrap(), &tensor);
             for (at, (x, code)) in x.iter().zip(&tensor.codes).enumerate() {
                 let q = tensor.qparams(0, at / GROUP);
                 let distance = |code: i8| (f64::from(*x) - f64::from(q.value(code))).abs();

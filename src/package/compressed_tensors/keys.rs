@@ -3,7 +3,7 @@
 //!
 //! Source: compressed-tensors 0.19, `quantization/{quant_config, quant_scheme, quant_args}`.
 use super::super::PackageError;
-use crate::scheme::Format;
+use crate::scheme::WeightGrid;
 use serde_json::Value;
 
 /// Keys of `quantization_config`.
@@ -73,14 +73,11 @@ pub(super) fn check(quantization: &Value) -> Result<(), PackageError> {
             known(&at, numbers, NUMBERS)?;
             let format = [&group["format"], &quantization["format"]];
             let format = format.into_iter().find(|it| !it.is_null());
-            let floats = part == "weights" && format.is_some_and(|it| it == Format::Mxfp4.name());
-            only(
-                &format!("{at}.type"),
-                &numbers["type"],
-                if floats { &["float"] } else { &["int"] },
-            )?;
-            if floats {
-                only(&format!("{at}.scale_dtype"), &numbers["scale_dtype"], &["torch.uint8"])?;
+            let numbers_of = format.and_then(Value::as_str).filter(|_| part == "weights");
+            let said = numbers_of.and_then(WeightGrid::in_format);
+            only(&format!("{at}.type"), &numbers["type"], &[said.map_or("int", |it| it.kind)])?;
+            if let Some(dtype) = said.and_then(|it| it.scale_dtype) {
+                only(&format!("{at}.scale_dtype"), &numbers["scale_dtype"], &[dtype])?;
             }
             let structure = &numbers["block_structure"];
             if !structure.is_null() {

@@ -2,7 +2,7 @@
 use super::{super::PackageError, keys};
 use crate::{
     model::{ModelSpec, Part, Role, TRANSFORM_KEY, part_name},
-    scheme::{Activations, Format, Granularity, IntScheme, Schemes, TensorScheme, WeightGrid},
+    scheme::{Activations, Format, Granularity, Schemes, TensorScheme, WeightGrid},
     tensor::{Dtype, FloatType, RawTensor},
 };
 use serde_json::Value;
@@ -104,10 +104,8 @@ fn group(value: &Value) -> Result<Group, PackageError> {
     let targets = value.get("targets").and_then(Value::as_array);
     let targets = targets.into_iter().flatten().filter_map(|it| it.as_str().map(str::to_owned));
     let symmetric = at("symmetric").as_bool().unwrap_or(true);
-    let grid = match at("type").as_str() {
-        Some("float") => WeightGrid::MXFP4.with(granularity, symmetric).filter(|_| bits == 4),
-        _ => Some(IntScheme { bits, symmetric, granularity }.into()),
-    };
+    let kind = at("type").as_str().unwrap_or("int");
+    let grid = WeightGrid::named(kind, bits, (granularity, symmetric));
     let weights = grid.ok_or_else(|| unsupported("weights", weights))?;
     Ok(Group { targets: targets.collect(), weights, activations })
 }

@@ -193,7 +193,7 @@ impl Reader {
         let uneven = || self.damaged(format!("groups of `{prefix}`"));
         let groups = scheme.groups(columns).ok_or_else(uneven)?;
         let part = |end: &str, width: usize| self.get(&format!("{prefix}.{end}"), &[out, width]);
-        let kind = if scheme.bits == 4 { DataType::Int4 } else { DataType::Int8 };
+        let kind = DataType::of_codes(scheme.bits);
         let whole = |held: &Held, width: usize| {
             if held.kind != kind {
                 return Err(self.damaged(format!("codes of `{prefix}`")));

@@ -153,7 +153,7 @@ impl<'a> Builder<'a> {
     /// Codes, scales and zero points, and the node that makes numbers of them.
     fn dequantized(&mut self, weight: &'a TensorSpec, grid: Grid<'_>, turned: bool) -> String {
         let Grid { prefix, scheme, shape: [out, columns], piece } = grid;
-        let kind = if scheme.bits == 4 { DataType::Int4 } else { DataType::Int8 };
+        let kind = DataType::of_codes(scheme.bits);
         let groups = scheme.groups(columns).unwrap_or(1);
         let oriented = |a, b| if turned { vec![b, a] } else { vec![a, b] };
         let blocks = matches!(scheme.granularity, Granularity::Group(_));

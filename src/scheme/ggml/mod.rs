@@ -1,7 +1,6 @@
 //! Block formats of ggml (the tensor types of GGUF files), as ggml's `ggml-common.h` lays them out.
 //!
-//! Add a format: one file here and one line in [`FORMATS`], and one in [`ROUNDINGS`] where floats
-//! are to be rounded to it. Its values are compared with gguf-py's
+//! Add a format: one file here and one line in [`FORMATS`]. Its values are compared with gguf-py's
 //! by `tests/golden/ggml`.
 mod codes;
 mod float;
@@ -25,7 +24,7 @@ mod search;
 pub use codes::{HalfChange, half_change};
 pub(super) use codes::{decode_rows, encode_row, grid_format};
 pub(super) use mxfp4::{decode_mxfp4, encode_mxfp4};
-pub use round::{ROUNDINGS, Rounding};
+pub use round::Rounding;
 
 use crate::tensor::FloatType;
 
@@ -46,6 +45,12 @@ pub trait BlockFormat: Sync + std::fmt::Debug {
     /// Decodes `min(bytes / block_bytes, out / block_len)` whole blocks. Products and sums are
     /// float32 in ggml's order, so the values equal its reference exactly.
     fn decode(&self, bytes: &[u8], out: &mut [f32]);
+
+    /// How floats become blocks: it appends those nearest to some finite values, whole blocks of
+    /// them, the same bytes for the same values. `None` for formats that are only read.
+    fn rounding(&self) -> Option<fn(&[f32], &mut Vec<u8>)> {
+        None
+    }
 
     /// Bytes of `weights` weights; `None` if the block does not divide them, or on overflow.
     fn bytes(&self, weights: usize) -> Option<usize> {
@@ -91,10 +96,13 @@ pub fn float_format(float: FloatType) -> &'static dyn BlockFormat {
     }
 }
 
-/// Implements [`BlockFormat`] for a unit struct over a function on one block. The array types of
-/// that function assert that the fields of a block fill its bytes exactly.
+/// Implements [`BlockFormat`] for a unit struct over functions on one block. The array types of
+/// those functions assert that the fields of a block fill its bytes exactly.
 macro_rules! block_format {
-    ($name:ident = $shown:literal, id $id:literal: $len:literal weights in $bytes:literal bytes) => {
+    (
+        $name:ident = $shown:literal, id $id:literal: $len:literal weights in $bytes:literal bytes
+        $(, rounded by $round:ident)?
+    ) => {
         impl super::BlockFormat for $name {
             fn id(&self) -> u32 {
                 $id
@@ -114,6 +122,12 @@ macro_rules! block_format {
                     decode_block(block, out);
                 }
             }
+            $(fn rounding(&self) -> Option<fn(&[f32], &mut Vec<u8>)> {
+                Some(|values, out| {
+                    let blocks = values.as_chunks::<$len>().0.iter();
+                    blocks.for_each(|block| out.extend::<[u8; $bytes]>($round(block)));
+                })
+            })?
         }
     };
 }
