@@ -1,10 +1,12 @@
 //! MXFP4 through the whole program: chosen, stored, run, exported, refused.
 use crate::{
     cli::program,
-    gguf::export::{largest, logits},
+    gguf::export::{in_llama_cpp, largest, logits},
     util::{engines, open, tensors},
 };
-use milm_compress::{forward, linalg::Team, model::Model, package, runtime::Kernels};
+use milm_compress::{
+    forward, linalg::Team, model::Model, package, runtime::Kernels, tensor::Bytes,
+};
 use serde_json::Value;
 use std::{
     fs,
@@ -160,6 +162,31 @@ fn gguf_holds_the_same_bytes_in_its_own_order() {
         let [a, b] = [&before, &after].map(|it| it.weights.get(name).unwrap().to_f32());
         assert_eq!(a, b, "{name}");
     }
+}
+
+/// llama.cpp multiplies the same numbers, with activations rounded to 8 bits in blocks of 32; the twin
+/// has one exponent of a whole layer one higher.
+#[test]
+fn llama_cpp_computes_with_the_same_numbers() {
+    let Some(python) = engines() else { return };
+    let top = tempfile::tempdir().unwrap();
+    let folder = package(top.path());
+    let file = top.path().join("model.gguf");
+    program().args(["export", "--to=gguf"]).arg(&folder).arg("-o").arg(&file).assert().success();
+    let list = IDS.map(|id| id.to_string()).join(",");
+    let (_, found) = in_llama_cpp(&python, &file, &["--ids", &list]);
+    let mut model = open(&folder);
+    let square = |model: &Model| -> f64 {
+        let pairs = logits(model, &IDS).into_iter().zip(&found);
+        pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum()
+    };
+    let (same, float) = (square(&model), square(&open_builtin()));
+    let scales = "model.layers.4.self_attn.v_proj.weight_scale";
+    let raw = model.weights.raw.get_mut(scales).unwrap();
+    raw.bytes = Bytes::owned(raw.bytes.iter().map(|byte| byte + 1).collect());
+    let twin = square(&model);
+    println!("{same:.3}; float {float:.3}, twin {twin:.3}");
+    assert!(same < float / 10.0 && same < twin / 10.0, "{same}: float {float}, twin {twin}");
 }
 
 /// Doubled codes are int8 in blocks of 32.

@@ -2,7 +2,7 @@
 use super::{Effort, Embeddings, GroupFallback, GroupSize, QuantizeError, Rule, Settings};
 use crate::{
     model::{Model, Part, Role, TensorSpec, part_name},
-    scheme::{Activations, Granularity, Preset, Schemes, TensorScheme, WeightGrid},
+    scheme::{Activations, Format, Granularity, Preset, Schemes, TensorScheme, WeightGrid},
     tensor::RawTensor,
 };
 use std::collections::BTreeMap;
@@ -242,15 +242,11 @@ impl Chooser<'_> {
         }
         match self.settings.group_fallback {
             GroupFallback::Channel => {
-                let symmetric = scheme.weights.symmetric();
-                match scheme.weights.with(Granularity::Channel, symmetric) {
-                    Some(rows) => scheme.weights = rows,
-                    // Numbers with groups of one size give way to int8.
-                    None => {
-                        scheme.weights = WeightGrid::INT8;
-                        scheme.format = scheme.weights.format(Activations::Float);
-                    }
-                }
+                let (grid, rows) = (scheme.weights, Granularity::Channel);
+                // Numbers with groups of one size give way to int8.
+                let format = grid.with(rows, true).map_or(Format::default(), |_| scheme.format);
+                scheme.weights = grid.with(rows, grid.symmetric()).unwrap_or(WeightGrid::INT8);
+                scheme.format = format;
             }
             GroupFallback::Error => {
                 uneven.push((name.to_owned(), columns, scheme.weights.group_size(columns)));

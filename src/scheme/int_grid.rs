@@ -49,7 +49,7 @@ impl Grid for IntScheme {
     }
 
     fn with(&self, granularity: Granularity, symmetric: bool) -> Option<Self> {
-        Some(Self { granularity, symmetric, ..*self })
+        Some(Self { symmetric, granularity, ..*self })
     }
 
     fn integers(&self) -> IntScheme {

@@ -314,10 +314,11 @@ mod tests {
     fn methods_choose_among_powers_of_two() {
         let mut x = [0.5_f32; 32];
         x[0] = 7.0;
-        let scale = |method| rounded(&x, method).scales[0] * 2.0;
-        assert_eq!([Method::Minmax, Method::Absmax, Method::Mse].map(scale), [1.0, 2.0, 1.0]);
+        let byte = |method| exponent(rounded(&x, method).scales[0]).unwrap();
+        assert_eq!([Method::Minmax, Method::Absmax, Method::Mse].map(byte), [127, 128, 127]);
         let far = [7.9_f32; 32];
-        assert_eq!(rounded(&far, Method::Mse).dequantize()[0], 8.0, "clipping would cost 1.9 each");
+        let values = rounded(&far, Method::Mse).dequantize();
+        assert_eq!(values, [8.0; 32], "clipping would cost 1.9 each");
         for tiny in [0.0, 1e-45, 1e-39, f32::MAX] {
             let tensor = rounded(&[tiny; 32], Method::Mse);
             assert!(GRID.holds(&tensor) && tensor.dequantize()[0].is_finite(), "{tiny}");
@@ -327,12 +328,14 @@ mod tests {
 
     #[test]
     fn scales_move_to_the_nearer_power_of_two() {
-        let near = [(1.0, 1.0), (1.49, 1.0), (1.5, 2.0), (0.7, 0.5), (-1.0, 0.0), (f32::NAN, 0.0)];
-        for (x, power) in near {
-            assert_eq!(GRID.round_scale(x, FloatType::F16), power, "{x}");
+        // Half a scale of 1 is 2^-1, the byte 128.
+        let near = [(1.0, 128), (1.49, 128), (1.5, 129), (0.7, 127), (f32::MAX, 254), (1e-45, 0)];
+        for (x, byte) in near {
+            assert_eq!(exponent(GRID.round_scale(x, FloatType::F16)), Some(byte), "{x}");
         }
-        let beyond = [f32::MAX, 1e-45].map(|x| GRID.round_scale(x, FloatType::F16));
-        assert_eq!(beyond.map(exponent), [Some(254), Some(0)]);
+        for none in [-1.0, 0.0, f32::NAN, f32::INFINITY] {
+            assert_eq!(exponent(GRID.round_scale(none, FloatType::F16)), None, "{none}");
+        }
     }
 
     #[test]

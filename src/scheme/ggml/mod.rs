@@ -28,6 +28,9 @@ pub use round::Rounding;
 
 use crate::tensor::FloatType;
 
+/// A way from floats to blocks.
+pub(super) type Round = fn(&[f32], &mut Vec<u8>);
+
 /// How a run of weights becomes bytes.
 pub trait BlockFormat: Sync + std::fmt::Debug {
     /// Number of the type in files.
@@ -48,7 +51,7 @@ pub trait BlockFormat: Sync + std::fmt::Debug {
 
     /// How floats become blocks: it appends those nearest to some finite values, whole blocks of
     /// them, the same bytes for the same values. `None` for formats that are only read.
-    fn rounding(&self) -> Option<fn(&[f32], &mut Vec<u8>)> {
+    fn rounding(&self) -> Option<Round> {
         None
     }
 
@@ -122,7 +125,7 @@ macro_rules! block_format {
                     decode_block(block, out);
                 }
             }
-            $(fn rounding(&self) -> Option<fn(&[f32], &mut Vec<u8>)> {
+            $(fn rounding(&self) -> Option<super::Round> {
                 Some(|values, out| {
                     let blocks = values.as_chunks::<$len>().0.iter();
                     blocks.for_each(|block| out.extend::<[u8; $bytes]>($round(block)));

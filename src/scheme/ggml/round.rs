@@ -1,12 +1,12 @@
 //! Floats rounded to blocks: for embeddings and heads, which packages hold in float.
-use super::{BlockFormat, FORMATS};
+use super::{BlockFormat, FORMATS, Round};
 
 /// A way from floats to blocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Rounding {
     /// What the blocks are.
     pub format: &'static dyn BlockFormat,
-    round: fn(&[f32], &mut Vec<u8>),
+    round: Round,
 }
 
 impl Rounding {
