@@ -107,7 +107,7 @@ fn losses_are_those_of_the_model_with_one_unit_rounded() {
             for (tensor, scheme) in unit.tensors.iter().zip(&unit.choices[at].schemes) {
                 let raw = &model.weights.raw[tensor];
                 let method = Method::Mse;
-                let grid = Rtn { scheme: scheme.weights, scale_type: scheme.scale_type, method };
+                let grid = Rtn { grid: scheme.weights, scale_type: scheme.scale_type, method };
                 let shape = [raw.shape[0], raw.shape[1]];
                 let values = grid.tensor(&raw.to_f32().unwrap(), shape).dequantize();
                 let values = RawTensor::from_f32(raw.shape.clone(), &values);

@@ -13,7 +13,7 @@ use milm_compress::{
     quantize::{Method, rtn::Rtn},
     runtime::Kernels,
     scheme::{
-        ActivationGrid, Activations, Format, Granularity, IntScheme, OUTLIER_GRID, OutlierColumns,
+        ActivationGrid, Activations, Granularity, Grid, IntScheme, OUTLIER_GRID, OutlierColumns,
         QTensor, Rounded, SplitTensor, TensorScheme,
     },
     tensor::FloatType,
@@ -91,14 +91,15 @@ fn quantized(
     for spec in linears {
         let weight = model.weights.get(&spec.name).unwrap();
         let (values, [rows, columns]) = (weight.to_f32(), [weight.shape()[0], weight.shape()[1]]);
-        let round = |scheme, values: &[f32], columns| -> QTensor {
-            Rtn { scheme, scale_type, method: Method::Minmax }.tensor(values, [rows, columns])
+        let round = |scheme: IntScheme, values: &[f32], columns| -> QTensor {
+            Rtn { grid: scheme.into(), scale_type, method: Method::Minmax }
+                .tensor(values, [rows, columns])
         };
         let scheme = TensorScheme {
-            weights,
+            weights: weights.into(),
             scale_type,
             activations,
-            format: Format::of(weights.bits, activations),
+            format: weights.format(activations),
             outliers,
         };
         let rounded: Rounded = if outliers == 0 {

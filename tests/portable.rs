@@ -51,9 +51,13 @@ fn plain() -> Settings {
 #[test]
 fn a_package_without_options_is_taken_by_every_export() {
     let top = tempfile::tempdir().unwrap();
-    for (scheme, preset) in
-        [("w4a16", "fast"), ("w8a16", "fast"), ("w4a8", "fast"), ("w8a8", "balanced")]
-    {
+    for (scheme, preset) in [
+        ("w4a16", "fast"),
+        ("w8a16", "fast"),
+        ("w4a8", "fast"),
+        ("mxfp4", "fast"),
+        ("w8a8", "balanced"),
+    ] {
         let at = |end: &str| top.path().join(format!("{scheme}{end}"));
         quantized(&at(""), &["--scheme", scheme, "--preset", preset]);
         exported(&at(""), "gguf", &at(".gguf"));

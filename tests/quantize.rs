@@ -82,11 +82,8 @@ fn a_package_holds_the_codes_of_its_weights() {
                 panic!("{name} is quantized");
             };
             let source = opened.model.weights.get(name).unwrap().to_f32();
-            let rtn = Rtn {
-                scheme: scheme.weights,
-                scale_type: scheme.scale_type,
-                method: Method::Minmax,
-            };
+            let rtn =
+                Rtn { grid: scheme.weights, scale_type: scheme.scale_type, method: Method::Minmax };
             assert_eq!(tensor, rtn.tensor(&source, *shape), "{name}");
             let int8 = settings.scheme.ends_with("a8");
             assert_eq!(activations == Input::Int8PerToken, int8, "{name}: the tied head too");
@@ -166,7 +163,7 @@ fn every_family_is_packaged_and_read_by_the_standard_alone() {
             for ((name, (with, shape)), (bare_name, (without, bare_shape))) in both {
                 assert_eq!((name, shape), (bare_name, bare_shape));
                 assert_eq!((with.weights, with.scale_type), (without.weights, without.scale_type));
-                let says = with.weights.bits == 8 && !name.contains("embed");
+                let says = with.weights.bits() == 8 && !name.contains("embed");
                 assert!(!says || with.activations == without.activations, "{name}");
             }
         }
@@ -224,10 +221,10 @@ fn rules_choose_and_wrong_rules_are_told() {
     let scheme = |name: &str| plan.tensors[name].scheme;
     assert!(scheme("model.layers.0.self_attn.q_proj.weight").is_none());
     let down = scheme("model.layers.0.mlp.down_proj.weight").unwrap();
-    assert_eq!((down.weights.bits, down.weights.granularity), (8, Granularity::Group(32)));
+    assert_eq!((down.weights.bits(), down.weights.granularity()), (8, Granularity::Group(32)));
     let k = scheme("model.layers.0.self_attn.k_proj.weight").unwrap();
-    assert_eq!((k.weights.bits, k.weights.granularity), (8, Granularity::Channel), "last wins");
-    assert_eq!(scheme("model.layers.1.self_attn.q_proj.weight").unwrap().weights.bits, 4);
+    assert_eq!((k.weights.bits(), k.weights.granularity()), (8, Granularity::Channel), "last wins");
+    assert_eq!(scheme("model.layers.1.self_attn.q_proj.weight").unwrap().weights.bits(), 4);
 
     let told = |rule: &str| refused(&opened, &with(&[rule]));
     let typo = told("model.layers.0.self_attn.q_prj=w8a8");
@@ -251,7 +248,7 @@ fn uneven_groups_are_refused_with_what_fits() {
         &Settings { group_fallback: GroupFallback::Channel, ..wide },
     )
     .unwrap();
-    let granularity = |name: &str| plan.tensors[name].scheme.unwrap().weights.granularity;
+    let granularity = |name: &str| plan.tensors[name].scheme.unwrap().weights.granularity();
     assert_eq!(granularity("model.layers.3.self_attn.q_proj.weight"), Granularity::Channel);
     assert_eq!(granularity("model.layers.3.mlp.down_proj.weight"), Granularity::Group(128));
 }

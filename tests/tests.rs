@@ -35,6 +35,7 @@ mod package;
 mod hostile;
 mod kv_cache;
 mod mtp;
+mod mxfp4;
 mod prune;
 mod quantize;
 mod recipes;

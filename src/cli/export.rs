@@ -7,10 +7,7 @@ use crate::{
         self, Opened,
         format::{EncodingsVersion, GraphForm, Target, Wanted},
     },
-    scheme::{
-        Schemes,
-        ggml::{ROUNDINGS, Rounding},
-    },
+    scheme::{Schemes, ggml::Rounding},
 };
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -19,7 +16,7 @@ use std::path::PathBuf;
 ///
 /// GGUF, for llama.cpp and what is built on it: weights, metadata, vocabulary and chat template in
 /// one file. Quantized weights keep their codes: int4 in groups of 32·k becomes Q4_0, with zero
-/// points Q4_1, int8 Q8_0; scales become float16, and what that changed is told. Llama, Mistral,
+/// points Q4_1, int8 Q8_0, mxfp4 MXFP4; scales of integers become float16, and what that changed is told. Llama, Mistral,
 /// Qwen2 and Qwen3, mixtures of experts of them too; blocks that differ in sizes go out under the
 /// architecture `deci`. What llama.cpp cannot compute is refused before anything is written.
 ///
@@ -121,7 +118,7 @@ impl BlockName {
             Self::Q4K => "Q4_K",
             Self::Q6K => "Q6_K",
         };
-        ROUNDINGS.iter().copied().find(|it| it.format.name() == name)
+        Rounding::all().find(|it| it.format.name() == name)
     }
 }
 

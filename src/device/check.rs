@@ -114,11 +114,12 @@ impl Profile {
     fn change(&self, scheme: TensorScheme, columns: usize, role: Role) -> &'static str {
         let fits = |it: TensorScheme| self.weights.iter().any(|rule| rule.takes(it, columns, role));
         let mut other = scheme;
-        other.weights.symmetric = true;
+        let grid = scheme.weights;
+        other.weights = grid.with(grid.granularity(), true).unwrap_or(grid);
         if fits(other) {
             return "without --asymmetric";
         }
-        other.weights.granularity = Granularity::Channel;
+        other.weights = grid.with(Granularity::Channel, true).unwrap_or(grid);
         if fits(other) {
             return "--group-size channel";
         }
@@ -137,7 +138,7 @@ impl Profile {
 
 impl Rule {
     fn takes(&self, scheme: TensorScheme, columns: usize, role: Role) -> bool {
-        let grid = match scheme.weights.granularity {
+        let grid = match scheme.weights.granularity() {
             Granularity::Channel => self.channel,
             // A group as wide as the row is a row.
             Granularity::Group(size) => {
@@ -148,8 +149,9 @@ impl Rule {
         // The rows of an embedding are looked up, never multiplied.
         let inputs =
             role == Role::Embed || self.activations.contains(&Inputs::from(scheme.activations));
-        let symmetric = scheme.weights.symmetric || !self.symmetric;
-        self.bits == scheme.weights.bits && grid && inputs && symmetric
+        let symmetric = scheme.weights.symmetric() || !self.symmetric;
+        let integers = scheme.weights.name() == format!("int{}", self.bits);
+        integers && grid && inputs && symmetric
     }
 }
 

@@ -1,5 +1,5 @@
 //! What can be wrong with a package.
-use crate::{checkpoint::CheckpointError, model, tensor::Dtype};
+use crate::{checkpoint::CheckpointError, model, scheme::ScaleError, tensor::Dtype};
 
 /// A package or checkpoint cannot be opened or written.
 #[derive(Debug, thiserror::Error)]
@@ -89,9 +89,19 @@ pub enum PackageError {
         /// The known schema.
         expected: u64,
     },
+    /// A scale that is no number.
+    #[error("`{file}`: tensor `{tensor}`: {source}")]
+    Scale {
+        /// Name of its file.
+        file: String,
+        /// The scales.
+        tensor: String,
+        /// Which one.
+        source: ScaleError,
+    },
     /// The model is quantized in a way that is not read.
     #[error(
-        "config.json: `quantization_config`: {key} `{found}` is not supported\nhint: supported are compressed-tensors packages with 4 or 8 bit integers"
+        "config.json: `quantization_config`: {key} `{found}` is not supported\nhint: supported are compressed-tensors packages with 4 or 8 bit integers, or MXFP4"
     )]
     Unsupported {
         /// What is not supported.
@@ -101,7 +111,7 @@ pub enum PackageError {
     },
     /// A key of `quantization_config` that may change what weights stand for.
     #[error(
-        "config.json: `quantization_config`: `{key}` is `{found}`, which is not understood\nhint: read are compressed-tensors packages with 4 or 8 bit integers; give the float checkpoint that it was made from"
+        "config.json: `quantization_config`: `{key}` is `{found}`, which is not understood\nhint: read are compressed-tensors packages with 4 or 8 bit integers, or MXFP4; give the float checkpoint that it was made from"
     )]
     UnknownKey {
         /// The key, with those above it.

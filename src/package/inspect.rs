@@ -165,8 +165,7 @@ fn figures(
         parts.iter().filter_map(|part| store.raw.get(part)).map(|raw| raw.bytes.len() as u64).sum();
     let stored = match &weight {
         Weight::Dense(raw) => raw.dtype.to_string(),
-        Weight::Quantized { tensor, .. } => tensor.scheme.to_string(),
-        Weight::Split { .. } => store.quantized[name].0.to_string(),
+        Weight::Quantized { .. } | Weight::Split { .. } => store.quantized[name].0.to_string(),
     };
     let shape = weight.shape().to_vec();
     let figures = TensorFigures { role, shape, stored, bytes, ..TensorFigures::default() };

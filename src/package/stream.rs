@@ -9,8 +9,8 @@ use crate::{
     linalg::Team,
     model::part_name,
     progress::Progress,
-    quantize::rtn::{Rows, Rtn, replace_nonfinite},
-    scheme::{Layout, PartKind, TensorScheme},
+    quantize::rtn::{Rtn, replace_nonfinite},
+    scheme::{PartKind, Rows, Stored, TensorScheme},
     tensor::RawTensor,
 };
 use sha2::{Digest, Sha256};
@@ -58,7 +58,7 @@ struct Target<'a> {
     raw: &'a RawTensor,
     columns: usize,
     rtn: Rtn,
-    layout: Layout,
+    stored: Stored,
 }
 
 impl Stream<'_> {
@@ -90,9 +90,10 @@ impl Stream<'_> {
         let [rows, columns] = shape;
         let groups = scheme.weights.groups(columns).unwrap_or(1);
         let mut scales = vec![0.0_f32; rows * groups];
-        let mut zero_points = vec![0_i8; if scheme.weights.symmetric { 0 } else { rows * groups }];
-        let layout = scheme.layout();
-        let target = Target { name, raw, columns, rtn, layout };
+        let mut zero_points =
+            vec![0_i8; if scheme.weights.symmetric() { 0 } else { rows * groups }];
+        let (grid, stored) = (scheme.weights, scheme.stored());
+        let target = Target { name, raw, columns, rtn, stored };
         let (mut hash, mut values) = (Sha256::new(), vec![RowHash::default(); rows]);
         let (row, _) = row_bytes(raw);
         let band = (BAND_BYTES / row.max(1)).max(1);
@@ -119,12 +120,8 @@ impl Stream<'_> {
                 | PartKind::OutlierCodes
                 | PartKind::OutlierScale
                 | PartKind::OutlierColumns => continue,
-                PartKind::Scale => {
-                    let mut bytes = Vec::new();
-                    scheme.scale_type.encode(&scales, &mut bytes);
-                    bytes
-                }
-                PartKind::ZeroPoint => layout.encode_zero_points(&zero_points, groups),
+                PartKind::Scale => grid.encode_scales(stored, &scales),
+                PartKind::ZeroPoint => grid.encode_zero_points(stored, &zero_points, groups),
                 PartKind::Shape => shape.iter().flat_map(|n| (*n as i64).to_le_bytes()).collect(),
             };
             self.writer.write(&part_name(name, part.suffix), bytes)?;
@@ -209,13 +206,14 @@ impl Target<'_> {
         let Piece { scales, zero_points, .. } = piece;
         let rows = Rows { codes: &mut codes, scales, zero_points };
         self.rtn.rows(&values, self.columns, rows);
-        self.layout.encode_codes(&codes, self.columns, piece.codes);
+        self.rtn.grid.encode_codes(self.stored, &codes, self.columns, piece.codes);
         let groups = scales.len() / piece.values.len().max(1);
         let rows = codes.chunks(self.columns.max(1)).zip(values.chunks_mut(self.columns.max(1)));
         for (i, ((codes, values), hash)) in rows.zip(piece.values).enumerate() {
             let here = i * groups..(i + 1) * groups;
             let zero_points = zero_points.get(here.clone()).unwrap_or_default();
-            self.rtn.scheme.dequantize_row((codes, &scales[here], zero_points), values);
+            let integers = self.rtn.grid.integers();
+            integers.dequantize_row((codes, &scales[here], zero_points), values);
             *hash = row_hash(values);
         }
     }

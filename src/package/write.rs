@@ -134,8 +134,8 @@ impl Job<'_> {
     }
 
     fn rtn(&self, scheme: TensorScheme) -> Rtn {
-        let (scheme, scale_type) = (scheme.weights, scheme.scale_type);
-        Rtn { scheme, scale_type, method: self.settings.method() }
+        let (grid, scale_type) = (scheme.weights, scheme.scale_type);
+        Rtn { grid, scale_type, method: self.settings.method() }
     }
 
     /// Makes the package. It appears at `target` when it is complete.

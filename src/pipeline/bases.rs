@@ -5,10 +5,10 @@ use crate::{
     model::{Model, ModelSpec},
     package::{Declared, engines},
     quantize::{
-        self, ActivationScales, Candidates, CodeChoice, Effort, GroupFallback, GroupSize, Plan,
-        QuantizeError, Settings, TargetEngine,
+        self, ActivationScales, Candidates, CodeChoice, Effort, GroupFallback, Plan, QuantizeError,
+        Settings, TargetEngine,
     },
-    scheme::{Activations, KvPrecision, Schemes},
+    scheme::{Activations, Granularity, KvPrecision, Schemes},
     transform::{self, Rotate, Transform},
 };
 use serde::Serialize;
@@ -163,8 +163,8 @@ fn offered(settings: &Settings, wanted: &transform::Settings) -> Vec<Vec<transfo
     let preset = settings.preset().ok();
     let integers = preset.is_some_and(|it| it.activations != Activations::Float);
     let hadamard = if integers { vec![online, fused] } else { vec![fused] };
-    let bits = preset.map_or(8, |it| it.weight_bits);
-    let coarse = bits == 4 && settings.group_size_for(bits) == GroupSize::Channel;
+    let grid = preset.and_then(|it| settings.grid(it.weights, None, !settings.asymmetric).ok());
+    let coarse = grid.is_some_and(|it| it.bits() == 4 && it.granularity() == Granularity::Channel);
     let offered = match settings.preset {
         Effort::Fast if coarse || integers => vec![[hadamard, vec![none]].concat()],
         Effort::Fast | Effort::VendorStandard => vec![vec![none]],

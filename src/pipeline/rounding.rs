@@ -91,7 +91,7 @@ impl<'a> Quantize<'a> {
                 continue;
             };
             let grid = Rtn {
-                scheme: scheme.weights,
+                grid: scheme.weights,
                 scale_type: scheme.scale_type,
                 method: self.settings.method(),
             };

@@ -255,7 +255,7 @@ impl Allocate<'_> {
     }
 
     fn grid(&self, scheme: TensorScheme) -> Rtn {
-        Rtn { scheme: scheme.weights, scale_type: scheme.scale_type, method: self.method }
+        Rtn { grid: scheme.weights, scale_type: scheme.scale_type, method: self.method }
     }
 
     /// The model with one unit rounded to nearest.

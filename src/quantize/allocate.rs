@@ -40,6 +40,17 @@ impl Settings {
     pub fn budget(&self) -> Result<Option<Budget>, QuantizeError> {
         number::check(self)?;
         let wrong = |found: String, expected| Err(QuantizeError::Value { found, expected });
+        if self.has_budget()
+            && !GRIDS
+                .iter()
+                .any(|(name, _)| self.preset().is_ok_and(|it| it.weights.name() == *name))
+        {
+            let found = format!("a budget of bits or bytes with scheme {}", self.scheme);
+            return wrong(
+                found,
+                "possible: a budget chooses among integers (--scheme w4a16); name the scheme in a rule",
+            );
+        }
         match (self.avg_bits, self.max_bytes) {
             (Some(bits), Some(bytes)) => {
                 wrong(format!("avg-bits {bits}, max-bytes {bytes}"), "one budget, but two")
@@ -91,8 +102,8 @@ pub struct Candidates {
 }
 
 /// Grids that are tried, as rules name them; coarse ones first.
-const GRIDS: [(u32, &str); 5] =
-    [(4, "channel"), (4, "g128"), (4, "g64"), (4, "g32"), (8, "channel")];
+const GRIDS: [(&str, &str); 5] =
+    [("int4", "channel"), ("int4", "g128"), ("int4", "g64"), ("int4", "g32"), ("int8", "channel")];
 
 impl Candidates {
     /// The units of a model with what each may get, if the settings have a budget. A budget below
@@ -168,19 +179,20 @@ impl Candidates {
 /// and a group size that is given holds for all int4 weights.
 fn schemes(settings: &Settings) -> Result<Vec<String>, QuantizeError> {
     let activations = settings.preset()?.activations;
-    let preset = |bits| {
-        let fits =
-            |it: &&crate::scheme::Preset| it.weight_bits == bits && it.activations == activations;
+    let preset = |name| {
+        let fits = |it: &&crate::scheme::Preset| {
+            it.weights.name() == name && it.activations == activations
+        };
         PRESETS.iter().find(fits).map(|it| it.name)
     };
     let wanted = settings.group_size.map(|size| match size {
         super::GroupSize::Channel => "channel".to_owned(),
         super::GroupSize::Of(size) => format!("g{size}"),
     });
-    let grids = GRIDS
-        .iter()
-        .filter(|(bits, grid)| *bits == 8 || wanted.as_ref().is_none_or(|wanted| wanted == grid));
-    Ok(grids.filter_map(|(bits, grid)| Some(format!("{}-{grid}", preset(*bits)?))).collect())
+    let grids = GRIDS.iter().filter(|(name, grid)| {
+        *name == "int8" || wanted.as_ref().is_none_or(|wanted| wanted == grid)
+    });
+    Ok(grids.filter_map(|(name, grid)| Some(format!("{}-{grid}", preset(*name)?))).collect())
 }
 
 /// The unit that a weight belongs to, within its block.
@@ -227,7 +239,7 @@ fn units(model: &Model, settings: &Settings, base: &Plan, grids: &[(String, Plan
         let choices = grids.iter().filter_map(|(name, plan)| {
             let all = tensors.iter().map(|it| scheme(plan, it)).collect::<Option<Vec<_>>>()?;
             // A group size that does not divide the columns fell back to rows.
-            let channel = |it: &TensorScheme| it.weights.granularity == Granularity::Channel;
+            let channel = |it: &TensorScheme| it.weights.granularity() == Granularity::Channel;
             let fits = name.ends_with("channel") || !all.iter().any(channel);
             let bytes = tensors.iter().map(|it| plan.tensors[it].bytes).sum();
             fits.then(|| Choice { scheme: name.clone(), schemes: all, bytes })

@@ -2,29 +2,6 @@
 use super::QuantizeError;
 use std::{fmt, str::FromStr};
 
-/// How scales are chosen.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    clap::ValueEnum,
-    serde::Serialize,
-    serde::Deserialize,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// The largest magnitude of a group lands on the end of the grid
-    Minmax,
-    /// As minmax, but on the highest code of symmetric grids: the lowest one is not used
-    Absmax,
-    /// The scale with the least squared error of those tried
-    #[default]
-    Mse,
-}
-
 /// How much is done against the loss.
 #[derive(
     Clone,

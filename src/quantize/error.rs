@@ -13,6 +13,18 @@ pub enum QuantizeError {
     /// A setting out of its range.
     #[error(transparent)]
     Range(#[from] OutOfRange),
+    /// Numbers that have no such groups, or no zero points.
+    #[error(
+        "scheme `{name}` has no {found}: it is {grid}\nhint: leave --group-size and --asymmetric out, or name the scheme's own in a rule, or take an integer scheme such as w4a16"
+    )]
+    Grid {
+        /// The grid.
+        name: &'static str,
+        /// With its groups.
+        grid: String,
+        /// What was wanted.
+        found: String,
+    },
     /// No preset of this name.
     #[error("unknown scheme `{found}`\nhint: {hint}")]
     Scheme {

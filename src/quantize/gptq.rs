@@ -100,7 +100,7 @@ impl Hessian {
         let base = self.outliers.as_ref().map_or(columns, OutlierColumns::base);
         let grids = Grids::new(rounding.grid, base, columns - base);
         let count = grids.count();
-        let zeros = if rounding.grid.scheme.symmetric { 0 } else { count };
+        let zeros = if rounding.grid.grid.symmetric() { 0 } else { count };
         let mut codes = vec![0; out * columns];
         let mut scales = vec![0.0; out * count];
         let mut zero_points = vec![0; out * zeros];
@@ -124,7 +124,7 @@ impl Hessian {
             let polish = Polish { grids, hessian: &self.damped };
             polish.run(values, (tile.codes, tile.scales, tile.zero_points), rounding.sweeps);
         });
-        let scheme = rounding.grid.scheme;
+        let scheme = rounding.grid.grid.integers();
         let whole = QTensor { scheme, shape: [out, columns], codes, scales, zero_points };
         match &self.outliers {
             None => whole.into(),
@@ -147,15 +147,14 @@ impl Hessian {
                 let errors = errors.as_slice_mut().expect("rows are contiguous");
                 for j in first..last {
                     let column = self.order[j];
-                    let scheme = grids.scheme(column);
                     let at = row * grids.count() + grids.of(column);
                     let zero_point = tile.zero_points.get(at).copied().unwrap_or(0);
                     let q = Qparams { scale: tile.scales[at], zero_point };
-                    let code = scheme.quantize(w[j], q);
+                    let code = grids.grid(column).encode(w[j], q);
                     tile.codes[row * columns + column] = code;
                     let upper = self.upper.row(j);
                     let upper = upper.to_slice().expect("rows are contiguous");
-                    let error = (scheme.dequantize(code, q) - w[j]) / upper[j];
+                    let error = (q.value(code) - w[j]) / upper[j];
                     errors[j - first] = error;
                     add_assign(&mut w[j + 1..last], &upper[j + 1..last], error);
                 }
@@ -186,7 +185,7 @@ mod tests {
 
     fn rounding(granularity: Granularity, sweeps: usize) -> Rounding {
         let scheme = IntScheme { bits: 4, symmetric: true, granularity };
-        let grid = Rtn { scheme, scale_type: FloatType::F32, method: Method::Mse };
+        let grid = Rtn { grid: scheme.into(), scale_type: FloatType::F32, method: Method::Mse };
         Rounding { grid, sweeps }
     }
 
@@ -261,7 +260,7 @@ mod tests {
                 .collect();
             grid.tensor(&values, [5, places.len()])
         };
-        let fine = Rtn { scheme: OUTLIER_GRID, ..rounding.grid };
+        let fine = Rtn { grid: OUTLIER_GRID.into(), ..rounding.grid };
         let want = SplitTensor::new(
             columns,
             nearest(&order[..32], rounding.grid),

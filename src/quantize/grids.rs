@@ -1,7 +1,7 @@
 //! The grids of a row: those of its groups, and one of its outlier columns.
 use super::rtn::Rtn;
 use crate::{
-    scheme::{IntScheme, OUTLIER_GRID, OutlierColumns, QTensor, SplitTensor},
+    scheme::{OUTLIER_GRID, OutlierColumns, QTensor, SplitTensor, WeightGrid},
     tensor::FloatType,
 };
 use ndarray::{Array2, s};
@@ -22,8 +22,8 @@ pub(super) struct Grids {
 
 impl Grids {
     pub(super) fn new(base: Rtn, columns: usize, outliers: usize) -> Self {
-        let groups = base.scheme.groups(columns).expect("the group size divides the columns");
-        Self { base, columns, size: base.scheme.group_size(columns), groups, outliers }
+        let groups = base.grid.groups(columns).expect("the group size divides the columns");
+        Self { base, columns, size: base.grid.group_size(columns), groups, outliers }
     }
 
     /// Grids of a row.
@@ -44,8 +44,8 @@ impl Grids {
         self.columns..self.columns + self.outliers
     }
 
-    pub(super) fn scheme(self, column: usize) -> IntScheme {
-        if column < self.columns { self.base.scheme } else { OUTLIER_GRID }
+    pub(super) fn grid(self, column: usize) -> WeightGrid {
+        if column < self.columns { self.base.grid } else { OUTLIER_GRID.into() }
     }
 
     pub(super) fn scale_type(self) -> FloatType {
@@ -61,7 +61,7 @@ impl Grids {
         scales: &mut [f32],
         zero_points: &mut [i8],
     ) {
-        let fine = Rtn { scheme: OUTLIER_GRID, ..self.base };
+        let fine = Rtn { grid: OUTLIER_GRID.into(), ..self.base };
         let (coarse_weights, fine_weights) = weights.split_at(self.columns);
         let mut zero_points = zero_points.chunks_mut(self.count());
         for (values, scales) in values.chunks(weights.len()).zip(scales.chunks_mut(self.count())) {

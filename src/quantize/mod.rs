@@ -20,8 +20,9 @@ pub mod rtn;
 mod settings;
 mod walk;
 
+pub use crate::scheme::Method;
 pub use allocate::{Budget, Candidates, Choice, Unit};
-pub use choices::{ActivationScales, CodeChoice, Effort, Embeddings, GroupFallback, Method};
+pub use choices::{ActivationScales, CodeChoice, Effort, Embeddings, GroupFallback};
 pub use engine::TargetEngine;
 pub use error::QuantizeError;
 pub use gptq::{Hessian, Rounding};

@@ -56,7 +56,7 @@ pub(super) fn nearest(
         let part = weight.select(Axis(1), places).as_standard_layout().into_owned();
         grid.tensor_on(part.as_slice().expect("standard layout"), [out, places.len()], team)
     };
-    let fine = Rtn { scheme: OUTLIER_GRID, ..grid };
+    let fine = Rtn { grid: OUTLIER_GRID.into(), ..grid };
     let (base, outliers) = (part(base, grid), part(outliers, fine));
     SplitTensor::new(columns, base, outliers).into()
 }
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn columns_cost_their_energy_times_their_rounding_errors() {
         let scheme = IntScheme { bits: 4, symmetric: true, granularity: Granularity::Channel };
-        let grid = Rtn { scheme, scale_type: FloatType::F32, method: Method::Minmax };
+        let grid = Rtn { grid: scheme.into(), scale_type: FloatType::F32, method: Method::Minmax };
         // Scale 1 in both rows: squared errors 0, 0.25, 0.16, 0.01 and 0, 0, 0.04, 0.09.
         let weights = array![[-8.0_f32, 1.5, 2.4, 3.1], [-8.0, 1.0, 0.2, 0.3]];
         let chosen = |energy: Option<[f32; 4]>| {

@@ -3,7 +3,7 @@ use super::{Effort, Embeddings, GroupFallback, GroupSize, QuantizeError, Rule, S
 use crate::{
     model::{Model, Part, Role, TensorSpec, part_name},
     number,
-    scheme::{Activations, Format, Granularity, IntScheme, Preset, Schemes, TensorScheme},
+    scheme::{Activations, Format, Granularity, Preset, Schemes, TensorScheme, WeightGrid},
     tensor::RawTensor,
 };
 use std::collections::BTreeMap;
@@ -184,19 +184,17 @@ impl Chooser<'_> {
         let rule = self.matchers.iter().rev().find(|matcher| matcher.matches(&spec.name));
         let ends = matches!(spec.role, Role::Embed | Role::Head);
         let wanted = match rule {
-            Some(matcher) => matcher.target.map(|(preset, group)| {
-                let default = self.settings.group_size_for(preset.weight_bits);
-                (preset.weight_bits, group.unwrap_or(default), preset.activations)
-            }),
+            Some(matcher) => {
+                matcher.target.map(|(preset, group)| (preset.weights, group, preset.activations))
+            }
             None if spec.part != Part::Weight => None,
             None if ends => self.ends(),
             None if spec.role.is_block_linear() => {
-                let bits = self.preset.weight_bits;
-                Some((bits, self.settings.group_size_for(bits), self.preset.activations))
+                Some((self.preset.weights, None, self.preset.activations))
             }
             None => None,
         };
-        let Some((bits, group, mut activations)) = wanted else { return Ok(None) };
+        let Some((grid, group, mut activations)) = wanted else { return Ok(None) };
         if self.settings.preset == Effort::VendorStandard {
             activations = Activations::Float; // static grids do it
         }
@@ -212,27 +210,23 @@ impl Chooser<'_> {
         if spec.role == Role::Embed && !self.tied {
             activations = Activations::Float; // rows are looked up, nothing is multiplied
         }
-        let granularity = match group {
-            GroupSize::Channel => Granularity::Channel,
-            GroupSize::Of(size) => Granularity::Group(size),
-        };
         // Zero points gain next to nothing at int8, and GGUF's blocks have none.
-        let symmetric = !self.settings.asymmetric || (ends && bits == 8);
-        let weights = IntScheme { bits, symmetric, granularity };
+        let asymmetric = self.settings.asymmetric && !(ends && grid.bits() == 8);
+        let weights = self.settings.grid(grid, group, !asymmetric)?;
         // The standard knows integer products of linear layers only.
-        let format = match spec.role {
-            Role::Embed => Format::PackQuantized,
-            _ => Format::of(bits, activations),
-        };
+        let seen = if spec.role == Role::Embed { Activations::Float } else { activations };
+        let format = weights.format(seen);
         Ok(Some(TensorScheme { weights, scale_type, activations, format, outliers: 0 }))
     }
 
     /// Embeddings and head unless a rule says otherwise.
-    fn ends(&self) -> Option<(u32, GroupSize, Activations)> {
-        let activations = self.preset.activations;
+    fn ends(&self) -> Option<(WeightGrid, Option<GroupSize>, Activations)> {
+        let Preset { weights, activations, .. } = *self.preset;
+        let channel = Some(GroupSize::Channel);
         match self.settings.embeddings() {
-            Embeddings::Eight => Some((8, GroupSize::Channel, activations)),
-            Embeddings::Four => Some((4, self.settings.group_size_for(4), activations)),
+            Embeddings::Eight => Some((WeightGrid::INT8, channel, activations)),
+            Embeddings::Four if weights.bits() == 4 => Some((weights, None, activations)),
+            Embeddings::Four => Some((WeightGrid::INT4, None, activations)),
             Embeddings::Float => None,
         }
     }
@@ -249,7 +243,13 @@ impl Chooser<'_> {
             return;
         }
         match self.settings.group_fallback {
-            GroupFallback::Channel => scheme.weights.granularity = Granularity::Channel,
+            GroupFallback::Channel => {
+                let (grid, rows) = (scheme.weights, Granularity::Channel);
+                // Numbers with groups of one size give way to int8.
+                let format = grid.with(rows, true).map_or(Format::default(), |_| scheme.format);
+                scheme.weights = grid.with(rows, grid.symmetric()).unwrap_or(WeightGrid::INT8);
+                scheme.format = format;
+            }
             GroupFallback::Error => {
                 uneven.push((name.to_owned(), columns, scheme.weights.group_size(columns)));
             }
@@ -260,10 +260,10 @@ impl Chooser<'_> {
     /// is one group.
     fn keep_apart(&self, spec: &TensorSpec, columns: usize, scheme: &mut TensorScheme) {
         let Some(share) = self.outliers else { return };
-        if scheme.weights.bits != 4 || !spec.role.is_block_linear() {
+        if scheme.weights.bits() != 4 || !spec.role.is_block_linear() {
             return;
         }
-        let unit = match scheme.weights.granularity {
+        let unit = match scheme.weights.granularity() {
             Granularity::Channel => 8,
             Granularity::Group(size) => size,
         };

@@ -9,7 +9,6 @@ use super::grids::Grids;
 use crate::{
     linalg::{add_assign, matmul},
     scheme::Qparams,
-    tensor::round_to,
 };
 use ndarray::{Array2, ArrayView2, s};
 
@@ -75,7 +74,7 @@ impl State<'_> {
 
     fn value(&self, row: usize, column: usize) -> f32 {
         let code = self.codes[row * self.hessian.nrows() + column];
-        self.grids.scheme(column).dequantize(code, self.qparams(row, column))
+        self.qparams(row, column).value(code)
     }
 
     /// One pass over the scales, group by group.
@@ -96,7 +95,8 @@ impl State<'_> {
                 let a = codes.dot(&moved.slice(s![row, here.clone()]));
                 let at = row * self.grids.count() + group;
                 let scale = self.scales[at];
-                let wanted = round_to(self.grids.scale_type(), scale + b / a);
+                let grid = self.grids.grid(here.start);
+                let wanted = grid.round_scale(scale + b / a, self.grids.scale_type());
                 let step = wanted - scale;
                 let gain = 2.0 * step * b - step * step * a;
                 if gain > 0.0 && wanted.is_finite() && wanted.abs() > 0.0 {
@@ -119,7 +119,7 @@ impl State<'_> {
             for row in 0..rows {
                 let q = self.qparams(row, j);
                 let best = self.value(row, j) + self.gradient[[row, j]] / hessian[j];
-                let code = self.grids.scheme(j).quantize(best, q);
+                let code = self.grids.grid(j).encode(best, q);
                 let old = &mut self.codes[row * columns + j];
                 if code != *old {
                     let step = (f32::from(code) - f32::from(*old)) * q.scale;

@@ -4,7 +4,9 @@ use super::{
     RoundingSettings, RoundingTarget, TargetEngine,
 };
 use crate::number::{above_to, number, whole};
-use crate::scheme::{Activations, GROUP_SIZES, KvPrecision, PRESETS, Preset, find_preset};
+use crate::scheme::{
+    Activations, GROUP_SIZES, Granularity, KvPrecision, PRESETS, Preset, WeightGrid, find_preset,
+};
 use std::{fmt, str::FromStr};
 
 /// Settings of `quantize`. Every field is a flag and a recipe key of the same name.
@@ -12,7 +14,7 @@ use std::{fmt, str::FromStr};
 #[serde(default, rename_all = "kebab-case")]
 #[group(id = "quantize")]
 pub struct Settings {
-    /// Bits of weights and activations: w8a16, w8a8, w4a16, w4a8
+    /// Numbers of weights and activations: w8a16, w8a8, w4a16, w4a8, mxfp4
     #[arg(long, default_value = "w4a16")]
     pub scheme: String,
     /// What the package has to load in
@@ -211,13 +213,29 @@ impl Settings {
         Ok(true)
     }
 
-    /// The group size, or its default for codes of `bits`.
-    pub fn group_size_for(&self, bits: u32) -> GroupSize {
+    /// A grid with the groups that are wanted for it, that the settings name, or its own; rows in the
+    /// vendors' form.
+    pub fn grid(
+        &self,
+        grid: WeightGrid,
+        group: Option<GroupSize>,
+        symmetric: bool,
+    ) -> Result<WeightGrid, QuantizeError> {
         let coarse = self.preset == Effort::VendorStandard;
-        self.group_size.unwrap_or(if bits == 4 && !coarse {
-            GroupSize::Of(64)
-        } else {
-            GroupSize::Channel
+        let rows = grid.with(Granularity::Channel, symmetric).filter(|_| coarse);
+        let wanted = match group.or(self.group_size) {
+            Some(GroupSize::Channel) => Granularity::Channel,
+            Some(GroupSize::Of(size)) => Granularity::Group(size),
+            None => rows.map_or(grid.granularity(), |rows| rows.granularity()),
+        };
+        grid.with(wanted, symmetric).ok_or_else(|| QuantizeError::Grid {
+            name: grid.name(),
+            grid: grid.shown(),
+            found: match wanted {
+                _ if grid.with(wanted, true).is_some() => "zero points".to_owned(),
+                Granularity::Channel => "scales of whole rows".to_owned(),
+                Granularity::Group(size) => format!("groups of {size}"),
+            },
         })
     }
 }

@@ -160,7 +160,7 @@ impl RoundingWalk<'_> {
     }
 
     fn grid(&self, scheme: TensorScheme) -> Rtn {
-        Rtn { scheme: scheme.weights, scale_type: scheme.scale_type, method: self.grid }
+        Rtn { grid: scheme.weights, scale_type: scheme.scale_type, method: self.grid }
     }
 
     /// Sums what the layers of a stage see, and keeps their inputs where they add to the stream;

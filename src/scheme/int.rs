@@ -34,6 +34,14 @@ pub struct Qparams {
     pub zero_point: i8,
 }
 
+impl Qparams {
+    /// Value of a code.
+    #[inline]
+    pub fn value(self, code: i8) -> f32 {
+        (f32::from(code) - f32::from(self.zero_point)) * self.scale
+    }
+}
+
 /// A weight on an integer grid.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QTensor {
@@ -84,12 +92,6 @@ impl IntScheme {
         (x / q.scale + f32::from(q.zero_point)).clamp(low, high).round_ties_even() as i8
     }
 
-    /// Value of a code.
-    #[inline]
-    pub fn dequantize(self, code: i8, q: Qparams) -> f32 {
-        (f32::from(code) - f32::from(q.zero_point)) * q.scale
-    }
-
     /// Values of the codes of one row with their scales and zero points (none if symmetric).
     pub fn dequantize_row(self, row: (&[i8], &[f32], &[i8]), out: &mut [f32]) {
         let (codes, scales, zero_points) = row;
@@ -98,7 +100,7 @@ impl IntScheme {
             let zero_point = zero_points.get(group).copied().unwrap_or(0);
             let q = Qparams { scale: scales[group], zero_point };
             for (out, code) in out.iter_mut().zip(codes) {
-                *out = self.dequantize(*code, q);
+                *out = q.value(*code);
             }
         }
     }
@@ -132,6 +134,21 @@ impl QTensor {
         let codes = &self.codes[row * columns..(row + 1) * columns];
         let zero_points = self.zero_points.get(here.clone()).unwrap_or_default();
         self.scheme.dequantize_row((codes, &self.scales[here], zero_points), out);
+    }
+
+    /// The product of a row with `x`, `[in]`, as it is defined: sums of codes times inputs in each
+    /// group, times its scale, in float64.
+    pub fn dot(&self, row: usize, x: &[f32]) -> f64 {
+        let columns = self.shape[1];
+        let size = self.scheme.group_size(columns).max(1);
+        let codes = self.codes[row * columns..(row + 1) * columns].chunks(size);
+        let groups = codes.zip(x.chunks(size)).enumerate();
+        let sums = groups.map(|(group, (codes, x))| {
+            let q = self.qparams(row, group);
+            let centered = codes.iter().map(|code| f64::from(*code) - f64::from(q.zero_point));
+            f64::from(q.scale) * centered.zip(x).map(|(code, x)| code * f64::from(*x)).sum::<f64>()
+        });
+        sums.sum()
     }
 
     /// Some rows in some order.
@@ -177,7 +194,7 @@ mod tests {
         let asym = IntScheme { symmetric: false, ..scheme };
         let q = Qparams { scale: 0.5, zero_point: -8 };
         assert_eq!([asym.quantize(0.0, q), asym.quantize(7.5, q)], [-8, 7]);
-        assert!((asym.dequantize(7, q) - 7.5).abs() < f32::EPSILON);
+        assert!((q.value(7) - 7.5).abs() < f32::EPSILON);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! int4 element `8k + j` in bits `4j`, of int8 element `4k + j` in bits `8j`. Zero points are packed
 //! the same way down the rows. Otherwise both are signed bytes. Source: compressed-tensors 0.19,
 //! `compressors/pack_quantized`, `quantized_compressors`.
-use super::{Activations, IntScheme, QTensor};
+use super::{DecodeError, IntScheme, QTensor};
 use crate::tensor::FloatType;
 use safetensors::Dtype;
 
@@ -44,16 +44,17 @@ pub struct Part {
     pub bytes: usize,
 }
 
-/// The bytes do not describe a weight of the expected shape.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("part `{part}`: expected {expected} bytes, got {got}")]
-pub struct DecodeError {
-    /// Offending part.
-    pub part: &'static str,
-    /// Bytes that the shape needs.
-    pub expected: usize,
-    /// Bytes found.
-    pub got: usize,
+impl Part {
+    /// A part of `shape` with elements of one type.
+    pub(super) fn new(
+        kind: PartKind,
+        suffix: &'static str,
+        dtype: Dtype,
+        shape: Vec<usize>,
+    ) -> Self {
+        let bytes = shape.iter().product::<usize>() * dtype.bitsize() / 8;
+        Self { kind, suffix, dtype, shape, bytes }
+    }
 }
 
 /// How codes lie in a file, by the name of the `format` of compressed-tensors.
@@ -64,35 +65,30 @@ pub enum Format {
     PackQuantized,
     /// Signed bytes, `weight`; of int8 only.
     IntQuantized,
+    /// Two 4-bit floats a byte, `weight_packed`, with powers of two.
+    Mxfp4,
 }
 
 impl Format {
-    /// The standard's choice: packed, unless the product takes integers on both sides.
-    pub fn of(bits: u32, activations: Activations) -> Self {
-        match activations {
-            Activations::Int8PerToken | Activations::Int8Static if bits == 8 => Self::IntQuantized,
-            _ => Self::PackQuantized,
-        }
-    }
-
     /// `format` in `config.json`.
     pub fn name(self) -> &'static str {
         match self {
             Self::PackQuantized => "pack-quantized",
             Self::IntQuantized => "int-quantized",
+            Self::Mxfp4 => "mxfp4-pack-quantized",
         }
     }
 }
 
-/// Everything that decides about the bytes of a weight.
+/// Everything that decides about the bytes of a weight on integers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layout {
+pub(super) struct Layout {
     /// The grid.
-    pub scheme: IntScheme,
+    pub(super) scheme: IntScheme,
     /// How codes and zero points lie.
-    pub format: Format,
+    pub(super) format: Format,
     /// Type of the stored scales.
-    pub scale_type: FloatType,
+    pub(super) scale_type: FloatType,
 }
 
 impl Layout {
@@ -107,35 +103,36 @@ impl Layout {
 
     /// The tensors that a weight of `shape` (`[out, in]`) becomes. `None` when the group size does
     /// not divide the columns.
-    pub fn parts(self, shape: [usize; 2]) -> Option<Vec<Part>> {
+    pub(super) fn parts(self, shape: [usize; 2]) -> Option<Vec<Part>> {
         let ([out, columns], groups) = (shape, self.scheme.groups(shape[1])?);
-        let part = |kind, suffix, dtype: Dtype, shape: Vec<usize>| {
-            let bytes = shape.iter().product::<usize>() * dtype.bitsize() / 8;
-            Part { kind, suffix, dtype, shape, bytes }
-        };
         let (packed, per_word) = (self.packed(), self.per_word());
         let mut parts = vec![
             if packed {
                 let shape = vec![out, columns.div_ceil(per_word)];
-                part(PartKind::Codes, "weight_packed", Dtype::I32, shape)
+                Part::new(PartKind::Codes, "weight_packed", Dtype::I32, shape)
             } else {
-                part(PartKind::Codes, "weight", Dtype::I8, vec![out, columns])
+                Part::new(PartKind::Codes, "weight", Dtype::I8, vec![out, columns])
             },
-            part(PartKind::Scale, "weight_scale", self.scale_type.dtype(), vec![out, groups]),
+            Part::new(PartKind::Scale, "weight_scale", self.scale_type.dtype(), vec![out, groups]),
         ];
         if packed {
-            parts.push(part(PartKind::Shape, "weight_shape", Dtype::I64, vec![2]));
+            parts.push(Part::new(PartKind::Shape, "weight_shape", Dtype::I64, vec![2]));
         }
         if !self.scheme.symmetric {
             let (dtype, rows) =
                 if packed { (Dtype::I32, out.div_ceil(per_word)) } else { (Dtype::I8, out) };
-            parts.push(part(PartKind::ZeroPoint, "weight_zero_point", dtype, vec![rows, groups]));
+            parts.push(Part::new(
+                PartKind::ZeroPoint,
+                "weight_zero_point",
+                dtype,
+                vec![rows, groups],
+            ));
         }
         Some(parts)
     }
 
     /// Appends the bytes of whole rows of codes, `columns` to a row.
-    pub fn encode_codes(self, codes: &[i8], columns: usize, out: &mut Vec<u8>) {
+    pub(super) fn encode_codes(self, codes: &[i8], columns: usize, out: &mut Vec<u8>) {
         if !self.packed() {
             out.extend(codes.iter().map(|c| *c as u8));
             return;
@@ -156,7 +153,7 @@ impl Layout {
     }
 
     /// The bytes of all zero points, `[out, groups]` row-major.
-    pub fn encode_zero_points(self, zero_points: &[i8], groups: usize) -> Vec<u8> {
+    pub(super) fn encode_zero_points(self, zero_points: &[i8], groups: usize) -> Vec<u8> {
         if !self.packed() {
             return zero_points.iter().map(|z| *z as u8).collect();
         }
@@ -177,35 +174,8 @@ impl Layout {
         bytes
     }
 
-    /// The bytes of each part of a weight on this grid, in the order of [`parts`](Self::parts);
-    /// none when the group size does not divide the columns.
-    pub fn encode(self, tensor: &QTensor) -> Vec<(Part, Vec<u8>)> {
-        let [_, columns] = tensor.shape;
-        let groups = self.scheme.groups(columns).unwrap_or(1);
-        let parts = self.parts(tensor.shape).unwrap_or_default();
-        let bytes = |part: &Part| {
-            let mut bytes = Vec::with_capacity(part.bytes);
-            match part.kind {
-                PartKind::Codes => self.encode_codes(&tensor.codes, columns, &mut bytes),
-                PartKind::Scale => self.scale_type.encode(&tensor.scales, &mut bytes),
-                PartKind::ZeroPoint => {
-                    bytes = self.encode_zero_points(&tensor.zero_points, groups);
-                }
-                PartKind::Shape => {
-                    bytes.extend(tensor.shape.iter().flat_map(|n| (*n as i64).to_le_bytes()));
-                }
-                PartKind::InputScale
-                | PartKind::OutlierCodes
-                | PartKind::OutlierScale
-                | PartKind::OutlierColumns => {}
-            }
-            bytes
-        };
-        parts.into_iter().map(|part| (part.clone(), bytes(&part))).collect()
-    }
-
     /// The weight that its parts describe; `part` gives the bytes of a part by kind.
-    pub fn decode<'a>(
+    pub(super) fn decode<'a>(
         self,
         shape: [usize; 2],
         part: impl Fn(PartKind) -> &'a [u8],
@@ -237,7 +207,7 @@ impl Layout {
     /// The codes of one row from the bytes of all codes.
     fn decode_row(self, bytes: &[u8], row: usize, codes: &mut [i8]) {
         let stride = match self.format {
-            Format::IntQuantized => codes.len(),
+            Format::IntQuantized | Format::Mxfp4 => codes.len(),
             Format::PackQuantized => codes.len().div_ceil(self.per_word()) * 4,
         };
         let bytes = &bytes[row * stride..];
@@ -334,14 +304,6 @@ mod tests {
         assert_eq!(shapes, [vec![3, 2], vec![3, 1], vec![2], vec![1, 1]]);
     }
 
-    #[test]
-    fn bytes_are_for_products_of_two_integers() {
-        let [float, token] = [Activations::Float, Activations::Int8PerToken];
-        let formats = [(4, float), (4, token), (8, float), (8, token)];
-        let names = formats.map(|(bits, activations)| Format::of(bits, activations).name());
-        assert_eq!(names, ["pack-quantized", "pack-quantized", "pack-quantized", "int-quantized"]);
-    }
-
     proptest! {
         #[test]
         fn decode_inverts_encode(
@@ -366,7 +328,18 @@ mod tests {
             let tensor = QTensor { scheme, shape, codes, scales, zero_points };
 
             let layout = Layout { scheme, format, scale_type: FloatType::F32 };
-            let encoded = layout.encode(&tensor);
+            let encoded: Vec<_> = layout.parts(shape).unwrap().into_iter().map(|part| {
+                let mut bytes = Vec::new();
+                match part.kind {
+                    PartKind::Codes => layout.encode_codes(&tensor.codes, shape[1], &mut bytes),
+                    PartKind::Scale => layout.scale_type.encode(&tensor.scales, &mut bytes),
+                    PartKind::ZeroPoint => {
+                        bytes = layout.encode_zero_points(&tensor.zero_points, groups);
+                    }
+                    _ => bytes.extend(shape.iter().flat_map(|n| (*n as i64).to_le_bytes())),
+                }
+                (part, bytes)
+            }).collect();
             for (part, bytes) in &encoded {
                 prop_assert_eq!(part.bytes, bytes.len());
             }

@@ -1,12 +1,12 @@
 //! Named schemes: what `--scheme` takes.
-use super::{Activations, Format, IntScheme};
+use super::{Activations, Format, WeightGrid};
 use crate::tensor::FloatType;
 
 /// How one weight is stored and multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct TensorScheme {
     /// The weight's grid.
-    pub weights: IntScheme,
+    pub weights: WeightGrid,
     /// Type of the stored scales.
     pub scale_type: FloatType,
     /// The input of its product.
@@ -33,13 +33,13 @@ impl std::fmt::Display for TensorScheme {
     }
 }
 
-/// A name for bits of weights and activations.
+/// A name for a grid of weights and for activations.
 #[derive(Clone, Copy, Debug)]
 pub struct Preset {
     /// `w4a16` and its like.
     pub name: &'static str,
-    /// Bits of a weight.
-    pub weight_bits: u32,
+    /// The grid of weights, with the groups that it has unless others are wanted.
+    pub weights: WeightGrid,
     /// The input of each product.
     pub activations: Activations,
     /// One line for `--help`.
@@ -50,27 +50,33 @@ pub struct Preset {
 pub const PRESETS: &[Preset] = &[
     Preset {
         name: "w8a16",
-        weight_bits: 8,
+        weights: WeightGrid::INT8,
         activations: Activations::Float,
         about: "int8 weights, float activations",
     },
     Preset {
         name: "w8a8",
-        weight_bits: 8,
+        weights: WeightGrid::INT8,
         activations: Activations::Int8PerToken,
         about: "int8 weights, int8 activations (dynamic, per token)",
     },
     Preset {
         name: "w4a16",
-        weight_bits: 4,
+        weights: WeightGrid::INT4,
         activations: Activations::Float,
         about: "int4 weights, float activations",
     },
     Preset {
         name: "w4a8",
-        weight_bits: 4,
+        weights: WeightGrid::INT4,
         activations: Activations::Int8PerToken,
         about: "int4 weights, int8 activations (dynamic, per token)",
+    },
+    Preset {
+        name: "mxfp4",
+        weights: WeightGrid::MXFP4,
+        activations: Activations::Float,
+        about: "4-bit floats with a power of two per 32 inputs (OCP MX), float activations",
     },
 ];
 

@@ -4,8 +4,8 @@
 //! outlier part `[out, k]` on [`OUTLIER_GRID`], both with their columns in ascending order. Its
 //! product is the sum of two products (`QUIK`, arXiv 2310.09259; `ResQ`, arXiv 2412.14363).
 use super::{
-    Activations, DecodeError, Format, Granularity, IntScheme, Layout, Part, PartKind, QTensor,
-    TensorScheme,
+    Activations, ColumnsError, DecodeError, Format, Granularity, Grid, IntScheme, Part, PartKind,
+    QTensor, Stored, TensorScheme, WeightDecodeError,
 };
 use safetensors::Dtype;
 
@@ -22,31 +22,6 @@ pub struct OutlierColumns {
     total: usize,
     /// Ascending.
     places: Vec<u32>,
-}
-
-/// Places that are not those of outliers.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error(
-    "expected some ascending places below {total}, found {found} at position {at}\nhint: the file is damaged; `milm-compress verify` names what has changed"
-)]
-pub struct ColumnsError {
-    /// Columns of the weight.
-    pub total: usize,
-    /// Position in the list.
-    pub at: usize,
-    /// What stands there.
-    pub found: u32,
-}
-
-/// The bytes do not describe a weight of the expected shape.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum WeightDecodeError {
-    /// A part of the wrong size.
-    #[error(transparent)]
-    Part(#[from] DecodeError),
-    /// Places that are not those of outliers.
-    #[error("part `outliers.columns`: {0}")]
-    Columns(#[from] ColumnsError),
 }
 
 impl OutlierColumns {
@@ -211,13 +186,14 @@ impl From<SplitTensor> for Rounded {
 }
 
 impl TensorScheme {
-    /// How the weight, or its base, is stored.
-    pub fn layout(self) -> Layout {
-        Layout { scheme: self.weights, format: self.format, scale_type: self.scale_type }
+    /// How the weight, or its base, is stored on its grid.
+    pub fn stored(self) -> Stored {
+        Stored { format: self.format, scale_type: self.scale_type }
     }
 
-    fn outlier_layout(self) -> Layout {
-        Layout { scheme: OUTLIER_GRID, format: Format::IntQuantized, ..self.layout() }
+    /// How outliers are stored on theirs.
+    fn outlier_stored(self) -> Stored {
+        Stored { format: Format::IntQuantized, scale_type: self.scale_type }
     }
 
     /// Columns of the base of a weight with so many columns; `None` when nothing is left.
@@ -229,7 +205,8 @@ impl TensorScheme {
     /// not divide the columns of its base, or the outliers leave none.
     pub fn parts(self, shape: [usize; 2]) -> Option<Vec<Part>> {
         let [out, columns] = shape;
-        let mut parts = self.layout().parts([out, self.base_columns(columns)?])?;
+        let base = [out, self.base_columns(columns)?];
+        let mut parts = self.weights.parts(self.stored(), base)?;
         if self.outliers > 0 {
             parts.extend(self.outlier_parts(out)?);
         }
@@ -245,7 +222,7 @@ impl TensorScheme {
     /// The tensors that the outliers of `out` rows become.
     fn outlier_parts(self, out: usize) -> Option<Vec<Part>> {
         let mut parts = Vec::new();
-        for part in self.outlier_layout().parts([out, self.outliers])? {
+        for part in OUTLIER_GRID.parts(self.outlier_stored(), [out, self.outliers])? {
             let (kind, suffix) = match part.kind {
                 PartKind::Scale => (PartKind::OutlierScale, "outliers.weight_scale"),
                 _ => (PartKind::OutlierCodes, "outliers.weight"),
@@ -271,16 +248,14 @@ impl TensorScheme {
         let tensor = match weight {
             Rounded::Whole(tensor) => {
                 assert_eq!(self.outliers, 0, "outliers of the scheme");
-                return self.layout().encode(tensor);
+                return encode(&*self.weights, self.stored(), tensor);
             }
             Rounded::Split(tensor) => tensor,
         };
         assert_eq!(self.outliers, tensor.columns.places.len(), "outliers of the scheme");
-        let bytes = self
-            .layout()
-            .encode(&tensor.base)
+        let bytes = encode(&*self.weights, self.stored(), &tensor.base)
             .into_iter()
-            .chain(self.outlier_layout().encode(&tensor.outliers))
+            .chain(encode(&OUTLIER_GRID, self.outlier_stored(), &tensor.outliers))
             .map(|(_, bytes)| bytes)
             .chain([tensor.columns.places.iter().flat_map(|at| at.to_le_bytes()).collect()]);
         self.parts(tensor.shape).unwrap_or_default().into_iter().zip(bytes).collect()
@@ -295,7 +270,7 @@ impl TensorScheme {
         let [out, total] = shape;
         let uneven = DecodeError { part: "outliers.columns", expected: 0, got: self.outliers };
         let base = self.base_columns(total).ok_or(uneven)?;
-        let base = self.layout().decode([out, base], &part)?;
+        let base = self.weights.decode(self.stored(), [out, base], &part)?;
         if self.outliers == 0 {
             return Ok(base.into());
         }
@@ -306,18 +281,45 @@ impl TensorScheme {
         }
         let places = places.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
         let columns = OutlierColumns::new(total, places)?;
-        let decoded = self.outlier_layout().decode([out, self.outliers], |kind| {
+        let decoded = OUTLIER_GRID.decode(self.outlier_stored(), [out, self.outliers], &|kind| {
             part(match kind {
                 PartKind::Scale => PartKind::OutlierScale,
                 _ => PartKind::OutlierCodes,
             })
         });
-        let outliers = decoded.map_err(|error| DecodeError {
-            part: if error.part == "weight" { "outliers.weight" } else { "outliers.weight_scale" },
-            ..error
+        let outliers = decoded.map_err(|error| match error {
+            WeightDecodeError::Part(DecodeError { part, expected, got }) => {
+                let codes = part == "weight";
+                let part = if codes { "outliers.weight" } else { "outliers.weight_scale" };
+                DecodeError { part, expected, got }.into()
+            }
+            other => other,
         })?;
         Ok(SplitTensor::new(columns, base, outliers).into())
     }
+}
+
+/// The bytes of each part of a weight on a grid, in the order of [`Grid::parts`]; none when the groups
+/// do not divide the columns.
+fn encode(grid: &dyn Grid, stored: Stored, tensor: &QTensor) -> Vec<(Part, Vec<u8>)> {
+    let [_, columns] = tensor.shape;
+    let groups = tensor.scheme.groups(columns).unwrap_or(1);
+    let parts = grid.parts(stored, tensor.shape).unwrap_or_default();
+    let bytes = |part: &Part| match part.kind {
+        PartKind::Codes => {
+            let mut bytes = Vec::with_capacity(part.bytes);
+            grid.encode_codes(stored, &tensor.codes, columns, &mut bytes);
+            bytes
+        }
+        PartKind::Scale => grid.encode_scales(stored, &tensor.scales),
+        PartKind::ZeroPoint => grid.encode_zero_points(stored, &tensor.zero_points, groups),
+        PartKind::Shape => tensor.shape.iter().flat_map(|n| (*n as i64).to_le_bytes()).collect(),
+        PartKind::InputScale
+        | PartKind::OutlierCodes
+        | PartKind::OutlierScale
+        | PartKind::OutlierColumns => Vec::new(),
+    };
+    parts.into_iter().map(|part| (part.clone(), bytes(&part))).collect()
 }
 
 #[cfg(test)]
@@ -346,7 +348,7 @@ mod tests {
     fn scheme(symmetric: bool, group: usize, outliers: usize) -> TensorScheme {
         let granularity = Granularity::Group(group);
         TensorScheme {
-            weights: IntScheme { bits: 4, symmetric, granularity },
+            weights: IntScheme { bits: 4, symmetric, granularity }.into(),
             scale_type: FloatType::F32,
             activations: Activations::Float,
             format: Format::PackQuantized,
@@ -393,7 +395,7 @@ mod tests {
         ) {
             let (outliers, total) = (places.len(), groups * 8 + places.len());
             let scheme = scheme(symmetric, 8, outliers);
-            let base = tensor(scheme.weights, [rows, groups * 8], seed.into());
+            let base = tensor(scheme.weights.integers(), [rows, groups * 8], seed.into());
             let weight: Rounded = if outliers == 0 {
                 base.into()
             } else {
@@ -419,7 +421,7 @@ mod tests {
         let scheme = scheme(true, 8, 2);
         let split = SplitTensor::new(
             OutlierColumns::new(10, vec![3, 7]).unwrap(),
-            tensor(scheme.weights, [4, 8], 1),
+            tensor(scheme.weights.integers(), [4, 8], 1),
             tensor(OUTLIER_GRID, [4, 2], 2),
         );
         let encoded = scheme.encode(&split.into());
@@ -439,7 +441,7 @@ mod tests {
         ] {
             match with(kind, &[0]) {
                 WeightDecodeError::Part(error) => assert_eq!((error.part, error.got), (name, 1)),
-                other @ WeightDecodeError::Columns(_) => panic!("{other:?}"),
+                other => panic!("{other:?}"),
             }
         }
         let columns = |bytes| with(PartKind::OutlierColumns, bytes);

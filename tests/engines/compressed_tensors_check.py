@@ -1,6 +1,6 @@
 """A package in stock transformers with compressed-tensors: weights, logits, token ids.
 
-compressed_tensors_check.py --ids 5,9,2 [--texts TEXTS.json] [--opened] [--transforms] FOLDER OUT [FOLDER OUT ...]
+compressed_tensors_check.py --ids 5,9,2 [--texts TEXTS.json] [--opened] [--transforms] [--dtype TYPE] FOLDER OUT [FOLDER OUT ...]
 
 Each OUT.safetensors gets
   weight:NAME  float32, what compressed-tensors' own compressors make of the stored tensors of NAME
@@ -12,7 +12,8 @@ With --opened only `loaded`: transformers joins the experts of mixtures, so that
 modules are not the same.
 Standard output is a line of JSON for each folder: `versions`; `error`, why from_pretrained does not
 open it or its model does not run; `differ`, weights that the opened model has otherwise; `token_ids`
-of the texts. Everything in float32, no code from the folders.
+of the texts. Everything in float32, no code from the folders; --dtype is that of the model that
+from_pretrained opens.
 """
 import argparse
 import json
@@ -52,7 +53,8 @@ def decompressed(config, model, tensors):
         assert not any(is_match(name, module, t) for t in config.ignore), f"{name} is ignored"
         scheme = named[0]
         parts = {part: tensors[f"{name}.{part}"] for part in PARTS if f"{name}.{part}" in tensors}
-        parts["weight_scale"] = parts["weight_scale"].float()
+        if parts["weight_scale"].is_floating_point():
+            parts["weight_scale"] = parts["weight_scale"].float()
         form = scheme.format or infer_module_format(type(module), scheme)
         compressor = BaseCompressor.get_value_from_registry(getattr(form, "value", form))
         out[name] = compressor.decompress(parts, scheme)["weight"].float().contiguous()
@@ -69,7 +71,7 @@ def plain_model(folder):
 
 def opened(folder, ids):
     """The model as from_pretrained opens it, and its logits."""
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, args.dtype)).eval()
     if args.transforms:
         config = json.loads((pathlib.Path(folder) / "config.json").read_text())["quantization_config"]
         apply_transform_config(model, TransformConfig.model_validate(config["transform_config"]))
@@ -114,6 +116,7 @@ parser.add_argument("--ids", required=True)
 parser.add_argument("--texts")
 parser.add_argument("--opened", action="store_true")
 parser.add_argument("--transforms", action="store_true")
+parser.add_argument("--dtype", default="float32")
 parser.add_argument("paths", nargs="+")
 args = parser.parse_args()
 ids = torch.tensor([[int(word) for word in args.ids.split(",")]])

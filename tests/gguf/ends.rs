@@ -14,14 +14,14 @@ use milm_compress::{
         verify_deep,
     },
     progress::Silent,
-    scheme::ggml::{ROUNDINGS, Rounding},
+    scheme::ggml::Rounding,
     tensor::{FloatType, RawTensor},
     text::TextFiles,
 };
 use rand::{RngExt, SeedableRng};
 
 fn to(name: &str) -> Option<Rounding> {
-    ROUNDINGS.iter().copied().find(|it| it.format.name() == name)
+    Rounding::all().find(|it| it.format.name() == name)
 }
 
 fn options(embeddings: Option<&str>, head: Option<&str>) -> ExportOptions<'static> {

@@ -12,7 +12,7 @@ use milm_compress::{
     },
     quantize::{Method, rtn::Rtn},
     runtime::Kernels,
-    scheme::{Activations, Format, Granularity, IntScheme, TensorScheme},
+    scheme::{Activations, Granularity, Grid, IntScheme, TensorScheme},
     tensor::FloatType,
 };
 
@@ -48,13 +48,13 @@ pub(super) fn quantized(name: &str, blocks: IntScheme, scale_type: FloatType) ->
         let fits = blocks.groups(shape[1]).is_some();
         let granularity = if fits { blocks.granularity } else { Granularity::Channel };
         let weights = if ends { row } else { IntScheme { granularity, ..blocks } };
-        let rtn = Rtn { scheme: weights, scale_type, method: Method::Minmax };
+        let rtn = Rtn { grid: weights.into(), scale_type, method: Method::Minmax };
         let activations = Activations::Float;
         let scheme = TensorScheme {
-            weights,
+            weights: weights.into(),
             scale_type,
             activations,
-            format: Format::of(weights.bits, activations),
+            format: weights.format(activations),
             outliers: 0,
         };
         model.weights.quantize(&name, scheme, &rtn.tensor(&weight.to_f32(), shape).into());
@@ -163,9 +163,9 @@ fn what_blocks_cannot_say_is_refused_before_anything_is_written() {
     assert!(matches!(unsupported(outliers), Unsupported::Outliers { tensor } if tensor == name));
     let fixed = refused(&|model| scheme(model, &|it| it.activations = Activations::Int8Static));
     assert!(matches!(unsupported(fixed), Unsupported::StaticActivations { .. }));
-    let asymmetric = refused(&|model| scheme(model, &|it| it.weights = grid(8, false, 32)));
+    let asymmetric = refused(&|model| scheme(model, &|it| it.weights = grid(8, false, 32).into()));
     assert!(matches!(unsupported(asymmetric), Unsupported::Grid { .. }));
-    let small = refused(&|model| scheme(model, &|it| it.weights = grid(4, true, 16)));
+    let small = refused(&|model| scheme(model, &|it| it.weights = grid(4, true, 16).into()));
     assert!(unsupported(small).to_string().contains("int4 sym g16"));
     let scales = refused(&|model| {
         let part = "model.layers.0.mlp.up_proj.weight_scale";

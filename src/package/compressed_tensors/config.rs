@@ -3,7 +3,7 @@ use super::{METHOD, transform::transform_config};
 use crate::{
     model::{Model, ModelSpec, Part, Role},
     quantize::Method,
-    scheme::{Activations, Format, Granularity, IntScheme, Schemes},
+    scheme::{Activations, Format, Granularity, Schemes, WeightGrid},
 };
 use serde_json::{Value, json};
 
@@ -33,7 +33,7 @@ struct Group<'a> {
 }
 
 /// Grid, and activations where the standard can say them beside it.
-type Key = (IntScheme, Format, Activations);
+type Key = (WeightGrid, Format, Activations);
 
 /// The `config.json` of a package. One scheme in all blocks has the target `Linear`. Several stand in
 /// groups of their own, all by name: vLLM joins projections and then finds a class before their names.
@@ -57,7 +57,7 @@ pub(crate) fn describe(model: &Model, schemes: &Schemes, method: Method) -> Desc
         split += usize::from(scheme.outliers > 0);
         let activations = match scheme.format {
             Format::IntQuantized => scheme.activations,
-            Format::PackQuantized => Activations::Float,
+            Format::PackQuantized | Format::Mxfp4 => Activations::Float,
         };
         integer_inputs += usize::from(scheme.activations != activations);
         let key = (scheme.weights, scheme.format, activations);
@@ -102,8 +102,9 @@ pub(crate) fn describe(model: &Model, schemes: &Schemes, method: Method) -> Desc
 
 /// What the standard says, but transformers no longer reads (findings/transformers-packed-zero-points.sh).
 fn packed_zero_points(groups: &[(Key, Group<'_>)]) -> Option<String> {
-    let packed =
-        |(weights, format, _): &Key| !weights.symmetric && matches!(format, Format::PackQuantized);
+    let packed = |(weights, format, _): &Key| {
+        !weights.symmetric() && matches!(format, Format::PackQuantized)
+    };
     groups.iter().any(|(key, _)| packed(key)).then(|| {
         "zero points lie in packed words: transformers 5.23 and 5.24 cannot load them, 5.22 can (without \
          --asymmetric all can)"
@@ -201,8 +202,8 @@ fn kv_cache_scheme(spec: &ModelSpec) -> Value {
 }
 
 fn entry((weights, format, activations): Key, targets: Value, method: Method) -> Value {
-    let IntScheme { bits, symmetric, granularity } = weights;
-    let (strategy, group_size) = match granularity {
+    let described = weights.described();
+    let (strategy, group_size) = match weights.granularity() {
         Granularity::Channel => ("channel", Value::Null),
         Granularity::Group(size) => ("group", json!(size)),
     };
@@ -223,10 +224,10 @@ fn entry((weights, format, activations): Key, targets: Value, method: Method) ->
         "input_activations": if activations == Activations::Float { Value::Null } else { input },
         "output_activations": null,
         "weights": {
-            "num_bits": bits, "type": "int", "symmetric": symmetric, "strategy": strategy,
-            "group_size": group_size, "dynamic": false, "block_structure": null,
-            "actorder": null, "scale_dtype": null,
-            "zp_dtype": if symmetric { Value::Null } else { json!("torch.int8") },
+            "num_bits": weights.bits(), "type": described.kind, "symmetric": weights.symmetric(),
+            "strategy": strategy, "group_size": group_size, "dynamic": false,
+            "block_structure": null, "actorder": null, "scale_dtype": described.scale_dtype,
+            "zp_dtype": described.zero_point_dtype,
             "observer": observer, "observer_kwargs": {},
         },
     })

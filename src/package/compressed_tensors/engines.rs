@@ -47,12 +47,12 @@ fn joined_layers(of: Declared<'_>) -> Option<String> {
         return Some("the head is quantized (--embeddings float)".into());
     }
     let any = |wrong: &dyn Fn(&TensorScheme) -> bool| of.schemes.values().any(|it| wrong(&it.0));
-    if any(&|it| it.weights.bits == 8 && !it.weights.symmetric) {
+    if any(&|it| it.weights.bits() == 8 && !it.weights.symmetric()) {
         return Some("int8 with zero points (without --asymmetric)".into());
     }
     let integer = |it: &TensorScheme| it.activations != Activations::Float;
-    let grouped = |it: &TensorScheme| it.weights.granularity != Granularity::Channel;
-    any(&|it| it.weights.bits == 8 && integer(it) && grouped(it))
+    let grouped = |it: &TensorScheme| it.weights.granularity() != Granularity::Channel;
+    any(&|it| it.weights.bits() == 8 && integer(it) && grouped(it))
         .then(|| "int8 products in groups (--group-size channel)".into())
 }
 

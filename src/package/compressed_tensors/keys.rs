@@ -3,6 +3,7 @@
 //!
 //! Source: compressed-tensors 0.19, `quantization/{quant_config, quant_scheme, quant_args}`.
 use super::super::PackageError;
+use crate::scheme::WeightGrid;
 use serde_json::Value;
 
 /// Keys of `quantization_config`.
@@ -39,8 +40,14 @@ const NUMBERS: &[&str] = &[
     "zp_dtype",
 ];
 /// Formats whose tensors are read, and what packages without a format of their own say.
-const FORMATS: &[&str] =
-    &["pack-quantized", "int-quantized", "naive-quantized", "mixed-precision", "dense"];
+const FORMATS: &[&str] = &[
+    "pack-quantized",
+    "int-quantized",
+    "naive-quantized",
+    "mxfp4-pack-quantized",
+    "mixed-precision",
+    "dense",
+];
 
 /// Older packages with codes say `frozen`; weights without codes have parts that are missing.
 const STATUSES: &[&str] = &["initialized", "calibration", "frozen", "compressed"];
@@ -64,7 +71,14 @@ pub(super) fn check(quantization: &Value) -> Result<(), PackageError> {
         for part in ["weights", "input_activations"] {
             let (at, numbers) = (format!("{at}.{part}"), &group[part]);
             known(&at, numbers, NUMBERS)?;
-            only(&format!("{at}.type"), &numbers["type"], &["int"])?;
+            let format = [&group["format"], &quantization["format"]];
+            let format = format.into_iter().find(|it| !it.is_null());
+            let numbers_of = format.and_then(Value::as_str).filter(|_| part == "weights");
+            let said = numbers_of.and_then(WeightGrid::in_format);
+            only(&format!("{at}.type"), &numbers["type"], &[said.map_or("int", |it| it.kind)])?;
+            if let Some(dtype) = said.and_then(|it| it.scale_dtype) {
+                only(&format!("{at}.scale_dtype"), &numbers["scale_dtype"], &[dtype])?;
+            }
             let structure = &numbers["block_structure"];
             if !structure.is_null() {
                 return Err(unknown(format!("{at}.block_structure"), structure));

@@ -4,7 +4,7 @@ use super::{
     read::{read_schemes, stored_format},
 };
 use crate::{
-    checkpoint::Folder,
+    checkpoint::{Folder, Tensors},
     model::{WeightStore, part_name},
     package::{Kept, Kind, Manifest, Opened, PackageError, stored},
     scheme::TensorScheme,
@@ -47,6 +47,7 @@ pub(super) fn open(name: &str) -> Result<Opened, PackageError> {
     };
     for (name, (scheme, shape)) in &quantized {
         check_parts(name, *scheme, *shape, &tensors.raw)?;
+        check_scales(name, *scheme, &tensors)?;
     }
     if manifest.is_none() {
         settle(&mut config, &mut quantized, &mut tensors)?;
@@ -68,6 +69,17 @@ pub(super) fn open(name: &str) -> Result<Opened, PackageError> {
     Ok(Opened { model, folder, kind, manifest, files, unlisted, kept })
 }
 
+/// The scales of a quantized weight, whose parts are there, can be numbers.
+fn check_scales(name: &str, scheme: TensorScheme, tensors: &Tensors) -> Result<(), PackageError> {
+    let tensor = part_name(name, "weight_scale");
+    let Some(raw) = tensors.raw.get(&tensor) else { return Ok(()) };
+    let groups = raw.shape.last().copied().unwrap_or(1);
+    scheme.weights.check_scales(&raw.bytes, groups).map_err(|source| {
+        let file = tensors.files.get(&tensor).cloned().unwrap_or_default();
+        PackageError::Scale { file, tensor, source }
+    })
+}
+
 /// The parts of a quantized weight are there in the types and shapes of its scheme.
 fn check_parts(
     name: &str,
@@ -76,8 +88,9 @@ fn check_parts(
     raw: &BTreeMap<String, RawTensor>,
 ) -> Result<(), PackageError> {
     let (weights, columns) = (scheme.weights, shape[1]);
-    if !matches!(weights.bits, 4 | 8) {
-        return Err(PackageError::Unsupported { key: "num_bits", found: weights.bits.to_string() });
+    if !matches!(weights.bits(), 4 | 8) {
+        let found = weights.bits().to_string();
+        return Err(PackageError::Unsupported { key: "num_bits", found });
     }
     // Sizes come from a file: they are multiplied only after this.
     let limit = 1 << 31;

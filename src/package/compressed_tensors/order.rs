@@ -4,7 +4,7 @@ use super::super::PackageError;
 use crate::{
     checkpoint::Tensors,
     model::part_name,
-    scheme::{Activations, Granularity, IntScheme, PartKind, Rounded, Schemes, TensorScheme},
+    scheme::{Activations, Granularity, PartKind, Rounded, Schemes, TensorScheme, WeightGrid},
     tensor::{Bytes, Dtype, RawTensor},
 };
 use serde_json::Value;
@@ -95,7 +95,7 @@ enum Order {
 
 /// The group of each column; `None` for something else than whole groups. All -1 stands for no
 /// order.
-fn groups(raw: &RawTensor, scheme: IntScheme, columns: usize) -> Option<Order> {
+fn groups(raw: &RawTensor, grid: WeightGrid, columns: usize) -> Option<Order> {
     if raw.dtype != Dtype::I32 || raw.shape != [columns] {
         return None;
     }
@@ -103,8 +103,8 @@ fn groups(raw: &RawTensor, scheme: IntScheme, columns: usize) -> Option<Order> {
     if found.clone().all(|it| it == -1) {
         return Some(Order::AsStored);
     }
-    let Granularity::Group(size) = scheme.granularity else { return None };
-    let count = scheme.groups(columns)?;
+    let Granularity::Group(size) = grid.granularity() else { return None };
+    let count = grid.groups(columns)?;
     let order: Vec<usize> = found.map(|it| usize::try_from(it).ok()).collect::<Option<_>>()?;
     let mut members = vec![0_usize; count];
     for group in &order {

@@ -2,8 +2,8 @@
 use super::{super::PackageError, keys};
 use crate::{
     model::{ModelSpec, Part, Role, TRANSFORM_KEY, part_name},
-    scheme::{Activations, Format, Granularity, IntScheme, Schemes, TensorScheme},
-    tensor::{Dtype, RawTensor},
+    scheme::{Activations, Format, Granularity, Schemes, TensorScheme, WeightGrid},
+    tensor::{Dtype, FloatType, RawTensor},
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 /// One of `config_groups`.
 struct Group {
     targets: Vec<String>,
-    weights: IntScheme,
+    weights: WeightGrid,
     activations: Activations,
 }
 
@@ -47,7 +47,8 @@ pub(crate) fn read_schemes(
         let shape = stored_shape(name, raw).ok_or_else(|| missing("weight_shape"))?;
         let scale = raw.get(&part_name(name, "weight_scale"));
         let scale = scale.ok_or_else(|| missing("weight_scale"))?;
-        let Some(scale_type) = scale.float_type() else {
+        let own = group.weights.described().scale_dtype.is_some();
+        let Some(scale_type) = scale.float_type().or(own.then_some(FloatType::F32)) else {
             return Err(unsupported("scale type", &Value::String(scale.dtype.to_string())));
         };
         let scheme = TensorScheme {
@@ -103,7 +104,9 @@ fn group(value: &Value) -> Result<Group, PackageError> {
     let targets = value.get("targets").and_then(Value::as_array);
     let targets = targets.into_iter().flatten().filter_map(|it| it.as_str().map(str::to_owned));
     let symmetric = at("symmetric").as_bool().unwrap_or(true);
-    let weights = IntScheme { bits, symmetric, granularity };
+    let kind = at("type").as_str().unwrap_or("int");
+    let grid = WeightGrid::named(kind, bits, (granularity, symmetric));
+    let weights = grid.ok_or_else(|| unsupported("weights", weights))?;
     Ok(Group { targets: targets.collect(), weights, activations })
 }
 
@@ -154,6 +157,10 @@ fn stored_shape(name: &str, raw: &BTreeMap<String, RawTensor>) -> Option<[usize;
         let size = |bytes: &[u8; 8]| usize::try_from(i64::from_le_bytes(*bytes)).ok();
         return Some([size(out)?, size(columns)?]);
     }
+    if let Some(raw) = floats(name, raw) {
+        let [out, bytes] = *raw.shape.as_slice() else { return None };
+        return Some([out, bytes.checked_mul(2)?]);
+    }
     let [out, columns] = *raw.get(name)?.shape.as_slice() else { return None };
     Some([out, columns])
 }
@@ -161,5 +168,14 @@ fn stored_shape(name: &str, raw: &BTreeMap<String, RawTensor>) -> Option<[usize;
 /// How the codes of a weight lie: the names of its tensors tell, whatever `format` says.
 pub(crate) fn stored_format(name: &str, raw: &BTreeMap<String, RawTensor>) -> Format {
     let bytes = raw.get(name).is_some_and(|it| it.dtype == Dtype::I8);
-    if bytes { Format::IntQuantized } else { Format::PackQuantized }
+    match floats(name, raw) {
+        Some(_) => Format::Mxfp4,
+        None if bytes => Format::IntQuantized,
+        None => Format::PackQuantized,
+    }
+}
+
+/// The codes of a weight in 4-bit floats, if it is one: integers lie in words.
+fn floats<'a>(name: &str, raw: &'a BTreeMap<String, RawTensor>) -> Option<&'a RawTensor> {
+    raw.get(&part_name(name, "weight_packed")).filter(|it| it.dtype == Dtype::U8)
 }

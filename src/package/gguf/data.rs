@@ -10,7 +10,7 @@ use crate::{
     model::{Model, Weight},
     package::trust::{RowHash, row_hash, values_hash},
     progress::Progress,
-    scheme::ggml::{BlockFormat, Rounding, encode_row},
+    scheme::ggml::{BlockFormat, Rounding},
     tensor::{Bytes, FloatType, RawTensor},
 };
 use rayon::prelude::*;
@@ -124,7 +124,8 @@ fn write_codes(
     format: &dyn BlockFormat,
     sink: &mut Sink<'_>,
 ) -> Result<(), ExportError> {
-    let Weight::Quantized { tensor, .. } = model.weights.get(name)? else {
+    let scheme = model.weights.quantized.get(name).map(|(scheme, _)| scheme.weights);
+    let (Some(grid), Weight::Quantized { tensor, .. }) = (scheme, model.weights.get(name)?) else {
         return Err(Unsupported::Outliers { tensor: name.to_owned() }.into());
     };
     let [rows, columns] = tensor.shape;
@@ -132,7 +133,8 @@ fn write_codes(
     for first in (0..rows).step_by(per_chunk) {
         let mut bytes = Vec::new();
         for row in first..(first + per_chunk).min(rows) {
-            encode_row(&tensor, heads.map_or(row, |head| halved_row(row, head)), &mut bytes);
+            let row = heads.map_or(row, |head| halved_row(row, head));
+            grid.encode_blocks(&tensor, row, &mut bytes);
         }
         sink.put_rows(format, columns, &bytes)?;
     }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     model::{Block, Expert, Mlp, ModelSpec, Part, Role, TensorSpec},
-    scheme::{Schemes, ggml},
+    scheme::Schemes,
 };
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -79,7 +79,7 @@ pub(super) fn accepts_stacks(spec: &ModelSpec, schemes: &Schemes) -> Result<(), 
     let mut stacks = BTreeMap::new();
     for tensor in spec.tensors.iter().filter(|it| matches!(it.expert, Some(Expert::Routed(_)))) {
         let scheme = schemes.get(&tensor.name);
-        let format = scheme.and_then(|(it, [_, columns])| ggml::grid_format(it.weights, *columns));
+        let format = scheme.and_then(|(it, [_, columns])| it.weights.blocks(*columns));
         let found = format.map_or("float", |it| it.name());
         let first = *stacks.entry((tensor.block, tensor.role)).or_insert(found);
         if first != found {

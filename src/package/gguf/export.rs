@@ -20,7 +20,7 @@ use crate::{
     checkpoint::OutputFile,
     model::{Expert, Model, Role, TensorSpec},
     progress::{Progress, Unit},
-    scheme::ggml::{BlockFormat, HalfChange, float_format, grid_format},
+    scheme::ggml::{BlockFormat, HalfChange, float_format},
     tensor::{FloatType, RawTensor},
     text::TextFiles,
 };
@@ -99,7 +99,7 @@ impl<'a> Export<'a> {
         let heads = head_width(spec, tensor).filter(|_| self.arch.interleaved());
         let shape = file_shape(spec, tensor);
         let grid = model.weights.quantized.get(&tensor.name);
-        let grid = grid.and_then(|(it, [_, columns])| grid_format(it.weights, *columns));
+        let grid = grid.and_then(|(it, [_, columns])| it.weights.blocks(*columns));
         let rounding = self.ends.of(tensor.role);
         let rounding = rounding.filter(|to| grid.is_none_or(|it| it.id() != to.format.id()));
         let (format, source) = match (rounding, grid) {

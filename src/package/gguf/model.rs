@@ -1,8 +1,8 @@
 //! A GGUF file as a model in memory, ready to run: codes stay codes.
 //!
-//! Matrices in `Q4_0` and `Q8_0` become int4 and int8 weights in groups of 32 with the file's own codes
-//! and scales, and so do those in `Q4_1` whose blocks all begin at a zero point; plain floats stay what
-//! they are; every other block becomes float32.
+//! Matrices in `Q4_0`, `Q8_0` and `MXFP4` become int4, int8 and mxfp4 weights in groups of 32 with the
+//! file's own codes and scales, and so do those in `Q4_1` whose blocks all begin at a zero point; plain
+//! floats stay what they are; every other block becomes float32.
 use super::{
     arch::interleaved_row,
     error::GgufError,
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     checkpoint::Folder,
     model::WeightStore,
-    scheme::{Activations, Format, QTensor, TensorScheme, ggml},
+    scheme::{Activations, QTensor, TensorScheme, WeightGrid, ggml},
     tensor::{Bytes, FloatType, RawTensor},
 };
 
@@ -23,12 +23,12 @@ pub(super) fn model(gguf: &Gguf) -> Result<(Folder, WeightStore), GgufError> {
     let mut weights = WeightStore::default();
     for source in import.sources() {
         let info = &source.info;
-        if let Some(tensor) = codes(source) {
+        if let Some((grid, tensor)) = codes(source) {
             let scheme = TensorScheme {
-                weights: tensor.scheme,
+                weights: grid,
                 scale_type: FloatType::F16,
                 activations: Activations::Float,
-                format: Format::default(),
+                format: grid.format(Activations::Float),
                 outliers: 0,
             };
             weights.quantize(&source.name, scheme, &tensor.into());
@@ -46,13 +46,13 @@ fn file_row(source: &Source, row: usize) -> usize {
 }
 
 /// The weight with the file's codes, where its blocks are codes of a grid.
-fn codes(source: &Source) -> Option<QTensor> {
-    let (info, grid) = (&source.info, ggml::format_grid(source.info.format)?);
+fn codes(source: &Source) -> Option<(WeightGrid, QTensor)> {
+    let (info, grid) = (&source.info, WeightGrid::of_blocks(source.info.format)?);
     let [rows, columns] = *info.shape.as_slice() else { return None };
-    ggml::grid_format(grid, columns)?;
+    grid.blocks(columns)?;
     let stride = info.bytes.len() / rows.max(1);
     let row = |row| &info.bytes[file_row(source, row) * stride..][..stride];
-    ggml::decode_rows(grid, [rows, columns], row)
+    Some((grid, grid.decode_blocks([rows, columns], &row)?))
 }
 
 fn floats(source: &Source) -> RawTensor {

@@ -6,7 +6,7 @@ use super::{
 use crate::{
     model::{Model, ModelSpec, WeightStore, part_name},
     scheme::{
-        Activations, Schemes,
+        Activations, Schemes, TensorScheme,
         ggml::{self, HalfChange},
     },
 };
@@ -22,7 +22,7 @@ pub fn accepts_schemes(spec: &ModelSpec, schemes: &Schemes) -> Result<(), Unsupp
         if scheme.activations == Activations::Int8Static {
             return Err(Unsupported::StaticActivations { tensor });
         }
-        if ggml::grid_format(scheme.weights, columns).is_none() {
+        if scheme.weights.blocks(columns).is_none() {
             let grid = scheme.weights.to_string();
             return Err(Unsupported::Grid { tensor, grid, columns });
         }
@@ -36,7 +36,11 @@ pub(super) fn scale_change(weights: &WeightStore) -> Result<Option<HalfChange>, 
         return Err(Unsupported::ActivationGrids.into());
     }
     let mut all: Option<HalfChange> = None;
-    for name in weights.quantized.keys() {
+    // Bytes of exponents stay what they are.
+    let floats = |(_, (scheme, _)): &(_, &(TensorScheme, _))| {
+        scheme.weights.described().scale_dtype.is_none()
+    };
+    for (name, _) in weights.quantized.iter().filter(floats) {
         let raw = weights.raw.get(&part_name(name, "weight_scale"));
         let scales = raw.and_then(crate::tensor::RawTensor::to_f32).unwrap_or_default();
         let tensor = || name.clone();

@@ -190,6 +190,11 @@ impl DataType {
         Self::ALL.into_iter().find(|it| it.id() == id)
     }
 
+    /// The type of codes of so many bits.
+    pub(super) fn of_codes(bits: u32) -> Self {
+        if bits == 4 { Self::Int4 } else { Self::Int8 }
+    }
+
     /// Bits of an element.
     fn bits(self) -> usize {
         match self {

@@ -12,8 +12,8 @@ use crate::{
     checkpoint::{Folder, sha256},
     model::{ModelSpec, WeightStore},
     scheme::{
-        IntScheme, OUTLIER_GRID, OutlierColumns, QTensor, Rounded, Schemes, SplitTensor,
-        TensorScheme,
+        OUTLIER_GRID, OutlierColumns, QTensor, Rounded, Schemes, SplitTensor, TensorScheme,
+        WeightGrid,
     },
     tensor::{Bytes, FloatType, RawTensor},
 };
@@ -67,7 +67,7 @@ pub(super) fn model(folder: &Folder) -> Result<(Value, WeightStore), OnnxError> 
             weights.raw.insert(name.clone(), raw);
             continue;
         };
-        if shape.as_slice() != spec.shape(tensor) || !matches!(scheme.weights.bits, 4 | 8) {
+        if shape.as_slice() != spec.shape(tensor) || !matches!(scheme.weights.bits(), 4 | 8) {
             return Err(reader.damaged(format!("the scheme of `{name}`")));
         }
         let rounded = reader.rounded((name, *scheme), *shape, turned)?;
@@ -177,22 +177,23 @@ impl Reader {
         let base = [out, places.base()];
         let base = self.codes(&format!("{name}.base"), scheme.weights, base, turned)?;
         let outliers = [out, scheme.outliers];
-        let outliers = self.codes(&format!("{name}.outliers"), OUTLIER_GRID, outliers, turned)?;
+        let outliers =
+            self.codes(&format!("{name}.outliers"), OUTLIER_GRID.into(), outliers, turned)?;
         Ok(Rounded::Split(SplitTensor::new(places, base, outliers)))
     }
 
     fn codes(
         &self,
         prefix: &str,
-        scheme: IntScheme,
+        grid: WeightGrid,
         shape: [usize; 2],
         turned: bool,
     ) -> Result<QTensor, OnnxError> {
-        let [out, columns] = shape;
+        let ([out, columns], scheme) = (shape, grid.integers());
         let uneven = || self.damaged(format!("groups of `{prefix}`"));
         let groups = scheme.groups(columns).ok_or_else(uneven)?;
         let part = |end: &str, width: usize| self.get(&format!("{prefix}.{end}"), &[out, width]);
-        let kind = if scheme.bits == 4 { DataType::Int4 } else { DataType::Int8 };
+        let kind = DataType::of_codes(scheme.bits);
         let whole = |held: &Held, width: usize| {
             if held.kind != kind {
                 return Err(self.damaged(format!("codes of `{prefix}`")));
@@ -210,7 +211,11 @@ impl Reader {
         let scales = if turned { turn(&scales, groups) } else { scales };
         let zero_points =
             if scheme.symmetric { Vec::new() } else { whole(part("zero_point", groups)?, groups)? };
-        Ok(QTensor { scheme, shape, codes, scales, zero_points })
+        let tensor = QTensor { scheme, shape, codes, scales, zero_points };
+        if !grid.holds(&tensor) {
+            return Err(self.damaged(format!("numbers of `{prefix}` that {grid} does not have")));
+        }
+        Ok(tensor)
     }
 }
 

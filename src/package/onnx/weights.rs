@@ -107,11 +107,12 @@ impl<'a> Builder<'a> {
     /// The grid of a table of int8 codes with a scale per row, in a graph of codes.
     fn row_grid(&self, table: &'a TensorSpec) -> Option<Grid<'a>> {
         let (scheme, shape) = self.model.weights.quantized.get(&table.name)?;
-        let IntScheme { bits, symmetric, granularity } = scheme.weights;
+        let integers = scheme.weights.integers();
+        let IntScheme { bits, symmetric, granularity } = integers;
         let rows = bits == 8 && symmetric && granularity == Granularity::Channel;
         (rows && scheme.outliers == 0 && self.form == GraphForm::Qdq).then_some(Grid {
             prefix: &table.name,
-            scheme: scheme.weights,
+            scheme: integers,
             shape: *shape,
             piece: Piece::Base,
         })
@@ -164,7 +165,7 @@ impl<'a> Builder<'a> {
         {
             let grid = Grid {
                 prefix: &weight.name,
-                scheme: scheme.weights,
+                scheme: scheme.weights.integers(),
                 shape: *shape,
                 piece: Piece::Base,
             };
@@ -199,7 +200,7 @@ impl<'a> Builder<'a> {
         if !scheme.symmetric {
             let name = weight.name.as_str();
             let zeros = Source::ZeroPoints { name, piece, turned };
-            let (kind, shape) = (code_type(scheme), parameters(grid, turned));
+            let (kind, shape) = (DataType::of_codes(scheme.bits), parameters(grid, turned));
             inputs.push(self.store(format!("{prefix}.zero_point"), kind, shape, zeros));
         }
         // Blocks lie along the inputs, channels along the outputs.
@@ -224,7 +225,7 @@ impl<'a> Builder<'a> {
         turned: bool,
     ) -> (String, String) {
         let Grid { prefix, scheme, shape: [out, columns], piece } = grid;
-        let (name, kind) = (weight.name.as_str(), code_type(scheme));
+        let (name, kind) = (weight.name.as_str(), DataType::of_codes(scheme.bits));
         let shape = if turned { vec![columns, out] } else { vec![out, columns] };
         let codes = Source::Codes { name, piece, turned };
         let codes = self.store(format!("{prefix}.codes"), kind, shape, codes);
@@ -303,11 +304,6 @@ impl<'a> Builder<'a> {
         let matrix = self.store(name, DataType::Float, vec![width, width], Source::Hadamard(width));
         self.node("MatMul", &[x, &matrix], label)
     }
-}
-
-/// The element type of codes.
-fn code_type(scheme: IntScheme) -> DataType {
-    if scheme.bits == 4 { DataType::Int4 } else { DataType::Int8 }
 }
 
 /// The shape of the scales of a grid: `[out]`, or one for each block.

@@ -1,7 +1,8 @@
 //! Every kernel against the plain one, and the plain one against the definition.
 use super::{Form, Int8Rows, Isa, MAX_GROUP, PackedLinear, ROWS};
 use crate::linalg::Team;
-use crate::scheme::{Granularity, IntScheme, QTensor};
+use crate::scheme::{Granularity, IntScheme, Method, QTensor, Rows, ScaleRule, WeightGrid};
+use crate::tensor::FloatType;
 use ndarray::{Array2, ArrayView2, Axis};
 use proptest::prelude::*;
 
@@ -131,6 +132,40 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+/// What a grid holds is what kernels multiply: packed, every grid gives the products of its
+/// definition.
+#[test]
+fn every_grid_is_multiplied_by_every_kernel() {
+    let (shape, tokens) = ([37, 96], 3);
+    let weights = inputs(shape[0], shape[1], 5);
+    let x = inputs(tokens, shape[1], 11);
+    for grid in WeightGrid::ALL {
+        let grid = grid.with(Granularity::Group(32), true).unwrap();
+        let mut tensor = tensor(grid.integers(), shape, 0);
+        let rule = ScaleRule { method: Method::Mse, scale_type: FloatType::F32 };
+        let QTensor { codes, scales, zero_points, .. } = &mut tensor;
+        let rows = Rows { codes, scales, zero_points };
+        grid.round(weights.as_slice().unwrap(), shape[1], rule, rows);
+        let values = tensor.dequantize();
+        let packed = PackedLinear::new(std::slice::from_ref(&tensor)).unwrap();
+        for (name, isa) in Isa::available() {
+            let found = product(&packed, x.view(), false, isa);
+            for (at, found) in found.into_iter().map(f32::from_bits).enumerate() {
+                let (token, row) = (at / shape[0], at % shape[0]);
+                let x = x.row(token);
+                let wanted = tensor.dot(row, x.as_slice().unwrap());
+                // 96 terms in float32, each with a rounded product and as many sums.
+                let size: f32 =
+                    values[row * 96..][..96].iter().zip(x).map(|(w, x)| (w * x).abs()).sum();
+                let bound = 98.0 * f64::from(f32::EPSILON) * f64::from(size);
+                let far = (f64::from(found) - wanted).abs();
+                assert!(far <= bound, "{name} {grid}: {far} of {size}");
+            }
+        }
+        assert_all_equal(&packed, &x);
     }
 }
 

@@ -4,7 +4,7 @@
 //! with one scale repeated: int4 symmetric → `Q4_0`, int4 with zero points → `Q4_1`
 //! (`m = −scale·(8 + zero_point)`, of the scale as stored), int8 symmetric → `Q8_0`.
 use super::{BlockFormat, q4_0::Q4_0, q4_1::Q4_1, q8_0::Q8_0};
-use crate::scheme::{Granularity, IntScheme, QTensor};
+use crate::scheme::{IntScheme, QTensor};
 use half::f16;
 
 /// Weights of a block.
@@ -12,7 +12,10 @@ const BLOCK: usize = 32;
 
 /// The block format whose codes are those of a grid; `None` where no format has them, or where
 /// blocks do not divide the groups.
-pub fn grid_format(scheme: IntScheme, columns: usize) -> Option<&'static dyn BlockFormat> {
+pub(in crate::scheme) fn grid_format(
+    scheme: IntScheme,
+    columns: usize,
+) -> Option<&'static dyn BlockFormat> {
     let size = scheme.group_size(columns);
     scheme.groups(columns).filter(|_| size.is_multiple_of(BLOCK))?;
     match (scheme.bits, scheme.symmetric) {
@@ -55,7 +58,7 @@ pub fn half_change(scales: &[f32]) -> Option<HalfChange> {
 }
 
 /// Appends the blocks of one row of a weight on a grid that has a [`grid_format`].
-pub fn encode_row(tensor: &QTensor, row: usize, out: &mut Vec<u8>) {
+pub(in crate::scheme) fn encode_row(tensor: &QTensor, row: usize, out: &mut Vec<u8>) {
     let columns = tensor.shape[1];
     let size = tensor.scheme.group_size(columns).max(1);
     let codes = &tensor.codes[row * columns..(row + 1) * columns];
@@ -94,24 +97,13 @@ fn zero_point(scale: f16, stored: f16) -> Option<i8> {
     (least(scale, found) == stored).then_some(found)
 }
 
-/// The grid of a format whose blocks are codes and scales, or may be with zero points.
-pub fn format_grid(format: &dyn BlockFormat) -> Option<IntScheme> {
-    let (bits, symmetric) = match format.name() {
-        "Q4_0" => (4, true),
-        "Q4_1" => (4, false),
-        "Q8_0" => (8, true),
-        _ => return None,
-    };
-    Some(IntScheme { bits, symmetric, granularity: Granularity::Group(BLOCK) })
-}
-
-/// A weight `[rows, columns]` from whole blocks on a [`format_grid`], where `row` gives the bytes of
+/// A weight `[rows, columns]` from whole blocks of a [`grid_format`] with 32 to a group, where `row` gives the bytes of
 /// each row. `None` where a block of `Q4_1` begins between the steps of its scale, as those that
 /// other programs rounded do: it has no zero point.
-pub fn decode_rows<'a>(
+pub(in crate::scheme) fn decode_rows<'a>(
     scheme: IntScheme,
     shape: [usize; 2],
-    row: impl Fn(usize) -> &'a [u8],
+    row: &dyn Fn(usize) -> &'a [u8],
 ) -> Option<QTensor> {
     let groups = shape[0] * scheme.groups(shape[1])?;
     let mut tensor = QTensor {
@@ -143,6 +135,7 @@ pub fn decode_rows<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scheme::Granularity;
     use proptest::prelude::*;
 
     fn tensor(bits: u32, symmetric: bool, granularity: Granularity, seed: u8) -> QTensor {
@@ -195,15 +188,15 @@ mod tests {
                 }
                 rows.push(bytes);
             }
-            let grid = format_grid(format).unwrap();
-            let back = decode_rows(grid, [3, 128], |row| &rows[row]).unwrap();
+            let grid = IntScheme { granularity: Granularity::Group(BLOCK), ..tensor.scheme };
+            let back = decode_rows(grid, [3, 128], &|row| &rows[row]).unwrap();
             prop_assert_eq!(&back.codes, &tensor.codes);
             prop_assert_eq!(back.dequantize(), tensor.dequantize());
             if !symmetric {
                 // The least value of the last block a last bit farther: no zero point gives that.
                 let at = rows[2].len() - 18;
                 rows[2][at] ^= 1;
-                prop_assert!(decode_rows(grid, [3, 128], |row| &rows[row]).is_none());
+                prop_assert!(decode_rows(grid, [3, 128], &|row| &rows[row]).is_none());
             }
         }
     }

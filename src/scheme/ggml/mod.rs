@@ -1,7 +1,6 @@
 //! Block formats of ggml (the tensor types of GGUF files), as ggml's `ggml-common.h` lays them out.
 //!
-//! Add a format: one file here and one line in [`FORMATS`], and one in [`ROUNDINGS`] where floats
-//! are to be rounded to it. Its values are compared with gguf-py's
+//! Add a format: one file here and one line in [`FORMATS`]. Its values are compared with gguf-py's
 //! by `tests/golden/ggml`.
 mod codes;
 mod float;
@@ -22,10 +21,15 @@ mod q8_0;
 mod round;
 mod search;
 
-pub use codes::{HalfChange, decode_rows, encode_row, format_grid, grid_format, half_change};
-pub use round::{ROUNDINGS, Rounding};
+pub use codes::{HalfChange, half_change};
+pub(super) use codes::{decode_rows, encode_row, grid_format};
+pub(super) use mxfp4::{decode_mxfp4, encode_mxfp4};
+pub use round::Rounding;
 
 use crate::tensor::FloatType;
+
+/// A way from floats to blocks.
+pub(super) type Round = fn(&[f32], &mut Vec<u8>);
 
 /// How a run of weights becomes bytes.
 pub trait BlockFormat: Sync + std::fmt::Debug {
@@ -45,12 +49,21 @@ pub trait BlockFormat: Sync + std::fmt::Debug {
     /// float32 in ggml's order, so the values equal its reference exactly.
     fn decode(&self, bytes: &[u8], out: &mut [f32]);
 
+    /// How floats become blocks: it appends those nearest to some finite values, whole blocks of
+    /// them, the same bytes for the same values. `None` for formats that are only read.
+    fn rounding(&self) -> Option<Round> {
+        None
+    }
+
     /// Bytes of `weights` weights; `None` if the block does not divide them, or on overflow.
     fn bytes(&self, weights: usize) -> Option<usize> {
         let whole = weights.is_multiple_of(self.block_len());
         whole.then(|| (weights / self.block_len()).checked_mul(self.block_bytes()))?
     }
 }
+
+/// The format of MXFP4.
+pub(super) const MXFP4: &dyn BlockFormat = &mxfp4::Mxfp4;
 
 /// Every format that is read, by id.
 pub const FORMATS: &[&dyn BlockFormat] = &[
@@ -69,7 +82,7 @@ pub const FORMATS: &[&dyn BlockFormat] = &[
     &iq4_nl::Iq4Nl,
     &iq4_xs::Iq4Xs,
     &float::BF16,
-    &mxfp4::Mxfp4,
+    MXFP4,
 ];
 
 /// The format with this number.
@@ -86,10 +99,13 @@ pub fn float_format(float: FloatType) -> &'static dyn BlockFormat {
     }
 }
 
-/// Implements [`BlockFormat`] for a unit struct over a function on one block. The array types of
-/// that function assert that the fields of a block fill its bytes exactly.
+/// Implements [`BlockFormat`] for a unit struct over functions on one block. The array types of
+/// those functions assert that the fields of a block fill its bytes exactly.
 macro_rules! block_format {
-    ($name:ident = $shown:literal, id $id:literal: $len:literal weights in $bytes:literal bytes) => {
+    (
+        $name:ident = $shown:literal, id $id:literal: $len:literal weights in $bytes:literal bytes
+        $(, rounded by $round:ident)?
+    ) => {
         impl super::BlockFormat for $name {
             fn id(&self) -> u32 {
                 $id
@@ -109,6 +125,12 @@ macro_rules! block_format {
                     decode_block(block, out);
                 }
             }
+            $(fn rounding(&self) -> Option<super::Round> {
+                Some(|values, out| {
+                    let blocks = values.as_chunks::<$len>().0.iter();
+                    blocks.for_each(|block| out.extend::<[u8; $bytes]>($round(block)));
+                })
+            })?
         }
     };
 }

@@ -1,8 +1,7 @@
 //! 4-bit floats (E2M1) with a power of two (E8M0) per 32 weights: MXFP4 of the OCP microscaling
-//! standard 1.0, in ggml's order of nibbles.
+//! standard 1.0, in ggml's order of nibbles. ggml takes the scale 255, not a number, for one.
 
-/// Twice the values of the codes: sign, two bits of exponent, one of mantissa.
-const DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+use crate::scheme::e2m1::{DOUBLED, half_scale};
 
 /// `w = 2^(e − 128)·DOUBLED[q]`; nibbles as in Q4_0.
 #[derive(Debug)]
@@ -20,15 +19,19 @@ fn decode_block([exponent, qs @ ..]: &[u8; 17], out: &mut [f32; 32]) {
     }
 }
 
-/// `2^(e − 128)`, half the scale that E8M0 stands for. Its code 255 is NaN; ggml takes it for a
-/// number.
-fn half_scale(exponent: u8) -> f32 {
-    match exponent {
-        255 => f32::NAN,
-        // Below the normal numbers of float32.
-        0 | 1 => f32::from_bits(0x0020_0000 << exponent),
-        normal => f32::from_bits(u32::from(normal - 1) << 23),
-    }
+/// Appends the block of some codes with a byte of E8M0.
+pub(in crate::scheme) fn encode_mxfp4(codes: [u8; 32], exponent: u8, out: &mut Vec<u8>) {
+    let (low, high) = codes.split_at(16);
+    out.push(exponent);
+    out.extend(low.iter().zip(high).map(|(low, high)| low | high << 4));
+}
+
+/// Codes and bytes of E8M0 of whole blocks.
+pub(in crate::scheme) fn decode_mxfp4(blocks: &[u8]) -> impl Iterator<Item = ([u8; 32], u8)> {
+    blocks.as_chunks::<17>().0.iter().map(|[exponent, qs @ ..]| {
+        let code = |at: usize| if at < 16 { qs[at] & 15 } else { qs[at - 16] >> 4 };
+        (std::array::from_fn(code), *exponent)
+    })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use half::f16;
 #[derive(Debug)]
 pub(super) struct Q4_0;
 
-super::block_format!(Q4_0 = "Q4_0", id 2: 32 weights in 18 bytes);
+super::block_format!(Q4_0 = "Q4_0", id 2: 32 weights in 18 bytes, rounded by round_block);
 
 fn decode_block([d0, d1, qs @ ..]: &[u8; 18], out: &mut [f32; 32]) {
     let d = half_to_f32([*d0, *d1]);
@@ -19,7 +19,7 @@ fn decode_block([d0, d1, qs @ ..]: &[u8; 18], out: &mut [f32; 32]) {
 }
 
 /// The nearest block: the scale by search, codes to nearest.
-pub(super) fn round_block(weights: &[f32; 32]) -> [u8; 18] {
+fn round_block(weights: &[f32; 32]) -> [u8; 18] {
     const RANGE: (f32, f32) = (-8.0, 7.0);
     let scale = f16::from_f32(search::symmetric(weights, RANGE));
     let inverse = search::inverse(scale.to_f32());

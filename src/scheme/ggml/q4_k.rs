@@ -11,7 +11,7 @@ use half::f16;
 #[derive(Debug)]
 pub(super) struct Q4K;
 
-super::block_format!(Q4K = "Q4_K", id 12: 256 weights in 144 bytes);
+super::block_format!(Q4K = "Q4_K", id 12: 256 weights in 144 bytes, rounded by round_block);
 
 fn decode_block(block: &[u8; 144], out: &mut [f32; 256]) {
     let ([d0, d1, m0, m1, rest @ ..], qs) = block.split_first_chunk::<16>().expect("144 bytes");
@@ -95,7 +95,7 @@ fn error(weights: &[f32; 32], (scale, min): (f32, f32)) -> f32 {
 
 /// A near superblock: scale and minimum of each sub-block by search, the superblock's two scales
 /// from the largest, then both in turns while the error shrinks.
-pub(super) fn round_block(weights: &[f32; 256]) -> [u8; 144] {
+fn round_block(weights: &[f32; 256]) -> [u8; 144] {
     let blocks: &[[f32; 32]; 8] = weights.as_chunks().0.try_into().expect("eight of 32");
     let wanted = blocks.map(|block| search::affine(&block, RANGE.1));
     let most = |of: fn(&(f32, f32)) -> f32| wanted.iter().map(of).fold(0.0, f32::max) / MOST;

@@ -10,7 +10,7 @@ use half::f16;
 #[derive(Debug)]
 pub(super) struct Q6K;
 
-super::block_format!(Q6K = "Q6_K", id 14: 256 weights in 210 bytes);
+super::block_format!(Q6K = "Q6_K", id 14: 256 weights in 210 bytes, rounded by round_block);
 
 fn decode_block(block: &[u8; 210], out: &mut [f32; 256]) {
     let (low, rest) = block.split_first_chunk::<128>().expect("210 bytes");
@@ -93,7 +93,7 @@ fn error(weights: &[f32; 16], scale: f32) -> f32 {
 
 /// A near superblock: the scale of each sub-block by search, the superblock's from the largest,
 /// then both in turns while the error shrinks.
-pub(super) fn round_block(weights: &[f32; 256]) -> [u8; 210] {
+fn round_block(weights: &[f32; 256]) -> [u8; 210] {
     let blocks: &[[f32; 16]; 16] = weights.as_chunks().0.try_into().expect("sixteen of 16");
     let wanted = blocks.map(|block| search::symmetric(&block, RANGE));
     let extreme =

@@ -7,7 +7,7 @@ use half::f16;
 #[derive(Debug)]
 pub(super) struct Q8_0;
 
-super::block_format!(Q8_0 = "Q8_0", id 8: 32 weights in 34 bytes);
+super::block_format!(Q8_0 = "Q8_0", id 8: 32 weights in 34 bytes, rounded by round_block);
 
 fn decode_block([d0, d1, qs @ ..]: &[u8; 34], out: &mut [f32; 32]) {
     let d = half_to_f32([*d0, *d1]);
@@ -17,7 +17,7 @@ fn decode_block([d0, d1, qs @ ..]: &[u8; 34], out: &mut [f32; 32]) {
 }
 
 /// The nearest block: the scale by search, codes to nearest.
-pub(super) fn round_block(weights: &[f32; 32]) -> [u8; 34] {
+fn round_block(weights: &[f32; 32]) -> [u8; 34] {
     const RANGE: (f32, f32) = (-127.0, 127.0);
     let scale = f16::from_f32(search::symmetric(weights, RANGE));
     let inverse = search::inverse(scale.to_f32());

@@ -1,38 +1,27 @@
 //! Floats rounded to blocks: for embeddings and heads, which packages hold in float.
-//!
-//! Add a format: its function in its file and one line in [`ROUNDINGS`].
-use super::{BlockFormat, q4_0, q4_k, q6_k, q8_0};
+use super::{BlockFormat, FORMATS, Round};
 
 /// A way from floats to blocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Rounding {
     /// What the blocks are.
     pub format: &'static dyn BlockFormat,
-    round: fn(&[f32], &mut Vec<u8>),
+    round: Round,
 }
 
-/// Every format that floats can be rounded to.
-pub const ROUNDINGS: &[Rounding] = &[
-    Rounding { format: &q4_0::Q4_0, round: |x, out| each(x, out, q4_0::round_block) },
-    Rounding { format: &q8_0::Q8_0, round: |x, out| each(x, out, q8_0::round_block) },
-    Rounding { format: &q4_k::Q4K, round: |x, out| each(x, out, q4_k::round_block) },
-    Rounding { format: &q6_k::Q6K, round: |x, out| each(x, out, q6_k::round_block) },
-];
-
 impl Rounding {
+    /// Every format that floats can be rounded to, by id.
+    pub fn all() -> impl Iterator<Item = Self> {
+        FORMATS
+            .iter()
+            .filter_map(|format| Some(Self { format: *format, round: format.rounding()? }))
+    }
+
     /// Appends the blocks nearest to some finite values, whole blocks of them. The same values give
     /// the same bytes.
     pub fn round(&self, values: &[f32], out: &mut Vec<u8>) {
         (self.round)(values, out);
     }
-}
-
-fn each<const LEN: usize, const BYTES: usize>(
-    values: &[f32],
-    out: &mut Vec<u8>,
-    round: fn(&[f32; LEN]) -> [u8; BYTES],
-) {
-    values.as_chunks::<LEN>().0.iter().for_each(|block| out.extend(round(block)));
 }
 
 #[cfg(test)]
@@ -68,10 +57,11 @@ mod tests {
     #[test]
     fn rounding_is_near() {
         let values = normal(1, 1 << 16);
+        assert_eq!(Rounding::all().count(), 4);
         let bounds = [("Q4_0", 0.085), ("Q8_0", 0.006), ("Q4_K", 0.075), ("Q6_K", 0.019)];
-        for (rounding, (name, bound)) in ROUNDINGS.iter().zip(bounds) {
+        for (rounding, (name, bound)) in Rounding::all().zip(bounds) {
             assert_eq!(rounding.format.name(), name);
-            let found = error(&values, &there_and_back(rounding, &values));
+            let found = error(&values, &there_and_back(&rounding, &values));
             assert!(found < bound, "{name}: {found}");
             assert!(found > bound / 3.0, "{name}: {found}, fewer bits than it has");
         }
@@ -79,16 +69,16 @@ mod tests {
 
     #[test]
     fn blocks_of_one_value_and_of_nothing() {
-        for rounding in ROUNDINGS {
+        for rounding in Rounding::all() {
             let name = rounding.format.name();
             for value in [0.0_f32, 1.0, -3.0, 1e-3] {
-                let back = there_and_back(rounding, &[value; 256]);
+                let back = there_and_back(&rounding, &[value; 256]);
                 let found = error(&[value; 256], &back);
                 assert!(found < 0.01, "{name} of {value}: {found}");
                 assert!(value != 0.0 || back.iter().all(|it| *it == 0.0), "{name}");
             }
             // Below float16's smallest number nothing is left, and nothing breaks.
-            assert!(there_and_back(rounding, &[1e-9; 256]).iter().all(|it| it.abs() < 1e-7));
+            assert!(there_and_back(&rounding, &[1e-9; 256]).iter().all(|it| it.abs() < 1e-7));
         }
     }
 
@@ -99,9 +89,9 @@ mod tests {
             let noise = normal(seed, 512);
             let values: Vec<f32> =
                 noise.iter().map(|x| (x * spread).exp() * x.signum() + shift).collect();
-            for (rounding, steps) in ROUNDINGS.iter().zip([8.0_f32, 127.0, 15.0, 32.0]) {
+            for (rounding, steps) in Rounding::all().zip([8.0_f32, 127.0, 15.0, 32.0]) {
                 let name = rounding.format.name();
-                let back = there_and_back(rounding, &values);
+                let back = there_and_back(&rounding, &values);
                 let len = rounding.format.block_len();
                 for (a, b) in values.chunks(len).zip(back.chunks(len)) {
                     let far = a.iter().fold(0.0_f32, |far, x| far.max(x.abs()));
@@ -117,11 +107,11 @@ mod tests {
     /// What is on the grid of a format stays near: a third of what the rounding itself changes.
     #[test]
     fn values_of_blocks_stay_near() {
-        for rounding in ROUNDINGS {
+        for rounding in Rounding::all() {
             let first = normal(3, 1 << 14);
-            let once = there_and_back(rounding, &first);
+            let once = there_and_back(&rounding, &first);
             let moved = error(&first, &once);
-            let found = error(&once, &there_and_back(rounding, &once));
+            let found = error(&once, &there_and_back(&rounding, &once));
             assert!(found < moved / 3.0, "{} {found} {moved}", rounding.format.name());
         }
     }

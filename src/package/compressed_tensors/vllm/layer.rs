@@ -8,9 +8,21 @@ use crate::{
 use serde_json::Value;
 use std::collections::BTreeMap;
 
+/// How the codes of a layer lie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Codes {
+    /// Integers in words.
+    Words,
+    /// int8.
+    Bytes,
+    /// 4-bit floats, two to a byte.
+    Floats,
+}
+
 /// What one of `config_groups` says of its weights.
 pub(super) struct Group<'a> {
     bits: u64,
+    float: bool,
     symmetric: bool,
     strategy: &'a str,
     size: Option<usize>,
@@ -50,6 +62,7 @@ pub(super) fn groups(quantization: &Value) -> Vec<(&str, Group<'_>)> {
             });
             let group = Group {
                 bits: weights["num_bits"].as_u64().unwrap_or(0),
+                float: weights["type"] == "float",
                 symmetric: weights["symmetric"] != false,
                 strategy: weights["strategy"].as_str().unwrap_or("group"),
                 size: weights["group_size"].as_u64().and_then(|it| usize::try_from(it).ok()),
@@ -157,20 +170,24 @@ pub(super) fn check_layer(
     }
     match scheme(group) {
         Err((reason, change)) => found.add(true, &layer.name, reason, change),
-        Ok(packed) => {
+        Ok(codes) => {
             let before = found.0.len();
-            stored(opened, layer, group, packed, found);
+            stored(opened, layer, group, codes, found);
             if found.0.len() == before {
-                shapes(opened, layer, group, packed, found);
+                shapes(opened, layer, group, codes, found);
             }
         }
     }
 }
 
-/// Whether vLLM has a scheme for a group: packed weights with float activations, or int8 with int8.
-fn scheme(group: &Group<'_>) -> Result<bool, (String, &'static str)> {
+/// The scheme that vLLM has for a group: packed weights or MXFP4 with float activations, or int8 with
+/// int8.
+fn scheme(group: &Group<'_>) -> Result<Codes, (String, &'static str)> {
     let Group { bits, strategy, format, .. } = *group;
     let Some((input, dynamic, input_bits)) = group.input else {
+        if (group.float, bits, group.size) == (true, 4, Some(32)) {
+            return Ok(Codes::Floats);
+        }
         if format != "pack-quantized" {
             let reason = format!(
                 "weights of {bits} bits with float activations in the format `{format}`; taken is \
@@ -179,7 +196,7 @@ fn scheme(group: &Group<'_>) -> Result<bool, (String, &'static str)> {
             return Err((reason, "w4a16 or w8a8, or pack the words again"));
         }
         return match (bits, strategy) {
-            (4 | 8, "channel" | "group") if bits == 4 || group.symmetric => Ok(true),
+            (4 | 8, "channel" | "group") if bits == 4 || group.symmetric => Ok(Codes::Words),
             (8, _) => {
                 let reason = "int8 weights with zero points and float activations";
                 Err((reason.into(), "without --asymmetric"))
@@ -203,7 +220,7 @@ fn scheme(group: &Group<'_>) -> Result<bool, (String, &'static str)> {
         return Err((reason, "--group-size channel, without --asymmetric"));
     }
     match (input, dynamic) {
-        ("token", true) | ("tensor", false) => Ok(false),
+        ("token", true) | ("tensor", false) => Ok(Codes::Bytes),
         _ => {
             let dynamic = if dynamic { "dynamic" } else { "static" };
             let reason = format!("{dynamic} activations by `{input}`; taken are dynamic by token");
@@ -217,7 +234,7 @@ fn stored(
     opened: &Opened,
     layer: &Layer<'_>,
     group: &Group<'_>,
-    packed: bool,
+    codes: Codes,
     found: &mut Findings,
 ) {
     let spec = &opened.model.spec;
@@ -228,18 +245,25 @@ fn stored(
             None => 1,
         };
         let per_word = (32 / group.bits.max(1)) as usize;
-        let mut parts = vec![("weight_scale", None, vec![out, groups])];
-        if packed {
-            parts.push(("weight_packed", Some(Dtype::I32), vec![out, columns / per_word]));
-            parts.push(("weight_shape", Some(Dtype::I64), vec![2]));
-            if !group.symmetric {
-                let shape = vec![out / per_word, groups];
-                parts.push(("weight_zero_point", Some(Dtype::I32), shape));
+        let scale_type = (codes == Codes::Floats).then_some(Dtype::U8);
+        let mut parts = vec![("weight_scale", scale_type, vec![out, groups])];
+        match codes {
+            Codes::Words => {
+                parts.push(("weight_packed", Some(Dtype::I32), vec![out, columns / per_word]));
+                parts.push(("weight_shape", Some(Dtype::I64), vec![2]));
+                if !group.symmetric {
+                    let shape = vec![out / per_word, groups];
+                    parts.push(("weight_zero_point", Some(Dtype::I32), shape));
+                }
             }
-        } else {
-            parts.push(("weight", Some(Dtype::I8), vec![out, columns]));
-            if group.input.is_some_and(|(_, dynamic, _)| !dynamic) {
-                parts.push(("input_scale", None, vec![1]));
+            Codes::Floats => {
+                parts.push(("weight_packed", Some(Dtype::U8), vec![out, columns / 2]));
+            }
+            Codes::Bytes => {
+                parts.push(("weight", Some(Dtype::I8), vec![out, columns]));
+                if group.input.is_some_and(|(_, dynamic, _)| !dynamic) {
+                    parts.push(("input_scale", None, vec![1]));
+                }
             }
         }
         for (suffix, dtype, shape) in parts {
@@ -258,7 +282,7 @@ fn stored(
                 found.add(true, &layer.name, reason, change);
             }
         }
-        if group.symmetric && packed {
+        if group.symmetric && codes == Codes::Words {
             let name = part_name(&tensor.name, "weight_zero_point");
             if opened.model.weights.raw.contains_key(&name) {
                 let reason = "zero points of a symmetric weight: there is no parameter for them";
@@ -273,14 +297,14 @@ fn shapes(
     opened: &Opened,
     layer: &Layer<'_>,
     group: &Group<'_>,
-    packed: bool,
+    codes: Codes,
     found: &mut Findings,
 ) {
     let spec = &opened.model.spec;
     let shapes: Vec<Vec<usize>> = layer.shards.iter().map(|it| spec.shape(it)).collect();
     let (out, columns) = (shapes.iter().map(|it| it[0]).sum::<usize>(), shapes[0][1]);
     let place = &layer.name;
-    if !packed {
+    if codes == Codes::Bytes {
         let odd = !columns.is_multiple_of(16) || !out.is_multiple_of(16);
         if odd {
             let reason = format!("{out} × {columns}: int8 kernels take multiples of 16");
