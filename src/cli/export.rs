@@ -3,6 +3,7 @@ use super::{Context, Outcome, device::Device, form::Form, model::FloatName, veri
 use crate::{
     checkpoint::{OutputDir, OutputFile},
     model::ModelSpec,
+    number::whole,
     package::{
         self, Opened,
         format::{EncodingsVersion, GraphForm, Target, Wanted},
@@ -23,6 +24,9 @@ use std::path::PathBuf;
 /// ONNX, for ONNX Runtime and converters of devices: a folder with the decoder as a graph of plain
 /// operators, its weights beside it, keys and values as inputs and outputs. Quantized weights keep
 /// their codes (`--graph qdq`), or become floats with encodings for AIMET and QNN (`--graph float`).
+///
+/// Hexagon, for Qualcomm's NPU (HTP) by onnxruntime-qnn: graphs of fixed shapes for prompts and for a token over
+/// one file of weights, the options of their sessions, and a short program that writes text with them.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  \
     milm-compress export builtin:milm-mini --to gguf -o milm-mini.gguf\n  \
@@ -30,7 +34,8 @@ use std::path::PathBuf;
     milm-compress export ./package --to gguf -o smollm2-q4_0.gguf\n  \
     milm-compress export ./package --to gguf --embeddings q6_k -o small.gguf\n  \
     milm-compress export ./package --to onnx -o smollm2-onnx\n  \
-    milm-compress export ./package --to onnx --graph float -o smollm2-qnn")]
+    milm-compress export ./package --to onnx --graph float -o smollm2-qnn\n  \
+    milm-compress export ./package --to hexagon --context 1024 -o smollm2-htp")]
 pub(super) struct Args {
     /// Checkpoint, package, or builtin:milm-mini
     model: String,
@@ -74,6 +79,14 @@ pub(super) struct Settings {
     #[arg(long, value_enum)]
     #[serde(skip_serializing_if = "Option::is_none")]
     encodings: Option<EncodingsName>,
+    /// Tokens of a whole text in graphs of fixed shapes (hexagon) [default: 2048, or what the model has]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(2..))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context: Option<usize>,
+    /// Tokens of a prompt that such a graph reads at once [default: 64]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -167,6 +180,8 @@ impl Settings {
             pre: self.pre.as_deref(),
             graph: self.graph.map(GraphName::form),
             encodings: self.encodings.map(EncodingsName::version),
+            context: self.context,
+            prompt: self.prompt,
         }
     }
 

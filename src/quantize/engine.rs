@@ -31,6 +31,8 @@ pub enum TargetEngine {
     #[value(name = "onnxruntime")]
     #[serde(rename = "onnxruntime")]
     OnnxRuntime,
+    /// Qualcomm's HTP by onnxruntime-qnn, by `export --to hexagon`
+    Hexagon,
 }
 
 impl TargetEngine {
@@ -44,11 +46,12 @@ impl TargetEngine {
             Self::Vllm => name == "vLLM",
             Self::LlamaCpp => name == "llama.cpp",
             Self::OnnxRuntime => name == "ONNX Runtime",
+            Self::Hexagon => name == "Hexagon HTP",
         }
     }
 
     /// Whether its loader takes embeddings as codes.
     pub fn takes_quantized_embeddings(self) -> bool {
-        matches!(self, Self::Milm | Self::LlamaCpp | Self::OnnxRuntime)
+        matches!(self, Self::Milm | Self::LlamaCpp | Self::OnnxRuntime | Self::Hexagon)
     }
 }

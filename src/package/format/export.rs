@@ -49,6 +49,10 @@ pub struct Wanted<'a> {
     pub graph: Option<GraphForm>,
     /// Version of the encodings beside a float graph.
     pub encodings: Option<EncodingsVersion>,
+    /// Tokens of a whole text in a graph of fixed shapes.
+    pub context: Option<usize>,
+    /// Tokens of a prompt that such a graph reads at once.
+    pub prompt: Option<usize>,
 }
 
 /// Where a model is written.
@@ -71,6 +75,14 @@ pub enum GraphForm {
     Qdq,
     /// Float weights and activations throughout.
     Float,
+    /// One text, `tokens` new ones behind `past` in the cache, every shape fixed: for compilers of NPUs. Codes are
+    /// `MatMulNBits`, norms one operator.
+    Fixed {
+        /// New tokens of a run.
+        tokens: usize,
+        /// Tokens that the cache has places for, at least 1.
+        past: usize,
+    },
 }
 
 /// Version of AIMET's encodings.

@@ -103,7 +103,12 @@ impl Writer for Form {
     }
 
     fn misplaced(&self, wanted: &Wanted<'_>) -> Option<&'static str> {
-        let given = [("graph", wanted.graph.is_some()), ("encodings", wanted.encodings.is_some())];
+        let given = [
+            ("graph", wanted.graph.is_some()),
+            ("encodings", wanted.encodings.is_some()),
+            ("context", wanted.context.is_some()),
+            ("prompt", wanted.prompt.is_some()),
+        ];
         given.into_iter().find_map(|(name, given)| given.then_some(name))
     }
 

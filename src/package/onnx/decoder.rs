@@ -9,6 +9,7 @@ use super::{
 use crate::{
     forward::Point,
     model::{Block, Half, Op, Role, WeightError},
+    package::format::GraphForm,
 };
 
 /// Inputs and outputs of the graph.
@@ -19,10 +20,17 @@ pub(super) struct Ends {
 }
 
 /// A value with named or fixed axes.
-fn value(name: &str, kind: DataType, axes: &[&str]) -> ValueInfo {
-    let dim = |axis: &&str| match axis.parse() {
-        Ok(length) => Dim { value: Some(length), name: None },
-        Err(_) => Dim { value: None, name: Some((*axis).to_owned()) },
+fn value(form: GraphForm, name: &str, kind: DataType, axes: &[&str]) -> ValueInfo {
+    let known = |axis: &str| match (form.fixed()?, axis) {
+        (_, "batch") => Some(1),
+        ((tokens, _), "tokens") => Some(tokens as i64),
+        ((_, past), "past") => Some(past as i64),
+        ((tokens, past), "total") => Some((tokens + past) as i64),
+        _ => None,
+    };
+    let dim = |axis: &&str| match axis.parse().ok().or_else(|| known(axis)) {
+        Some(length) => Dim { value: Some(length), name: None },
+        None => Dim { value: None, name: Some((*axis).to_owned()) },
     };
     let shape = ShapeProto { dim: axes.iter().map(dim).collect() };
     let tensor = TensorType { element: Some(kind.id()), shape: Some(shape) };
@@ -35,7 +43,7 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Ends, WeightError> {
     for (name, length) in
         [("input_ids", "tokens"), ("attention_mask", "total"), ("position_ids", "tokens")]
     {
-        ends.inputs.push(value(name, DataType::Int64, &["batch", length]));
+        ends.inputs.push(value(b.form, name, DataType::Int64, &["batch", length]));
     }
     let mut positions = Positions::new(b);
     let embed = need(b, (None, None), Role::Embed)?;
@@ -63,7 +71,7 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Ends, WeightError> {
     let y = b.point(y, &Point::Head.key(None, None));
     b.push("Identity", &[&y], &["logits"], Vec::new());
     let vocab = b.model.spec.vocab.to_string();
-    ends.outputs.insert(0, value("logits", DataType::Float, &["batch", "tokens", &vocab]));
+    ends.outputs.insert(0, value(b.form, "logits", DataType::Float, &["batch", "tokens", &vocab]));
     Ok(ends)
 }
 
@@ -254,8 +262,9 @@ fn cached(
     let past = format!("past_key_values.{index}.{side}");
     let present = format!("present.{index}.{side}");
     let [heads, width] = [sizes.kv_heads, sizes.head_dim].map(|it| it.to_string());
+    let form = b.form;
     let end = |name: &str, length| {
-        value(name, DataType::Float, &["batch", heads.as_str(), length, width.as_str()])
+        value(form, name, DataType::Float, &["batch", heads.as_str(), length, width.as_str()])
     };
     ends.inputs.push(end(&past, "past"));
     ends.outputs.push(end(&present, "total"));

@@ -35,6 +35,14 @@ pub enum OnnxError {
         /// What.
         what: String,
     },
+    /// Graphs for a chip.
+    #[error(
+        "`{folder}` holds graphs for one chip, and no model to go on from\nhint: take the package that it was made from"
+    )]
+    Compiled {
+        /// The folder.
+        folder: String,
+    },
     /// A file that this program did not write.
     #[error(
         "`{file}` was not written by `milm-compress export`\nhint: only weights of its own graphs are read; start from the model's Hugging Face folder"

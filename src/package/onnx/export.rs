@@ -3,7 +3,7 @@ use super::{
     OnnxError,
     data::{self, DataQueue},
     decoder::{self, Ends},
-    graph::Builder,
+    graph::{Builder, DOMAIN},
     names::{
         CONFIG_KEY, DATA_FILE, FORM, FORM_KEY, GRAPH_FILE, GRIDS_KEY, HASHES_KEY, INPUT_SCALES_KEY,
         PACKAGE_KEY, PRODUCER, SCHEMES_KEY, SOURCE_KEY, is_turned,
@@ -127,36 +127,66 @@ impl<'a> Export<'a> {
         folder: &Folder,
         progress: &dyn Progress,
     ) -> Result<BTreeMap<String, FileRecord>, OnnxError> {
-        let (tensors, hashes, data) = self.write_data(output, progress)?;
+        Self::write_all(&[(GRAPH_FILE, self)], output, folder, progress)
+    }
+
+    /// The same for several graphs of a model by their files, which share what is stored.
+    pub(super) fn write_all(
+        graphs: &[(&str, &Self)],
+        output: &OutputDir,
+        folder: &Folder,
+        progress: &dyn Progress,
+    ) -> Result<BTreeMap<String, FileRecord>, OnnxError> {
+        let Some((_, first)) = graphs.first() else { return Ok(BTreeMap::new()) };
+        let mut names = BTreeSet::new();
+        let stored = graphs.iter().flat_map(|(_, export)| &export.stored);
+        let stored: Vec<&Stored<'_>> = stored.filter(|it| names.insert(&it.name)).collect();
+        let (tensors, data) = first.write_data(&stored, output, progress)?;
         let mut files = BTreeMap::from([(DATA_FILE.to_owned(), data)]);
-        let graph = GraphProto {
-            node: self.nodes.clone(),
-            name: Some("decoder".into()),
-            initializer: tensors,
-            input: self.ends.inputs.clone(),
-            output: self.ends.outputs.clone(),
-        };
-        let version = self.options.form.opset();
-        let file = ModelProto {
-            ir_version: Some(self.options.form.ir_version()),
-            producer_name: Some(PRODUCER.into()),
-            producer_version: Some(env!("CARGO_PKG_VERSION").into()),
-            graph: Some(graph),
-            opset_import: vec![OperatorSet { domain: Some(String::new()), version: Some(version) }],
-            metadata_props: self.metadata(&hashes),
-        };
+        for (name, export) in graphs {
+            let bytes = export.graph(&tensors).encode_to_vec();
+            files.insert((*name).to_owned(), output.write(name, &bytes)?);
+        }
         let mut write = |name: &str, bytes: &[u8]| -> Result<(), OnnxError> {
             files.insert(name.to_owned(), output.write(name, bytes)?);
             Ok(())
         };
-        write(GRAPH_FILE, &file.encode_to_vec())?;
-        write("config.json", &serde_json::to_vec_pretty(&self.config()).unwrap_or_default())?;
+        write("config.json", &serde_json::to_vec_pretty(&first.config()).unwrap_or_default())?;
         for name in folder.side_files()? {
             if let Some(bytes) = folder.read(&name)? {
                 write(&name, &bytes)?;
             }
         }
         Ok(files)
+    }
+
+    /// The file of the graph with the entries of its tensors.
+    fn graph(&self, tensors: &BTreeMap<String, (TensorProto, String)>) -> ModelProto {
+        let own = self.stored.iter().filter_map(|it| tensors.get(&it.name));
+        let (initializer, hashes): (Vec<TensorProto>, Vec<String>) = own.cloned().unzip();
+        let graph = GraphProto {
+            node: self.nodes.clone(),
+            name: Some("decoder".into()),
+            initializer,
+            input: self.ends.inputs.clone(),
+            output: self.ends.outputs.clone(),
+        };
+        let version = |domain: &str, version| OperatorSet {
+            domain: Some(domain.to_owned()),
+            version: Some(version),
+        };
+        let mut opset_import = vec![version("", self.options.form.opset())];
+        if self.nodes.iter().any(|node| node.domain.as_deref() == Some(DOMAIN)) {
+            opset_import.push(version(DOMAIN, 1));
+        }
+        ModelProto {
+            ir_version: Some(self.options.form.ir_version()),
+            producer_name: Some(PRODUCER.into()),
+            producer_version: Some(env!("CARGO_PKG_VERSION").into()),
+            graph: Some(graph),
+            opset_import,
+            metadata_props: self.metadata(&hashes),
+        }
     }
 
     /// `config.json` without what says how a package's own files hold the weights.
@@ -201,34 +231,38 @@ impl<'a> Export<'a> {
         pairs
     }
 
-    /// Writes the weights; gives the entries of all tensors, their hashes, and what the file is.
+    /// Writes the weights; gives the entry and the hash of each tensor by its name, and what the file is.
     fn write_data(
         &self,
+        stored: &[&Stored<'_>],
         output: &OutputDir,
         progress: &dyn Progress,
-    ) -> Result<(Vec<TensorProto>, Vec<String>, FileRecord), OnnxError> {
-        progress.start("export", self.bytes(), Unit::Bytes);
+    ) -> Result<(BTreeMap<String, (TensorProto, String)>, FileRecord), OnnxError> {
+        progress.start("export", stored.iter().map(|it| it.bytes() as u64).sum(), Unit::Bytes);
         let written =
-            data::write(output.hashed(DATA_FILE)?, |queue| self.entries(&queue, progress));
+            data::write(output.hashed(DATA_FILE)?, |queue| self.entries(stored, &queue, progress));
         progress.finish();
-        let (entries, stored, record) = written?;
-        let mut stored = stored.into_iter();
-        let hash = |entry: &TensorProto| match &entry.raw_data {
-            Some(bytes) => sha256(bytes),
-            None => stored.next().unwrap_or_default(),
+        let (entries, hashes, record) = written?;
+        let mut hashes = hashes.into_iter();
+        let hashed = |entry: TensorProto| {
+            let hash = match &entry.raw_data {
+                Some(bytes) => sha256(bytes),
+                None => hashes.next().unwrap_or_default(),
+            };
+            (entry.name.clone().unwrap_or_default(), (entry, hash))
         };
-        let hashes = entries.iter().map(hash).collect();
-        Ok((entries, hashes, record))
+        Ok((entries.into_iter().map(hashed).collect(), record))
     }
 
     /// The entries of all tensors; the bytes of large ones go into the queue.
     fn entries(
         &self,
+        stored: &[&Stored<'_>],
         queue: &DataQueue,
         progress: &dyn Progress,
     ) -> Result<Vec<TensorProto>, OnnxError> {
         let (mut end, mut entries) = (0_u64, Vec::new());
-        for stored in &self.stored {
+        for stored in stored {
             let mut entry = TensorProto {
                 dims: stored.shape.iter().map(|dim| *dim as i64).collect(),
                 data_type: Some(stored.kind.id()),

@@ -92,6 +92,8 @@ impl Writer for Form {
             ("pre", wanted.pre.is_some()),
             ("embeddings", wanted.embeddings.is_some()),
             ("head", wanted.head.is_some()),
+            ("context", wanted.context.is_some()),
+            ("prompt", wanted.prompt.is_some()),
             ("encodings", wanted.encodings.is_some() && beside_codes),
         ];
         given.into_iter().find_map(|(name, given)| given.then_some(name))

@@ -6,29 +6,43 @@ use super::{
 use crate::{model::Model, package::format::GraphForm, scheme::ActivationGrid, tensor::FloatType};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// A product with codes in blocks, and the domain of operators that it is from.
+pub(super) const MATMUL_NBITS: &str = "MatMulNBits";
+pub(super) const DOMAIN: &str = "com.microsoft";
+
 impl GraphForm {
     /// Its name in manifests.
     pub fn name(self) -> &'static str {
         match self {
             Self::Qdq => "onnx-qdq",
             Self::Float => "onnx-float",
+            Self::Fixed { .. } => "onnx-fixed",
         }
     }
 
-    /// The version of the operators: blocks and int4 codes came with 21; converters of devices take
-    /// 17.
+    /// The version of the operators: blocks and int4 codes came with 21, the RMS norm with 23; converters
+    /// of devices take 17.
     pub(super) fn opset(self) -> i64 {
         match self {
             Self::Qdq => 21,
             Self::Float => 17,
+            Self::Fixed { .. } => 23,
         }
     }
 
     /// The version of the file's form that goes with it.
     pub(super) fn ir_version(self) -> i64 {
         match self {
-            Self::Qdq => 10,
+            Self::Qdq | Self::Fixed { .. } => 10,
             Self::Float => 8,
+        }
+    }
+
+    /// New tokens and places for past ones, where they are fixed.
+    pub(super) fn fixed(self) -> Option<(usize, usize)> {
+        match self {
+            Self::Fixed { tokens, past } => Some((tokens, past)),
+            Self::Qdq | Self::Float => None,
         }
     }
 }
@@ -102,6 +116,7 @@ impl<'a> Builder<'a> {
             name: outputs.first().map(|name| format!("{name}/{op}")),
             op_type: Some(op.to_owned()),
             attribute,
+            domain: (op == MATMUL_NBITS).then(|| DOMAIN.to_owned()),
         });
     }
 

@@ -11,6 +11,7 @@ mod export;
 mod form;
 mod genai;
 mod graph;
+pub(in crate::package) mod hexagon;
 mod layers;
 mod names;
 mod positions;

@@ -31,6 +31,32 @@ pub(super) struct Turns {
 
 impl Positions {
     pub(super) fn new(b: &mut Builder<'_>) -> Self {
+        let (all, new, total) = match b.form.fixed() {
+            Some(lengths) => Self::fixed(b, lengths),
+            None => Self::measured(b),
+        };
+        let to = vec![AttributeProto::int("to", i64::from(DataType::Bool.id()))];
+        let there = b.node_with("Cast", &["attention_mask"], "mask.flags", to);
+        let axes = b.ints(&[1, 2]);
+        let there = b.node("Unsqueeze", &[&there, &axes], "mask.there");
+        let (masks, tables) = (BTreeMap::new(), BTreeMap::new());
+        Self { places: (all, new), there, total, masks, tables }
+    }
+
+    /// Places in a cache whose last ones are the latest, and their number.
+    fn fixed(b: &mut Builder<'_>, (tokens, past): (usize, usize)) -> (String, String, String) {
+        let total = tokens + past;
+        let mut places = |name: String, places: std::ops::Range<usize>, shape: Vec<usize>| {
+            let bytes = places.flat_map(|at| (at as i64).to_le_bytes()).collect();
+            b.store(name, DataType::Int64, shape, Source::Bytes(bytes))
+        };
+        let all = places(format!("mask.columns.{total}"), 0..total, vec![1, total]);
+        let new = places(format!("mask.rows.{past}.{total}"), past..total, vec![tokens, 1]);
+        (all, new, b.int(total as i64))
+    }
+
+    /// Places by the lengths of the inputs.
+    fn measured(b: &mut Builder<'_>) -> (String, String, String) {
         let (zero, one) = (b.int(0), b.int(1));
         let shape = b.node("Shape", &["attention_mask"], "mask.shape");
         let total = b.gather((&shape, 0), &one, "mask.total");
@@ -41,12 +67,7 @@ impl Positions {
         let new = b.node("Range", &[&past, &total, &one], "mask.new");
         let all = b.reshape(&all, &[1, -1], "mask.columns");
         let new = b.reshape(&new, &[-1, 1], "mask.rows");
-        let to = vec![AttributeProto::int("to", i64::from(DataType::Bool.id()))];
-        let there = b.node_with("Cast", &["attention_mask"], "mask.flags", to);
-        let axes = b.ints(&[1, 2]);
-        let there = b.node("Unsqueeze", &[&there, &axes], "mask.there");
-        let (masks, tables) = (BTreeMap::new(), BTreeMap::new());
-        Self { places: (all, new), there, total, masks, tables }
+        (all, new, total)
     }
 
     /// 0 where a token sees another, a very low number elsewhere: `[batch, 1, tokens, total]`.
@@ -133,7 +154,10 @@ impl Positions {
     fn rows(&self, b: &mut Builder<'_>, (head_dim, block): (usize, usize), sine: bool) -> String {
         let end = if sine { "sin" } else { "cos" };
         let model = b.model;
-        let positions = model.spec.max_positions.max(1);
+        let positions = match b.form.fixed() {
+            Some((tokens, past)) => tokens + past,
+            None => model.spec.max_positions.max(1),
+        };
         let rope = model.spec.rope_of(block);
         let factor = rope.attention_factor() as f32;
         let kind = if model.spec.is_local(block) { "rope.local" } else { "rope" };

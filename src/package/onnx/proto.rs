@@ -65,6 +65,8 @@ pub(super) struct NodeProto {
     pub(super) op_type: Option<String>,
     #[prost(message, repeated, tag = "5")]
     pub(super) attribute: Vec<AttributeProto>,
+    #[prost(string, optional, tag = "7")]
+    pub(super) domain: Option<String>,
 }
 
 /// A setting of an operation.
@@ -72,6 +74,8 @@ pub(super) struct NodeProto {
 pub(super) struct AttributeProto {
     #[prost(string, optional, tag = "1")]
     pub(super) name: Option<String>,
+    #[prost(float, optional, tag = "2")]
+    pub(super) f: Option<f32>,
     #[prost(int64, optional, tag = "3")]
     pub(super) i: Option<i64>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
@@ -83,12 +87,20 @@ pub(super) struct AttributeProto {
 impl AttributeProto {
     /// One number.
     pub(super) fn int(name: &str, value: i64) -> Self {
-        Self { name: Some(name.to_owned()), i: Some(value), ints: Vec::new(), kind: Some(2) }
+        let (name, i) = (Some(name.to_owned()), Some(value));
+        Self { name, i, kind: Some(2), ..Self::default() }
     }
 
     /// Several numbers.
     pub(super) fn ints(name: &str, values: &[i64]) -> Self {
-        Self { name: Some(name.to_owned()), i: None, ints: values.to_vec(), kind: Some(7) }
+        let (name, ints) = (Some(name.to_owned()), values.to_vec());
+        Self { name, ints, kind: Some(7), ..Self::default() }
+    }
+
+    /// One number with a fraction.
+    pub(super) fn float(name: &str, value: f32) -> Self {
+        let (name, f) = (Some(name.to_owned()), Some(value));
+        Self { name, f, kind: Some(1), ..Self::default() }
     }
 }
 
@@ -227,6 +239,7 @@ mod tests {
             name: None,
             op_type: Some("Add".into()),
             attribute: vec![AttributeProto::int("k", 0)],
+            domain: None,
         };
         let want = b"\x0a\x01a\x0a\x01b\x12\x01c\x22\x03Add\x2a\x08\x0a\x01k\x18\x00\xa0\x01\x02";
         assert_eq!(node.encode_to_vec(), want);

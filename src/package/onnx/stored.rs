@@ -30,6 +30,10 @@ pub(super) enum Source<'a> {
     Codes { name: &'a str, piece: Piece, turned: bool },
     /// Its scales.
     Scales { name: &'a str, piece: Piece, turned: bool },
+    /// Codes from 0 on as `MatMulNBits` takes them, in the order of `[out, in]`; those of 4 bits two to a byte.
+    Unsigned { name: &'a str },
+    /// Scales in that order, each so many times.
+    Repeated { name: &'a str, times: usize },
     /// Its zero points.
     ZeroPoints { name: &'a str, piece: Piece, turned: bool },
     /// Cosines or sines `[positions, pairs]` of a head width at a length of the text, as a block turns.
@@ -83,6 +87,21 @@ impl Stored<'_> {
                 let tensor = quantized(model, name, *piece)?;
                 let scales = oriented(tensor.scales, tensor.shape[0], *turned);
                 put(&scales, (name, FloatType::F32), sink)
+            }
+            Source::Unsigned { name } => {
+                let tensor = quantized(model, name, Piece::Base)?;
+                let half = 1_i16 << (tensor.scheme.bits - 1);
+                let code = |code: &i8| (i16::from(*code) + half) as u8;
+                if tensor.scheme.bits != 4 {
+                    return sink(&tensor.codes.iter().map(code).collect::<Vec<u8>>());
+                }
+                let pair = |pair: &[i8]| code(&pair[0]) | pair.get(1).map_or(0, code) << 4;
+                sink(&tensor.codes.chunks(2).map(pair).collect::<Vec<u8>>())
+            }
+            Source::Repeated { name, times } => {
+                let scales = quantized(model, name, Piece::Base)?.scales;
+                let repeated = scales.iter().flat_map(|it| std::iter::repeat_n(*it, *times));
+                put(&repeated.collect::<Vec<f32>>(), (name, FloatType::F32), sink)
             }
             Source::ZeroPoints { name, piece, turned } => {
                 let tensor = quantized(model, name, *piece)?;

@@ -1,6 +1,6 @@
 //! Products with weights, norms, and how inputs are rounded.
 use super::{
-    graph::Builder,
+    graph::{Builder, MATMUL_NBITS},
     proto::{AttributeProto, DataType},
     stored::{Piece, Source},
 };
@@ -55,6 +55,9 @@ impl<'a> Builder<'a> {
         let product = format!("{label}.product");
         let weights = &self.model.weights;
         let activations = weights.input(&weight.name)?;
+        if self.form.fixed().is_some() {
+            return Ok(self.fixed_product(x, weight, label));
+        }
         if weight.role == Role::Embed {
             let matrix = self.tied_head(weight, label);
             let x =
@@ -174,14 +177,17 @@ impl<'a> Builder<'a> {
         if turned {
             shape.reverse();
         }
-        let (kind, float) = match (self.float, quantized) {
-            (FloatType::F16, None) => (DataType::Float16, FloatType::F16),
-            (FloatType::Bf16, None) => (DataType::Bfloat16, FloatType::Bf16),
+        // The numbers of codes are float32, but where an NPU computes in float16 anyway.
+        let exact = quantized.is_some() && self.form.fixed().is_none();
+        let (kind, float) = match self.float {
+            FloatType::F16 if !exact => (DataType::Float16, FloatType::F16),
+            FloatType::Bf16 if !exact => (DataType::Bfloat16, FloatType::Bf16),
             _ => (DataType::Float, FloatType::F32),
         };
         let source = Source::Values { name: &weight.name, turned, float };
-        let stored = self.store(weight.name.clone(), kind, shape, source);
-        let name = format!("{}.float", weight.name);
+        let own = if self.is_own_head(weight, turned) { ".head" } else { "" };
+        let stored = self.store(format!("{}{own}", weight.name), kind, shape, source);
+        let name = format!("{stored}.float");
         if kind == DataType::Float {
             return stored;
         }
@@ -283,6 +289,12 @@ impl<'a> Builder<'a> {
 
     /// `x / √(mean(x²) + ε) · gain` over the last axis.
     pub(super) fn norm(&mut self, x: &str, gain: &'a TensorSpec, label: &str) -> String {
+        if self.form.fixed().is_some() {
+            let gain = self.vector(gain);
+            let epsilon = AttributeProto::float("epsilon", self.model.spec.norm_eps);
+            let settings = vec![AttributeProto::int("axis", -1), epsilon];
+            return self.node_with("RMSNormalization", &[x, &gain], label, settings);
+        }
         let named = |end: &str| format!("{label}.{end}");
         let square = self.node("Mul", &[x, x], &named("square"));
         let mean = self.reduce("ReduceMean", &square, &named("mean"));
@@ -296,6 +308,44 @@ impl<'a> Builder<'a> {
             gain = self.node("Add", &[&gain, &offset], &named("gain"));
         }
         self.node("Mul", &[&unit, &gain], label)
+    }
+
+    /// A product of fixed shapes: of codes as `MatMulNBits`, whose blocks a row's scale is repeated for.
+    fn fixed_product(&mut self, x: &str, weight: &'a TensorSpec, label: &str) -> String {
+        let (product, name) = (format!("{label}.product"), weight.name.as_str());
+        let Some((scheme, [out, columns])) = self.model.weights.quantized.get(name) else {
+            let matrix = self.matrix(weight, true);
+            return self.node("MatMul", &[x, &matrix], &product);
+        };
+        let IntScheme { bits, granularity, .. } = scheme.weights.integers();
+        let (block, times) = match granularity {
+            Granularity::Group(size) => (size, 1),
+            Granularity::Channel => {
+                let block = block_of(*columns);
+                (block, columns / block)
+            }
+        };
+        let (groups, bytes) = (columns / block, block * bits as usize / 8);
+        let codes = Source::Unsigned { name };
+        let shape = vec![*out, groups, bytes];
+        let codes = self.store(format!("{name}.blocks"), DataType::Uint8, shape, codes);
+        let scales = Source::Repeated { name, times };
+        let shape = vec![*out, groups];
+        let scales = self.store(format!("{name}.block_scales"), DataType::Float, shape, scales);
+        let number = |name, value: usize| AttributeProto::int(name, value as i64);
+        let settings = vec![
+            number("K", *columns),
+            number("N", *out),
+            number("bits", bits as usize),
+            number("block_size", block),
+            number("accuracy_level", 1),
+        ];
+        self.node_with(MATMUL_NBITS, &[x, &codes, &scales], &product, settings)
+    }
+
+    /// Whether a matrix is the head that a table is tied to, in a graph that holds both.
+    fn is_own_head(&self, weight: &TensorSpec, turned: bool) -> bool {
+        turned && weight.role == Role::Embed && self.form.fixed().is_some()
     }
 
     /// Rows multiplied by the Hadamard matrix of their width.
@@ -321,3 +371,11 @@ fn parameters(grid: Grid<'_>, turned: bool) -> Vec<usize> {
 fn to_float() -> AttributeProto {
     AttributeProto::int("to", i64::from(DataType::Float.id()))
 }
+
+/// The largest block of `MatMulNBits` that divides the columns.
+pub(super) fn block_of(columns: usize) -> usize {
+    BLOCKS.into_iter().rev().find(|block| columns.is_multiple_of(*block)).unwrap_or(columns)
+}
+
+/// Blocks that `MatMulNBits` has.
+pub(super) const BLOCKS: [usize; 5] = [16, 32, 64, 128, 256];
