@@ -59,7 +59,7 @@ fn every_profile_says_where_its_limits_stand() {
 
 #[test]
 fn each_limit_once_kept_and_once_broken() {
-    let hexagon = profile("hexagon-npu");
+    let hexagon = profile("hexagon-llama.cpp");
     assert_eq!(planned(&hexagon, |_| (), None), []);
     let found = planned(&hexagon, |it| it.asymmetric = true, None);
     assert!(!found.is_empty() && found.iter().all(|it| it.change == "without --asymmetric"));
@@ -105,16 +105,16 @@ fn verbs_refuse_what_a_chip_does_not_take() {
     let (package, file) = (package.to_str().unwrap(), file.to_str().unwrap());
     let quantize = ["builtin:milm-mini", "--preset=fast", "--rotate=none", "--group-size=32"];
     let with = |more: &[&'static str]| [&quantize[..], more, &["-o", package]].concat();
-    run("quantize", &with(&["--asymmetric", "--device=hexagon-npu"]))
+    run("quantize", &with(&["--asymmetric", "--device=hexagon-llama.cpp"]))
         .code(2)
         .stderr(contains("without --asymmetric").and(contains("more")));
     assert!(!Path::new(package).exists(), "before any work");
-    run("quantize", &with(&["--device=hexagon-npu"])).success().stderr(contains("takes it"));
-    run("verify", &[package, "--device=hexagon-npu"]).success();
+    run("quantize", &with(&["--device=hexagon-llama.cpp"])).success().stderr(contains("takes it"));
+    run("verify", &[package, "--device=hexagon-llama.cpp"]).success();
     run("verify", &[package, "--device=mediatek-npu"])
         .code(2)
         .stderr(contains("`model.layers.0.").and(contains("--group-size channel")));
-    run("verify", &[package, "--device=hexagon-npu", "--memory=1MB"])
+    run("verify", &[package, "--device=hexagon-llama.cpp", "--memory=1MB"])
         .code(2)
         .stderr(contains("`memory`: expected at most 1.0 MB"));
     run("verify", &[package, "--device=tpu"]).code(2).stderr(contains("hexagon-npu, mediatek-npu"));
@@ -147,7 +147,7 @@ fn a_budget_chooses_a_recipe() {
     };
     let bytes = package::open("builtin:milm-mini").unwrap().model.spec.parameters();
     assert!((3_900_000..4_000_000).contains(&bytes));
-    compress("hexagon-npu", "1MB")
+    compress("hexagon-llama.cpp", "1MB")
         .code(2)
         .stderr(contains("no recipe fits").and(contains("recipes/w4a16.toml: `memory`")));
     assert!(!target.exists());
@@ -156,8 +156,8 @@ fn a_budget_chooses_a_recipe() {
         let text = String::from_utf8(done.get_output().stderr.clone()).unwrap();
         text.lines().find(|line| line.contains("best that fits")).unwrap().to_owned()
     };
-    assert!(chosen("hexagon-npu", "20MB").starts_with("recipes/w8a16.toml"));
-    let small = chosen("hexagon-npu", "5500KB");
+    assert!(chosen("hexagon-llama.cpp", "20MB").starts_with("recipes/w8a16.toml"));
+    let small = chosen("hexagon-llama.cpp", "5500KB");
     assert!(
         small.starts_with("recipes/w4a16.toml"),
         "outliers and zero points do not fit: {small}"

@@ -32,6 +32,7 @@ mod mutate;
 mod outliers;
 mod portable;
 mod package;
+mod hexagon;
 mod hostile;
 mod kv_cache;
 mod mtp;

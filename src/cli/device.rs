@@ -12,7 +12,7 @@ use std::path::Path;
 /// Flags of verbs that compare something with a chip.
 #[derive(clap::Args, Clone, Debug, Default, PartialEq)]
 pub(super) struct Device {
-    /// Refuse what a chip does not take: hexagon-npu, mediatek-npu, arm-cpu, x86, or a TOML file
+    /// Refuse what a chip does not take: hexagon-npu, hexagon-llama.cpp, mediatek-npu, arm-cpu, x86, or a TOML file
     #[arg(long, value_name = "PROFILE")]
     device: Option<String>,
     /// Memory for weights, keys and values on the chip, e.g. 100MB

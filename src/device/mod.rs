@@ -15,6 +15,7 @@ use serde::Deserialize;
 /// The profiles that the program carries.
 pub const PROFILES: &[(&str, &str)] = &[
     ("arm-cpu", include_str!("../../recipes/devices/arm-cpu.toml")),
+    ("hexagon-llama.cpp", include_str!("../../recipes/devices/hexagon-llama.cpp.toml")),
     ("hexagon-npu", include_str!("../../recipes/devices/hexagon-npu.toml")),
     ("mediatek-npu", include_str!("../../recipes/devices/mediatek-npu.toml")),
     ("x86", include_str!("../../recipes/devices/x86.toml")),
