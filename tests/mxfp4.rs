@@ -2,7 +2,7 @@
 use crate::{
     cli::program,
     gguf::export::{in_llama_cpp, largest, logits},
-    util::{engines, open, tensors},
+    util::{engines, golden, open, tensors},
 };
 use milm_compress::{
     forward, linalg::Team, model::Model, package, runtime::Kernels, tensor::Bytes,
@@ -270,6 +270,37 @@ fn what_the_scheme_does_not_have_is_refused() {
     assert_eq!(names.count(), 57);
     fs::remove_file(target.join("milm.json")).unwrap();
     assert_eq!(logits(&open(&target), &IDS), logits(&model, &IDS), "the standard says both");
+}
+
+/// Experts of this model are 48 wide: no whole groups of 32. They become int8 by rows where that is
+/// allowed, and the package says both.
+#[test]
+fn columns_without_whole_groups_are_told_or_become_int8() {
+    let top = tempfile::tempdir().unwrap();
+    let target = top.path().join("package");
+    let ran = |more: &[&str]| {
+        let mut command = program();
+        command.arg("quantize").arg(golden().join("qwen3-moe")).args(["--scheme=mxfp4"]);
+        command.args(["--preset=fast", "--rotate=none", "-o"]).arg(&target).args(more);
+        command.output().unwrap()
+    };
+    let told = String::from_utf8(ran(&[]).stderr).unwrap();
+    for said in ["48 columns, which groups of 32 do not divide", "mxfp4 has no other groups"] {
+        assert!(told.contains(said), "{said}: {told}");
+    }
+    assert!(ran(&["--group-fallback=channel"]).status.success());
+    program().args(["verify", "--deep"]).arg(&target).assert().success();
+    let model = open(&target);
+    for (name, (scheme, [_, columns])) in &model.weights.quantized {
+        let wanted = if *columns == 48 || name.contains("embed") || name == "lm_head.weight" {
+            "int8 sym channel"
+        } else {
+            "mxfp4 g32"
+        };
+        assert_eq!(scheme.weights.to_string(), wanted, "{name}");
+    }
+    fs::remove_file(target.join("milm.json")).unwrap();
+    assert_eq!(logits(&open(&target), &IDS), logits(&model, &IDS));
 }
 
 /// compressed-tensors makes the same numbers of the stored tensors, and transformers opens them; the

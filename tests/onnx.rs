@@ -13,8 +13,8 @@ use milm_compress::{
     quantize::{Method, rtn::Rtn},
     runtime::Kernels,
     scheme::{
-        ActivationGrid, Activations, Granularity, Grid, IntScheme, OUTLIER_GRID, OutlierColumns,
-        QTensor, Rounded, SplitTensor, TensorScheme,
+        ActivationGrid, Activations, Granularity, IntScheme, OUTLIER_GRID, OutlierColumns, QTensor,
+        Rounded, SplitTensor, TensorScheme, WeightGrid,
     },
     tensor::FloatType,
 };
@@ -78,10 +78,10 @@ fn grid(bits: u32, symmetric: bool, group: usize) -> IntScheme {
 /// The model with its linear layers on a grid, some columns at int8.
 fn quantized(
     mut model: Model,
-    weights: IntScheme,
+    weights: impl Into<WeightGrid>,
     (activations, outliers): (Activations, usize),
 ) -> Model {
-    let scale_type = FloatType::F32;
+    let (weights, scale_type) = (weights.into(), FloatType::F32);
     let linears: Vec<_> = model
         .spec
         .tensors
@@ -91,12 +91,11 @@ fn quantized(
     for spec in linears {
         let weight = model.weights.get(&spec.name).unwrap();
         let (values, [rows, columns]) = (weight.to_f32(), [weight.shape()[0], weight.shape()[1]]);
-        let round = |scheme: IntScheme, values: &[f32], columns| -> QTensor {
-            Rtn { grid: scheme.into(), scale_type, method: Method::Minmax }
-                .tensor(values, [rows, columns])
+        let round = |grid: WeightGrid, values: &[f32], columns| -> QTensor {
+            Rtn { grid, scale_type, method: Method::Minmax }.tensor(values, [rows, columns])
         };
         let scheme = TensorScheme {
-            weights: weights.into(),
+            weights,
             scale_type,
             activations,
             format: weights.format(activations),
@@ -113,7 +112,7 @@ fn quantized(
             let order = places.order();
             let (base, apart) = order.split_at(places.base());
             let base = round(weights, &picked(base), base.len());
-            let apart = round(OUTLIER_GRID, &picked(apart), apart.len());
+            let apart = round(OUTLIER_GRID.into(), &picked(apart), apart.len());
             Rounded::Split(SplitTensor::new(places, base, apart))
         };
         model.weights.quantize(&spec.name, scheme, &rounded);
@@ -208,26 +207,17 @@ fn quantized_graphs_in_onnxruntime() {
     let top = tempfile::tempdir().unwrap();
     let text = ids(3, 24);
     let kernels = Kernels::default();
-    let channel = IntScheme { granularity: Granularity::Channel, ..grid(8, true, 0) };
+    let rows = |bits| IntScheme { granularity: Granularity::Channel, ..grid(bits, true, 0) }.into();
     // Both sides round activations to 8 bits: a last bit of float32 may choose the other neighbour,
     // one part in 255 of one value in thousands.
-    let cases = [
-        (grid(4, true, 32), Activations::Float, 0, 1e-4),
-        (grid(4, false, 16), Activations::Float, 0, 1e-4),
-        (
-            IntScheme { granularity: Granularity::Channel, ..grid(4, true, 0) },
-            Activations::Float,
-            0,
-            1e-4,
-        ),
-        (channel, Activations::Int8PerToken, 0, 1e-2),
-        (channel, Activations::Int8Static, 0, 1e-2),
-        (
-            IntScheme { granularity: Granularity::Channel, ..grid(4, true, 0) },
-            Activations::Float,
-            4,
-            1e-4,
-        ),
+    let cases: [(WeightGrid, Activations, usize, f32); 7] = [
+        (grid(4, true, 32).into(), Activations::Float, 0, 1e-4),
+        (grid(4, false, 16).into(), Activations::Float, 0, 1e-4),
+        (rows(4), Activations::Float, 0, 1e-4),
+        (WeightGrid::MXFP4, Activations::Float, 0, 1e-4),
+        (rows(8), Activations::Int8PerToken, 0, 1e-2),
+        (rows(8), Activations::Int8Static, 0, 1e-2),
+        (rows(4), Activations::Float, 4, 1e-4),
     ];
     for name in ["llama", "qwen3-tied"] {
         for (at, (weights, activations, outliers, bound)) in cases.into_iter().enumerate() {

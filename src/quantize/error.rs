@@ -4,7 +4,7 @@ use crate::{
     linalg::{LinalgError, least_squares::FitError},
     model::WeightError,
     number::OutOfRange,
-    scheme::GROUP_SIZES,
+    scheme::{GROUP_SIZES, Granularity, WeightGrid},
 };
 
 /// Settings and model do not fit.
@@ -69,16 +69,16 @@ pub enum QuantizeError {
     },
     /// Columns that the group size does not divide.
     #[error(
-        "tensor `{tensor}` has {columns} columns, which groups of {group} do not divide{}\nhint: {}",
-        more(*others), fits(*columns)
+        "tensor `{tensor}` has {columns} columns, which groups of {} do not divide{}\nhint: {}",
+        grid.group_size(*columns), more(*others), fits(*grid, *columns)
     )]
     Uneven {
         /// The first such weight.
         tensor: String,
         /// Its columns.
         columns: usize,
-        /// The group size.
-        group: usize,
+        /// The grid with its groups.
+        grid: WeightGrid,
         /// Other weights with the same trouble.
         others: usize,
     },
@@ -151,7 +151,13 @@ fn more(others: usize) -> String {
     if others == 0 { String::new() } else { format!(" (so do {others} others)") }
 }
 
-fn fits(columns: usize) -> String {
+fn fits(grid: WeightGrid, columns: usize) -> String {
+    if grid.with(Granularity::Channel, grid.symmetric()).is_none() {
+        let name = grid.name();
+        return format!(
+            "{name} has no other groups: a rule gives such weights another scheme, --group-fallback channel int8 by rows"
+        );
+    }
     let fitting: Vec<String> = GROUP_SIZES
         .iter()
         .filter(|size| columns.is_multiple_of(**size))

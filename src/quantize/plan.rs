@@ -133,7 +133,7 @@ pub fn plan(model: &Model, settings: &Settings) -> Result<Plan, QuantizeError> {
     let fixed = settings.static_activations()?;
     let chooser = Chooser { settings, preset, matchers, tied, outliers, fixed };
     let mut plan = Plan::default();
-    let mut uneven: Vec<(String, usize, usize)> = Vec::new();
+    let mut uneven: Vec<(String, usize, WeightGrid)> = Vec::new();
     for (name, raw) in &model.weights.raw {
         let spec = specs.get(name.as_str()).copied();
         let mut scheme = None;
@@ -146,8 +146,8 @@ pub fn plan(model: &Model, settings: &Settings) -> Result<Plan, QuantizeError> {
         }
         plan.tensors.insert(name.clone(), planned(spec.map(|it| it.role), raw, scheme));
     }
-    if let Some((tensor, columns, group)) = uneven.first().cloned() {
-        return Err(QuantizeError::Uneven { tensor, columns, group, others: uneven.len() - 1 });
+    if let Some((tensor, columns, grid)) = uneven.first().cloned() {
+        return Err(QuantizeError::Uneven { tensor, columns, grid, others: uneven.len() - 1 });
     }
     check_names(&plan)?;
     Ok(plan)
@@ -237,7 +237,7 @@ impl Chooser<'_> {
         name: &str,
         columns: usize,
         scheme: &mut TensorScheme,
-        uneven: &mut Vec<(String, usize, usize)>,
+        uneven: &mut Vec<(String, usize, WeightGrid)>,
     ) {
         if scheme.weights.groups(columns).is_some() {
             return;
@@ -251,7 +251,7 @@ impl Chooser<'_> {
                 scheme.format = format;
             }
             GroupFallback::Error => {
-                uneven.push((name.to_owned(), columns, scheme.weights.group_size(columns)));
+                uneven.push((name.to_owned(), columns, scheme.weights));
             }
         }
     }

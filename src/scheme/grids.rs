@@ -10,7 +10,10 @@ macro_rules! grids {
     ($($(#[$doc:meta])* $name:ident($grid:ty)),+ $(,)?) => {
         /// A grid of weights, by its kind.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-        #[serde(untagged)]
+        #[serde(
+            untagged,
+            expecting = "expected a grid: `bits`, `symmetric` and `granularity`, or a name such as `mxfp4`"
+        )]
         pub enum WeightGrid {
             $($(#[$doc])* $name($grid),)+
         }

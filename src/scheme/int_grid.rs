@@ -234,12 +234,16 @@ impl Searched {
     fn error(self, x: &[f32], q: Qparams, weight: impl Fn(usize) -> f32) -> f32 {
         let (low, high) = (self.scheme.min_code() as f32, self.scheme.max_code() as f32);
         let (inverse, zero) = (1.0 / q.scale, f32::from(q.zero_point));
-        let squared = |x: f32| {
-            let code = ((x * inverse + zero).clamp(low, high) + ROUND) - ROUND;
-            let error = x - (code - zero) * q.scale;
-            error * error
-        };
-        weighted_sum(x, squared, weight)
+        weighted_sum(
+            x,
+            #[inline(always)]
+            |x| {
+                let code = ((x * inverse + zero).clamp(low, high) + ROUND) - ROUND;
+                let error = x - (code - zero) * q.scale;
+                error * error
+            },
+            weight,
+        )
     }
 }
 

@@ -241,11 +241,15 @@ impl Chooser for Shared {
 /// Squared error of a group with a scale, each square times the weight of its place.
 #[inline(always)]
 fn error(x: &[f32], half: f32, weight: impl Fn(usize) -> f32) -> f32 {
-    let squared = |x: f32| {
-        let error = x - nearest(x / half) * half;
-        error * error
-    };
-    weighted_sum(x, squared, weight)
+    weighted_sum(
+        x,
+        #[inline(always)]
+        |x| {
+            let error = x - nearest(x / half) * half;
+            error * error
+        },
+        weight,
+    )
 }
 
 #[cfg(test)]

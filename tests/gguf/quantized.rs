@@ -12,12 +12,12 @@ use milm_compress::{
     },
     quantize::{Method, rtn::Rtn},
     runtime::Kernels,
-    scheme::{Activations, Granularity, Grid, IntScheme, TensorScheme},
+    scheme::{Activations, Granularity, IntScheme, TensorScheme, WeightGrid},
     tensor::FloatType,
 };
 
-pub(super) fn grid(bits: u32, symmetric: bool, group: usize) -> IntScheme {
-    IntScheme { bits, symmetric, granularity: Granularity::Group(group) }
+pub(super) fn grid(bits: u32, symmetric: bool, group: usize) -> WeightGrid {
+    IntScheme { bits, symmetric, granularity: Granularity::Group(group) }.into()
 }
 
 /// A golden model, with experts as wide as blocks of 32 want it.
@@ -33,7 +33,7 @@ fn fitting(name: &str) -> Model {
 }
 
 /// The model with its linear layers on a grid, and int8 embeddings.
-pub(super) fn quantized(name: &str, blocks: IntScheme, scale_type: FloatType) -> Model {
+pub(super) fn quantized(name: &str, blocks: WeightGrid, scale_type: FloatType) -> Model {
     let mut model = fitting(name);
     let matrices = model.spec.tensors.iter().filter(|it| it.input.is_some());
     let matrices: Vec<_> = matrices.map(|it| (it.name.clone(), it.role)).collect();
@@ -42,16 +42,15 @@ pub(super) fn quantized(name: &str, blocks: IntScheme, scale_type: FloatType) ->
             continue;
         }
         let ends = !role.is_block_linear();
-        let row = IntScheme { bits: 8, symmetric: true, granularity: Granularity::Channel };
         let weight = model.weights.get(&name).unwrap();
         let shape = [weight.shape()[0], weight.shape()[1]];
-        let fits = blocks.groups(shape[1]).is_some();
-        let granularity = if fits { blocks.granularity } else { Granularity::Channel };
-        let weights = if ends { row } else { IntScheme { granularity, ..blocks } };
-        let rtn = Rtn { grid: weights.into(), scale_type, method: Method::Minmax };
+        let rows = || blocks.with(Granularity::Channel, blocks.symmetric());
+        let fitted = blocks.groups(shape[1]).map(|_| blocks).or_else(rows);
+        let weights = fitted.filter(|_| !ends).unwrap_or(WeightGrid::INT8);
+        let rtn = Rtn { grid: weights, scale_type, method: Method::Minmax };
         let activations = Activations::Float;
         let scheme = TensorScheme {
-            weights: weights.into(),
+            weights,
             scale_type,
             activations,
             format: weights.format(activations),
@@ -71,7 +70,9 @@ fn codes_survive_the_way_to_gguf_and_back() {
     let top = tempfile::tempdir().unwrap();
     for (name, _) in MODELS {
         for (at, blocks) in
-            [grid(4, true, 32), grid(4, false, 32), grid(8, true, 32)].into_iter().enumerate()
+            [grid(4, true, 32), grid(4, false, 32), grid(8, true, 32), WeightGrid::MXFP4]
+                .into_iter()
+                .enumerate()
         {
             let model = quantized(name, blocks, FloatType::F16);
             let file = top.path().join(format!("{name}-{at}.gguf"));
@@ -163,9 +164,9 @@ fn what_blocks_cannot_say_is_refused_before_anything_is_written() {
     assert!(matches!(unsupported(outliers), Unsupported::Outliers { tensor } if tensor == name));
     let fixed = refused(&|model| scheme(model, &|it| it.activations = Activations::Int8Static));
     assert!(matches!(unsupported(fixed), Unsupported::StaticActivations { .. }));
-    let asymmetric = refused(&|model| scheme(model, &|it| it.weights = grid(8, false, 32).into()));
+    let asymmetric = refused(&|model| scheme(model, &|it| it.weights = grid(8, false, 32)));
     assert!(matches!(unsupported(asymmetric), Unsupported::Grid { .. }));
-    let small = refused(&|model| scheme(model, &|it| it.weights = grid(4, true, 16).into()));
+    let small = refused(&|model| scheme(model, &|it| it.weights = grid(4, true, 16)));
     assert!(unsupported(small).to_string().contains("int4 sym g16"));
     let scales = refused(&|model| {
         let part = "model.layers.0.mlp.up_proj.weight_scale";
@@ -187,9 +188,12 @@ fn llama_cpp_computes_with_our_codes() {
     let Some(python) = engines() else { return };
     let top = tempfile::tempdir().unwrap();
     for (name, _) in MODELS {
-        for (label, blocks) in
-            [("q4_0", grid(4, true, 32)), ("q4_1", grid(4, false, 32)), ("q8_0", grid(8, true, 32))]
-        {
+        for (label, blocks) in [
+            ("q4_0", grid(4, true, 32)),
+            ("q4_1", grid(4, false, 32)),
+            ("q8_0", grid(8, true, 32)),
+            ("mxfp4", WeightGrid::MXFP4),
+        ] {
             let model = quantized(name, blocks, FloatType::F16);
             let file = top.path().join(format!("{name}-{label}.gguf"));
             write(&model, &file, ExportOptions::default()).unwrap();

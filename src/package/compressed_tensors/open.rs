@@ -74,7 +74,9 @@ fn check_scales(name: &str, scheme: TensorScheme, tensors: &Tensors) -> Result<(
     let tensor = part_name(name, "weight_scale");
     let Some(raw) = tensors.raw.get(&tensor) else { return Ok(()) };
     let groups = raw.shape.last().copied().unwrap_or(1);
-    scheme.weights.check_scales(&raw.bytes, groups).map_err(|source| {
+    let checked = scheme.weights.check_scales(&raw.bytes, groups);
+    raw.bytes.release();
+    checked.map_err(|source| {
         let file = tensors.files.get(&tensor).cloned().unwrap_or_default();
         PackageError::Scale { file, tensor, source }
     })
