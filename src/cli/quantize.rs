@@ -75,7 +75,8 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
         let plan = job.plan()?;
         let package_bytes = job.package_bytes(&plan)?;
         // Of a walk over text its own progress tells.
-        let timed = is_streamed(&args.settings.quantize, &args.settings.transform);
+        let (quantize, transform) = (&args.settings.quantize, &args.settings.transform);
+        let timed = is_streamed(&opened.model.spec, quantize, transform);
         let estimate = Estimate {
             package_bytes,
             disk_bytes: package_bytes,
@@ -117,7 +118,8 @@ fn memory(
     context: &Context,
 ) -> anyhow::Result<Option<u64>> {
     let (mut windows, mut held_out) = (Vec::new(), Vec::new());
-    if needs_text(&settings.quantize, &settings.transform) {
+    let (quantize, transform) = (&settings.quantize, &settings.transform);
+    if needs_text(&opened.model.spec, quantize, transform) {
         if settings.calibration.self_generate {
             return Ok(None); // the model would have to write it
         }
@@ -216,8 +218,9 @@ impl<'a> Prepared<'a> {
         settings.plan(&opened.model)?;
         let mut step = json!({ "do": "quantize", "settings": settings.resolved() });
         let mut calibrated = None;
-        if !is_streamed(&settings.quantize, &settings.transform) {
-            let set = if needs_text(&settings.quantize, &settings.transform) {
+        let (quantize, transform) = (&settings.quantize, &settings.transform);
+        if !is_streamed(&opened.model.spec, quantize, transform) {
+            let set = if needs_text(&opened.model.spec, quantize, transform) {
                 calibration::prepare(opened, &settings.calibration, HELD_OUT, context)?
             } else {
                 calibrate::CalibrationSet::default()

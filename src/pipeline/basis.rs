@@ -17,8 +17,13 @@ const OUTLIER_SHARE: f64 = 0.125;
 
 /// The coordinates that are tried: what is asked for, or what the preset offers. Rotations help
 /// where a scale covers a whole row and where activations are integers, and cost a matrix before
-/// a tied head; small groups may do without.
-pub(super) fn bases(settings: &Settings, wanted: &transform::Settings) -> Vec<transform::Settings> {
+/// a tied head; small groups may do without. A model with norms behind its halves has a stream that
+/// cannot be turned: nothing is offered.
+pub(super) fn bases(
+    spec: &ModelSpec,
+    settings: &Settings,
+    wanted: &transform::Settings,
+) -> Vec<transform::Settings> {
     let none = transform::Settings { rotate: Some(Rotate::None), ..Default::default() };
     let preset = settings.preset().ok();
     let integers = preset.is_some_and(|it| it.activations != Activations::Float);
@@ -33,6 +38,7 @@ pub(super) fn bases(settings: &Settings, wanted: &transform::Settings) -> Vec<tr
     let bits = preset.map_or(8, |it| it.weight_bits);
     let coarse = bits == 4 && settings.group_size_for(bits) == GroupSize::Channel;
     let offered = match settings.preset {
+        _ if spec.post_norm().is_some() => vec![none],
         Effort::Fast if coarse || integers => vec![hadamard],
         Effort::Fast | Effort::VendorStandard => vec![none],
         Effort::Balanced | Effort::Best => vec![none, hadamard],
@@ -46,21 +52,21 @@ pub fn outcomes(
     settings: &Settings,
     transform: &transform::Settings,
 ) -> Vec<ModelSpec> {
-    let bases = bases(settings, transform);
+    let bases = bases(spec, settings, transform);
     bases.iter().map(|basis| Transform::planned(basis, spec)).collect()
 }
 
 /// Whether a quantization takes a tensor at a time, or goes block by block over the whole model.
-pub fn is_streamed(settings: &Settings, transform: &transform::Settings) -> bool {
-    let turned = bases(settings, transform).iter().any(|it| !it.is_identity());
+pub fn is_streamed(spec: &ModelSpec, settings: &Settings, transform: &transform::Settings) -> bool {
+    let turned = bases(spec, settings, transform).iter().any(|it| !it.is_identity());
     let searched = settings.rounding() != CodeChoice::Nearest || settings.has_budget();
     !(searched || turned || settings.preset == Effort::VendorStandard)
 }
 
 /// Whether a quantization needs text to calibrate on.
-pub fn needs_text(settings: &Settings, transform: &transform::Settings) -> bool {
+pub fn needs_text(spec: &ModelSpec, settings: &Settings, transform: &transform::Settings) -> bool {
     settings.rounding() == CodeChoice::Adaptive
-        || bases(settings, transform).iter().any(transform::Settings::needs_evidence)
+        || bases(spec, settings, transform).iter().any(transform::Settings::needs_evidence)
         || settings.has_budget()
         || settings.preset == Effort::VendorStandard
 }

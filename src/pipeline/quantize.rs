@@ -67,7 +67,7 @@ impl Quantize<'_> {
             OutputDir::check(target, force)?;
         }
         refuse_over_input(self.opened, target)?;
-        let bases = bases(self.settings, self.transform);
+        let bases = bases(&self.opened.model.spec, self.settings, self.transform);
         let mut basis = self.basis(&bases[0])?;
         self.candidates(&basis)?; // refuses before anything is written
         let work = WorkDir::begin(target, self.key, resume || finished, force)?;

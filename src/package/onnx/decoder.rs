@@ -1,13 +1,15 @@
 //! The forward pass as nodes: one function for each op that blocks list.
 use super::{
     graph::Builder,
+    layers::{behind, label, linear, softmax},
+    mlp::{gate, mixture},
     positions::{Positions, Turns},
     proto::{AttributeProto, DataType, Dim, ShapeProto, TensorType, TypeProto, ValueInfo},
     weights::Place,
 };
 use crate::{
     forward::Point,
-    model::{Activation, Block, Expert, Half, Mlp, Op, Part, Role, Space, TensorSpec, WeightError},
+    model::{Block, Half, Op, Part, Role, TensorSpec, WeightError},
 };
 
 /// Inputs and outputs of the graph.
@@ -176,41 +178,6 @@ fn side(
     })
 }
 
-/// What nodes of a norm or a linear layer of a block are called.
-fn label(role: Role) -> &'static str {
-    match role {
-        Role::AttnNorm => "attn.norm",
-        Role::Q => "attn.q",
-        Role::K => "attn.k",
-        Role::V => "attn.v",
-        Role::O => "attn.o",
-        Role::PostAttnNorm => "attn.post.norm",
-        Role::MlpNorm => "mlp.norm",
-        Role::Down => "mlp.down",
-        Role::PostMlpNorm => "mlp.post.norm",
-        role => role.name(),
-    }
-}
-
-/// A value on the grid of the point behind a layer, if there is one.
-fn behind(b: &mut Builder<'_>, x: String, role: Role, place: Place) -> String {
-    match Point::behind(role) {
-        Some(point) => b.point(x, &point.key(place.0, place.1)),
-        None => x,
-    }
-}
-
-/// A linear layer of a block.
-fn linear(
-    b: &mut Builder<'_>,
-    x: &str,
-    (place, role): (Place, Role),
-    label: &str,
-) -> Result<String, WeightError> {
-    let y = b.linear(x, (place, role), label)?;
-    Ok(behind(b, y, role, place))
-}
-
 /// Attention over the tokens of the cache and the new ones. Heads that share keys and values stand
 /// as rows of one product, so that nothing is repeated.
 fn attend(
@@ -238,12 +205,6 @@ fn attend(
     let mixed = b.transpose(&mixed, &[0, 2, 1, 3], "attn.sums.tokens");
     let mixed = b.reshape(&mixed, &[0, 0, heads * width], "attn.mixed");
     b.point(mixed, &Point::Mixed.key(Some(index), None))
-}
-
-fn softmax(b: &mut Builder<'_>, x: &str, label: &str) -> String {
-    let shares = b.node_with("Softmax", &[x], label, vec![AttributeProto::int("axis", -1)]);
-    b.ranged(&shares, (0.0, 1.0));
-    shares
 }
 
 /// Pairs `(x[i], x[i + width / 2])` turned by their angles, and the rotation behind that, if the
@@ -291,113 +252,4 @@ fn cached(
     ends.outputs.push(end(&present, "total"));
     b.push("Concat", &[&past, new], &[&present], vec![AttributeProto::int("axis", 2)]);
     present
-}
-
-/// `act(gate(x)) · up(x)`, and the rotation behind that, if the model has one.
-fn gate(
-    b: &mut Builder<'_>,
-    (x, at): (&str, &str),
-    place: Place,
-    activation: Activation,
-) -> Result<String, WeightError> {
-    let named = |end: &str| format!("{at}.{end}");
-    let key = |point: Point| point.key(place.0, place.1);
-    let gate = linear(b, x, (place, Role::Gate), &named("gate"))?;
-    let up = linear(b, x, (place, Role::Up), &named("up"))?;
-    let opened = opened(b, &gate, activation, &named);
-    let opened = b.point(opened, &key(Point::Silu));
-    let mut hidden = b.node("Mul", &[&opened, &up], &named("hidden"));
-    if b.model.spec.transformed.as_ref().is_some_and(|it| it.down_input) {
-        let width = b.model.spec.dim(Space::Mlp(place.0.unwrap_or(0), place.1));
-        hidden = b.hadamard(&hidden, width, &named("rotated"));
-    }
-    Ok(b.point(hidden, &key(Point::Hidden)))
-}
-
-/// What opens a gate.
-fn opened(
-    b: &mut Builder<'_>,
-    gate: &str,
-    activation: Activation,
-    named: &dyn Fn(&str) -> String,
-) -> String {
-    match activation {
-        Activation::Silu => {
-            let open = b.node("Sigmoid", &[gate], &named("sigmoid"));
-            b.ranged(&open, (0.0, 1.0));
-            b.node("Mul", &[gate, &open], &named("silu"))
-        }
-        // x / (1 + e⁻²ᵗ) with t = √(2/π) · (x + 0.044715 x³).
-        Activation::GeluTanh => {
-            let (one, cubic) = (b.number(1.595_769_1), b.number(0.071_354_814));
-            let square = b.node("Mul", &[gate, gate], &named("gelu.square"));
-            let slope = b.node("Mul", &[&square, &cubic], &named("gelu.cubic"));
-            let slope = b.node("Add", &[&slope, &one], &named("gelu.slope"));
-            let twice = b.node("Mul", &[&slope, gate], &named("gelu.twice"));
-            let open = b.node("Sigmoid", &[&twice], &named("gelu.sigmoid"));
-            b.ranged(&open, (0.0, 1.0));
-            b.node("Mul", &[gate, &open], &named("gelu"))
-        }
-    }
-}
-
-/// Every expert over every token, weighted with what the router gives it: 0 for most.
-fn mixture(
-    b: &mut Builder<'_>,
-    x: &str,
-    (index, mlp): (usize, &Mlp),
-    activation: Activation,
-) -> Result<String, WeightError> {
-    let Mlp::Experts { count, per_token, shared, normalize, .. } = *mlp else {
-        return Ok(x.to_owned());
-    };
-    let place = |expert| (Some(index), expert);
-    let scores = b.linear(x, (place(None), Role::Router), "router")?;
-    let scores = softmax(b, &scores, "router.shares");
-    let last = || vec![AttributeProto::int("axis", -1)];
-    let chosen = b.ints(&[per_token as i64]);
-    let [values, places] = ["values", "places"].map(|it| format!("{}router.{it}", b.scope));
-    b.push("TopK", &[&scores, &chosen], &[&values, &places], last());
-    let mut values = values;
-    if normalize {
-        let axes = b.ints(&[-1]);
-        let sum = b.node("ReduceSum", &[&values, &axes], "router.sum");
-        values = b.node("Div", &[&values, &sum], "router.normed");
-    }
-    let zero = b.number(0.0);
-    let zeros = b.node("Mul", &[&scores, &zero], "router.zeros");
-    let weights =
-        b.node_with("ScatterElements", &[&zeros, &places, &values], "router.weights", last());
-    let mut sum: Option<String> = None;
-    for expert in 0..count {
-        let own = b.ints(&[expert as i64]);
-        let label = format!("mlp.experts.{expert}");
-        let weight = b.gather((&weights, -1), &own, &format!("{label}.weight"));
-        let y = gated(b, (x, &label), place(Some(Expert::Routed(expert))), activation)?;
-        let y = b.node("Mul", &[&y, &weight], &format!("{label}.share"));
-        sum = Some(match sum {
-            None => y,
-            Some(sum) => b.node("Add", &[&sum, &y], &format!("{label}.sum")),
-        });
-    }
-    let mut sum = sum.unwrap_or_else(|| x.to_owned());
-    if shared.is_some() {
-        let y = gated(b, (x, "mlp.shared"), place(Some(Expert::Shared)), activation)?;
-        let open = b.linear(x, (place(None), Role::SharedGate), "mlp.shared.open")?;
-        let open = b.node("Sigmoid", &[&open], "mlp.shared.weight");
-        let y = b.node("Mul", &[&y, &open], "mlp.shared.share");
-        sum = b.node("Add", &[&sum, &y], "mlp.sum");
-    }
-    Ok(sum)
-}
-
-/// An expert: `down(act(gate(x)) · up(x))`.
-fn gated(
-    b: &mut Builder<'_>,
-    (x, at): (&str, &str),
-    place: Place,
-    activation: Activation,
-) -> Result<String, WeightError> {
-    let hidden = gate(b, (x, at), place, activation)?;
-    linear(b, &hidden, (place, Role::Down), &format!("{at}.down"))
 }

@@ -50,10 +50,10 @@ impl Footprint<'_> {
     /// activations, whose fits are not accounted for.
     pub fn bytes(&self) -> Option<u64> {
         let carried = if self.is_mapped { 0 } else { self.plan.source_bytes() };
-        if is_streamed(self.settings, self.transform) {
+        if is_streamed(&self.model.spec, self.settings, self.transform) {
             return Some(carried + self.streamed());
         }
-        let bases = bases(self.settings, self.transform);
+        let bases = bases(&self.model.spec, self.settings, self.transform);
         if bases.iter().any(transform::Settings::needs_evidence) {
             return None;
         }
