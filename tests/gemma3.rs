@@ -7,9 +7,13 @@ use crate::{
     util,
 };
 use milm_compress::{
+    forward::Reference,
+    linalg::Team,
     model::{Half, Model, Op, Role},
     package::gguf::{Arch, ExportOptions, accepts},
+    progress::Silent,
     prune,
+    runtime::Engine,
     tensor::FloatType,
     transform::{Rotate, Settings, Transform},
 };
@@ -161,6 +165,21 @@ fn pruning_is_refused_before_work() {
     let settings = prune::Settings { keep: Some(0.8), ..prune::Settings::default() };
     let error = prune::plan(&model.spec, &model.config, &settings).unwrap_err().to_string();
     assert!(error.contains("post_attention_layernorm") && error.contains("hint"), "{error}");
+}
+
+/// Tokens read in pieces, with a cache, are the tokens read at once: over the window, over both ropes.
+#[test]
+fn decoding_is_the_forward_pass() {
+    let (model, said, team) = (changed(|_| ()), ids(3, 40), Team::new(2));
+    let mut engine = Engine::load(&model, &Reference, &team, &Silent).unwrap();
+    engine.feed(&said[..30]).unwrap();
+    for id in &said[30..39] {
+        engine.feed(&[*id]).unwrap();
+    }
+    let last = engine.feed(&said[39..]).unwrap();
+    let whole = logits(&model, &said);
+    let most = whole.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+    assert!(largest(last, &whole[39 * model.spec.vocab..]) < 1e-5 * most);
 }
 
 /// llama.cpp has no key for the width of scores: it takes that of a head.
