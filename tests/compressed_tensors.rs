@@ -122,7 +122,7 @@ fn transformers_has_the_same_weights_and_logits() {
 fn transformers_opens_every_dense_family() {
     let Some(python) = engines() else { return };
     let top = tempfile::tempdir().unwrap();
-    for family in ["llama", "llama-tied-bias", "mistral-sliding", "qwen2", "qwen3-tied"] {
+    for family in ["gemma3", "llama", "llama-tied-bias", "mistral-sliding", "qwen2", "qwen3-tied"] {
         for scheme in ["w4a16", "w8a16"] {
             let name = format!("{family}-{scheme}");
             let target = top.path().join(&name);

@@ -1,9 +1,20 @@
 //! Gemma 3, the family whose blocks have another form: against transformers (tests/golden/gemma3), what is
 //! computed of it, and what is refused before work.
-use crate::{golden::difference, util};
+use crate::{
+    gguf::export::{in_llama_cpp, largest, logits, read, write},
+    golden::difference,
+    prune::ids,
+    util,
+};
 use milm_compress::{
+    forward::Reference,
+    linalg::Team,
     model::{Half, Model, Op, Role},
+    package::gguf::{Arch, ExportOptions, accepts},
+    progress::Silent,
     prune,
+    runtime::Engine,
+    tensor::FloatType,
     transform::{Rotate, Settings, Transform},
 };
 use serde_json::{Value, json};
@@ -154,4 +165,84 @@ fn pruning_is_refused_before_work() {
     let settings = prune::Settings { keep: Some(0.8), ..prune::Settings::default() };
     let error = prune::plan(&model.spec, &model.config, &settings).unwrap_err().to_string();
     assert!(error.contains("post_attention_layernorm") && error.contains("hint"), "{error}");
+}
+
+/// Tokens read in pieces, with a cache, are the tokens read at once: over the window, over both ropes.
+#[test]
+fn decoding_is_the_forward_pass() {
+    let (model, said, team) = (changed(|_| ()), ids(3, 40), Team::new(2));
+    let mut engine = Engine::load(&model, &Reference, &team, &Silent).unwrap();
+    engine.feed(&said[..30]).unwrap();
+    for id in &said[30..39] {
+        engine.feed(&[*id]).unwrap();
+    }
+    let last = engine.feed(&said[39..]).unwrap();
+    let whole = logits(&model, &said);
+    let most = whole.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+    assert!(largest(last, &whole[39 * model.spec.vocab..]) < 1e-5 * most);
+}
+
+/// llama.cpp has no key for the width of scores: it takes that of a head.
+fn as_llama_cpp_scales() -> Model {
+    changed(|config| config["query_pre_attn_scalar"] = json!(16))
+}
+
+#[test]
+fn what_llama_cpp_cannot_say_is_refused_before_work() {
+    type Change = fn(&mut Value);
+    let other = |change: Change| accepts(&changed(change).spec).unwrap_err().to_string();
+    let width = accepts(&changed(|_| ()).spec).unwrap_err().to_string();
+    assert!(width.contains("`query_pre_attn_scalar` 24 instead of 16"), "{width}");
+    let kinds = other(|config| {
+        config["query_pre_attn_scalar"] = json!(16);
+        config["sliding_window_pattern"] = Value::Null;
+        config["layer_types"][1] = json!("full_attention");
+    });
+    assert!(kinds.contains("every nth"), "{kinds}");
+    assert_eq!(accepts(&as_llama_cpp_scales().spec), Ok(Arch::Gemma3));
+}
+
+#[test]
+fn a_gguf_file_is_the_model_it_was_written_from() {
+    let (top, model) = (tempfile::tempdir().unwrap(), as_llama_cpp_scales());
+    let file = top.path().join("gemma3.gguf");
+    assert_eq!(write(&model, &file, ExportOptions::default()).unwrap(), Arch::Gemma3);
+    let (_folder, opened) = read(&file, FloatType::F32);
+    let got = opened.model;
+    assert_eq!(got.spec.blocks, model.spec.blocks);
+    assert_eq!(got.spec.local_rope, model.spec.local_rope);
+    for tensor in &model.spec.tensors {
+        let [got, want] = [&got, &model].map(|m| m.weights.raw[&tensor.name].to_f32().unwrap());
+        // A gain in the file is 1 + w, which is rounded once: by half of 2⁻²³ of at most 4.
+        let bound = if tensor.input.is_none() { 2.4e-7 } else { 0.0 };
+        assert!(largest(&got, &want) <= bound, "{}", tensor.name);
+    }
+    let said = ids(3, 40);
+    let (ours, back) = (logits(&model, &said), logits(&got, &said));
+    let top = ours.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+    assert!(largest(&ours, &back) < 1e-4 * top);
+}
+
+/// Beyond the window, over the block that sees everything; another base for windows is seen.
+#[test]
+fn llama_cpp_computes_the_same() {
+    let Some(python) = util::engines() else { return };
+    let (top, model, said) = (tempfile::tempdir().unwrap(), as_llama_cpp_scales(), ids(3, 40));
+    let list = said.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let theirs = |model: &Model, name: &str| {
+        let file = top.path().join(name);
+        write(model, &file, ExportOptions::default()).unwrap();
+        in_llama_cpp(&python, &file, &["--ids", &list]).1
+    };
+    let ours = logits(&model, &said);
+    let top_logit = ours.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+    // ggml opens gates by a table of float16, to which it rounds their input as well: 2⁻¹¹ twice, in
+    // each block anew, of a sum that a norm brings to its size.
+    let bound = model.spec.blocks.len() as f32 * 2.0_f32.powi(-10) * top_logit;
+    let found = largest(&ours, &theirs(&model, "right.gguf"));
+    let mut wrong = model.clone();
+    wrong.spec.local_rope.as_mut().unwrap().theta = 500.0;
+    let twin = largest(&ours, &theirs(&wrong, "wrong.gguf"));
+    println!("llama.cpp: {found} of {top_logit}, at most {bound}; with another base {twin}");
+    assert!(found < bound && twin > 4.0 * bound, "{found} {bound} {twin}");
 }

@@ -247,7 +247,9 @@ fn static_grids_in_onnxruntime() {
     let Some(python) = util::engines() else { return };
     let top = tempfile::tempdir().unwrap();
     let text = ids(5, 24);
-    for (name, bits, bound) in [("llama", 16, 1e-3), ("llama", 8, 0.05), ("qwen2-moe", 16, 1e-3)] {
+    for (name, bits, bound) in
+        [("llama", 16, 1e-3), ("llama", 8, 0.05), ("qwen2-moe", 16, 1e-3), ("gemma3", 16, 1e-3)]
+    {
         let model = with_grids(golden(name), bits);
         let folder = top.path().join(format!("{name}-{bits}"));
         write(&model, &folder, options(GraphForm::Qdq));
@@ -267,6 +269,7 @@ fn the_reader_gives_back_what_was_written() {
         ("float", golden("qwen2-moe")),
         ("groups", quantized(golden("llama"), grid(4, false, 32), (Activations::Float, 0))),
         ("static", quantized(golden("llama"), grid(8, true, 32), (Activations::Int8Static, 0))),
+        ("gains about 1", golden("gemma3")),
         ("outliers", quantized(golden("qwen3-tied"), channel, (Activations::Float, 4))),
         ("grids", with_grids(golden("llama"), 8)),
     ];

@@ -56,7 +56,7 @@ const NARROW: f32 = 1.0 / 2048.0;
 
 #[test]
 fn no_rotation_changes_the_logits_of_any_family() {
-    for name in util::MODELS {
+    for name in util::plain() {
         let model = open(name);
         for kind in KINDS {
             let settings = Settings { rotate: Some(kind), ..Settings::default() };
@@ -76,7 +76,7 @@ fn no_rotation_changes_the_logits_of_any_family() {
 
 #[test]
 fn rotations_at_run_time_change_no_logits_either() {
-    for name in util::MODELS {
+    for name in util::plain() {
         let model = open(name);
         for (down, keys) in [(true, false), (false, true), (true, true)] {
             let settings = Settings {

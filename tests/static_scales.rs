@@ -46,6 +46,9 @@ fn every_layer_has_a_scale() {
         }
         let verified = package::verify(target.to_str().unwrap(), &Team::new(1), &Silent);
         assert!(verified.unwrap().problems.is_empty(), "{name}");
+        if model.spec.tied {
+            continue; // the standard has no scale for the product of a tied embedding
+        }
         // The standard says it all: without our manifest the same model is read.
         let (kernels, team) = (Kernels::new(), Team::new(2));
         let logits =

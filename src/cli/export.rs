@@ -18,7 +18,7 @@ use std::path::PathBuf;
 /// GGUF, for llama.cpp and what is built on it: weights, metadata, vocabulary and chat template in
 /// one file. Quantized weights keep their codes: int4 in groups of 32·k becomes Q4_0, with zero
 /// points Q4_1, int8 Q8_0, mxfp4 MXFP4; scales of integers become float16, and what that changed is told. Llama, Mistral,
-/// Qwen2 and Qwen3, mixtures of experts of them too; blocks that differ in sizes go out under the
+/// Qwen2, Qwen3 and Gemma 3, mixtures of experts of the first four too; blocks that differ in sizes go out under the
 /// architecture `deci`. What llama.cpp cannot compute is refused before anything is written.
 ///
 /// ONNX, for ONNX Runtime and converters of devices: a folder with the decoder as a graph of plain

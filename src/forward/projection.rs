@@ -43,7 +43,10 @@ impl Loader<'_> {
     /// A norm gain, which must be there.
     pub(super) fn gain(&self, role: Role) -> Result<Vec<f32>, WeightError> {
         let mut gain = self.weight(role)?.to_f32();
-        gain.iter_mut().for_each(|gain| *gain += self.model.spec.gain_offset);
+        let offset = self.model.spec.gain_offset;
+        if offset != 0.0 {
+            gain.iter_mut().for_each(|gain| *gain += offset);
+        }
         Ok(gain)
     }
 

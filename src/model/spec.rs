@@ -159,6 +159,12 @@ impl ModelSpec {
         self.index.get(&(block, role, expert, part)).map(|i| &self.tensors[*i])
     }
 
+    /// What is added to the stored values of a tensor: [`Self::gain_offset`] to gains.
+    pub fn offset_of(&self, tensor: &TensorSpec) -> f32 {
+        let is_gain = tensor.input.is_none() && tensor.part == Part::Weight;
+        if is_gain { self.gain_offset } else { 0.0 }
+    }
+
     /// Whether rows of the embedding are scaled on their way in.
     pub fn scales_embedding(&self) -> bool {
         self.embed_scale.to_bits() != 1.0_f32.to_bits()

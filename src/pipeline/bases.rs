@@ -77,7 +77,7 @@ impl Bases {
             return Err(PipelineError::Engine { engine, reason });
         }
         let (mut offers, mut first) = (Vec::new(), None);
-        for alternatives in offered(&settings, wanted) {
+        for alternatives in offered(&model.spec, &settings, wanted) {
             let mut given_up = None;
             for transform in alternatives {
                 let reason = refused(&Transform::planned(&transform, &model.spec), &Schemes::new());
@@ -152,8 +152,13 @@ fn plain(settings: &Settings) -> Settings {
 }
 
 /// What is asked for, or what the preset offers: of alternatives the first that is taken. Rotations help where a scale covers a whole row and
-/// where activations are integers, and cost a matrix before a tied head; small groups may do without.
-fn offered(settings: &Settings, wanted: &transform::Settings) -> Vec<Vec<transform::Settings>> {
+/// where activations are integers, and cost a matrix before a tied head; small groups may do without. A stream with
+/// norms behind its halves cannot be turned.
+fn offered(
+    spec: &ModelSpec,
+    settings: &Settings,
+    wanted: &transform::Settings,
+) -> Vec<Vec<transform::Settings>> {
     if wanted.rotate.is_some() {
         return vec![vec![wanted.clone()]];
     }
@@ -166,6 +171,7 @@ fn offered(settings: &Settings, wanted: &transform::Settings) -> Vec<Vec<transfo
     let grid = preset.and_then(|it| settings.grid(it.weights, None, !settings.asymmetric).ok());
     let coarse = grid.is_some_and(|it| it.bits() == 4 && it.granularity() == Granularity::Channel);
     let offered = match settings.preset {
+        _ if spec.post_norm().is_some() => vec![vec![none]],
         Effort::Fast if coarse || integers => vec![[hadamard, vec![none]].concat()],
         Effort::Fast | Effort::VendorStandard => vec![vec![none]],
         Effort::Balanced | Effort::Best => vec![vec![none], hadamard],

@@ -15,7 +15,7 @@ use serde_json::json;
 const MIXTURES: [&str; 3] = ["mixtral", "qwen2-moe", "qwen3-moe"];
 
 fn mixture(arch: &'static str, what: &str) -> Result<Arch, Unsupported> {
-    Err(Unsupported::Mixture { arch, what: what.to_owned() })
+    Err(Unsupported::Form { arch, what: what.to_owned() })
 }
 
 /// The golden mixtures are among the models of the other tests.

@@ -273,6 +273,29 @@ fn sentence_piece_comes_back() {
     }
 }
 
+/// Gemma's tokenizers are cut at spaces, of which none are left by then: the same vocabulary. One that
+/// is cut at other places is not of the form.
+#[test]
+fn a_cut_where_nothing_is_left_changes_nothing() {
+    let top = tempfile::tempdir().unwrap();
+    let (_folder, opened) = read(&util::golden().join("gguf/spm.gguf"), FloatType::F32);
+    let text = opened.text().unwrap();
+    let export = |at: Option<&str>, name: &str| {
+        let mut json: Value = serde_json::from_slice(text.files().tokenizer).unwrap();
+        if let Some(at) = at {
+            json["pre_tokenizer"] = json!({
+                "type": "Split", "pattern": {"String": at}, "behavior": "MergedWithPrevious", "invert": false,
+            });
+        }
+        let tokenizer = serde_json::to_vec(&json).unwrap();
+        let files = TextFiles { tokenizer: &tokenizer, ..text.files() };
+        write_with(&opened.model, &files, &top.path().join(name), ExportOptions::default())?;
+        Ok::<_, ExportError>(fs::read(top.path().join(name)).unwrap())
+    };
+    assert!(export(None, "plain").unwrap() == export(Some(" "), "gemma").unwrap());
+    assert!(matches!(export(Some("e"), "other"), Err(ExportError::Tokenizer { .. })));
+}
+
 #[test]
 fn what_llama_cpp_cannot_say_is_refused_before_work() {
     let rope = |name: &str, scaling: Value| {

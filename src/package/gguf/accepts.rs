@@ -2,7 +2,7 @@
 use super::{
     arch::Arch,
     error::Unsupported,
-    experts,
+    experts, gemma3,
     rope::{Rotation, rotation},
 };
 use crate::model::{Block, Mlp, ModelSpec, Part, Role};
@@ -15,6 +15,9 @@ use crate::model::{Block, Mlp, ModelSpec, Part, Role};
 pub fn accepts(spec: &ModelSpec) -> Result<Arch, Unsupported> {
     let Some(first) = spec.blocks.first() else { return Err(Unsupported::NoBlocks) };
     online(spec)?;
+    if spec.post_norm().is_some() {
+        return gemma3::accepts(spec);
+    }
     for (b, block) in spec.blocks.iter().enumerate() {
         if block.head_dim != first.head_dim {
             let (first, found) = (first.head_dim, block.head_dim);

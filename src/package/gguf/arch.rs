@@ -17,12 +17,21 @@ pub enum Arch {
     Qwen2Moe,
     /// Qwen3 with routed experts.
     Qwen3Moe,
+    /// Norms behind both halves, too; a window in all blocks but every nth, which turn by a base of their own.
+    Gemma3,
 }
 
 impl Arch {
     /// Every architecture.
-    pub const ALL: [Self; 6] =
-        [Self::Llama, Self::Qwen2, Self::Qwen3, Self::Deci, Self::Qwen2Moe, Self::Qwen3Moe];
+    pub const ALL: [Self; 7] = [
+        Self::Llama,
+        Self::Qwen2,
+        Self::Qwen3,
+        Self::Deci,
+        Self::Qwen2Moe,
+        Self::Qwen3Moe,
+        Self::Gemma3,
+    ];
 
     /// Name in files.
     pub fn name(self) -> &'static str {
@@ -33,6 +42,7 @@ impl Arch {
             Self::Qwen3 => "qwen3",
             Self::Qwen2Moe => "qwen2moe",
             Self::Qwen3Moe => "qwen3moe",
+            Self::Gemma3 => "gemma3",
         }
     }
 

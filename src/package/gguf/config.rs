@@ -4,6 +4,7 @@ use super::{
     error::ContentError,
     experts,
     file::{Gguf, missing},
+    gemma3,
     keys::Keys,
     names::{ROPE_FACTORS, gguf_name, key},
     tokens::Tokens,
@@ -43,9 +44,14 @@ pub(super) fn config(
     }
     let head = gguf_name((None, Role::Head, None, Part::Weight)).unwrap_or_default();
     let window = keys.size(key::WINDOW)?.filter(|window| *window > 0);
-    let mut config = family(&keys, window)?;
+    let mut config = match arch {
+        Arch::Gemma3 => {
+            let own = gemma3::config(&keys, window, [hidden, first, head_dim])?;
+            own.as_object().cloned().unwrap_or_default()
+        }
+        _ => family(&keys, window)?,
+    };
     let shape = json!({
-        "hidden_act": "silu",
         "hidden_size": hidden,
         "initializer_range": 0.02,
         "intermediate_size": width,
@@ -63,6 +69,9 @@ pub(super) fn config(
         "vocab_size": vocab,
         "torch_dtype": float.config_name(),
     });
+    if arch != Arch::Gemma3 {
+        config.insert("hidden_act".into(), "silu".into());
+    }
     for part in [shape, tokens.special_ids()] {
         extend(&mut config, part);
     }

@@ -23,8 +23,14 @@ const CHUNK: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) enum Source<'a> {
     /// A tensor of the model with its type and the type that is written; with the width of the
-    /// heads whose rows change places.
-    Stored { tensor: &'a RawTensor, own: FloatType, float: FloatType, heads: Option<usize> },
+    /// heads whose rows change places, and what is added to the values.
+    Stored {
+        tensor: &'a RawTensor,
+        own: FloatType,
+        float: FloatType,
+        heads: Option<usize>,
+        offset: f32,
+    },
     /// A quantized weight of the model by name, alike.
     Codes { name: &'a str, heads: Option<usize> },
     /// A weight of the model by name that is rounded to blocks.
@@ -106,8 +112,9 @@ impl Source<'_> {
                 FloatType::F32.encode(values, &mut bytes);
                 sink.put(&bytes)
             }
-            Self::Stored { tensor, own, float, heads } => {
-                write_floats((entry, at), (tensor, *own, *heads), *float, sink)?;
+            Self::Stored { tensor, own, float, heads, offset } => {
+                let source = (*tensor, *own, *heads);
+                write_floats((entry, at), source, (*float, *offset), sink)?;
                 tensor.bytes.release();
                 Ok(())
             }
@@ -205,7 +212,7 @@ const DAMAGED: &str = "no engine computes with such a weight; is the checkpoint 
 fn write_floats(
     (entry, at): (&Entry, usize),
     (source, own, heads): (&RawTensor, FloatType, Option<usize>),
-    float: FloatType,
+    (float, offset): (FloatType, f32),
     sink: &mut Sink<'_>,
 ) -> Result<(), ExportError> {
     // A gain or bias is many rows of one.
@@ -224,6 +231,9 @@ fn write_floats(
         for (i, out) in values.chunks_exact_mut(width.max(1)).enumerate() {
             let row = heads.map_or(first + i, |head| halved_row(first + i, head));
             own.decode(&source.bytes[row * stride..], out);
+            if offset != 0.0 {
+                out.iter_mut().for_each(|x| *x += offset);
+            }
         }
         let mut bytes = Vec::new();
         float.encode(values, &mut bytes);

@@ -185,7 +185,7 @@ pub enum Unsupported {
     #[error(
         "{what}, which llama.cpp's `{arch}` does not compute\nhint: leave this model as a folder, or export it as ONNX"
     )]
-    Mixture { arch: &'static str, what: String },
+    Form { arch: &'static str, what: String },
     #[error(
         "tensor `{tensor}` would be {found}, the first expert of `{stack}` is {first}; GGUF has one type for all experts of a block\nhint: give the same projection of all experts of a block one scheme"
     )]

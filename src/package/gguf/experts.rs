@@ -25,7 +25,7 @@ impl Arch {
         match self {
             Self::Llama | Self::Qwen3Moe => Some(true),
             Self::Qwen2Moe => Some(false),
-            Self::Deci | Self::Qwen2 | Self::Qwen3 => None,
+            Self::Deci | Self::Qwen2 | Self::Qwen3 | Self::Gemma3 => None,
         }
     }
 }
@@ -44,7 +44,7 @@ pub(super) fn accepts(
         (None, true) => Arch::Qwen3Moe,
         (None, false) => Arch::Llama,
     };
-    let refused = |what: String| Err(Unsupported::Mixture { arch: arch.name(), what });
+    let refused = |what: String| Err(Unsupported::Form { arch: arch.name(), what });
     if let Some(b) = differing {
         return refused(format!("block {b} is another than block 0, dense or of other sizes"));
     }

@@ -6,6 +6,7 @@ use super::{
     ends::{Ends, RoundedTensor},
     error::ExportError,
     experts::file_shape,
+    gemma3,
     import::head_width,
     metadata::architecture,
     names::{ROPE_FACTORS, key, tensor_name},
@@ -107,10 +108,11 @@ impl<'a> Export<'a> {
             (None, Some(format)) => (format, Source::Codes { name: &tensor.name, heads }),
             (None, None) => {
                 let (raw, own) = stored(model, tensor)?;
+                let offset = spec.offset_of(tensor);
                 // llama.cpp wants vectors and routers in float32.
                 let exact = shape.len() == 1 || tensor.role == Role::Router;
                 let float = if exact { FloatType::F32 } else { self.float };
-                (float_format(float), Source::Stored { tensor: raw, own, float, heads })
+                (float_format(float), Source::Stored { tensor: raw, own, float, heads, offset })
             }
         };
         if let Some(Expert::Routed(_)) = tensor.expert {
@@ -234,12 +236,14 @@ fn stored<'a>(
 }
 
 fn notes(model: &Model) -> Vec<String> {
-    let window = model.spec.blocks.first().and_then(|b| b.window);
+    // `gemma3` has windows; the others only write them.
+    let local = model.spec.post_norm().is_some();
+    let window = model.spec.blocks.first().and_then(|b| b.window).filter(|_| !local);
     let window = window.filter(|window| *window < model.spec.max_positions).map(|window| {
         format!("llama.cpp ignores the window of attention: texts beyond {window} tokens differ")
     });
     let extras = model.extras().into_iter();
     let extras = extras
         .map(|name| format!("tensor `{name}`: unknown, left out: llama.cpp refuses files with it"));
-    window.into_iter().chain(extras).collect()
+    window.into_iter().chain(gemma3::note(&model.spec)).chain(extras).collect()
 }

@@ -45,6 +45,8 @@ pub(super) struct Source {
     pub(super) info: TensorInfo,
     /// Width of the heads whose rows are interleaved in the file.
     pub(super) interleaved: Option<usize>,
+    /// What the file adds to the values.
+    pub(super) offset: f32,
 }
 
 impl<'a> Import<'a> {
@@ -182,6 +184,7 @@ fn decode_rows(tensor: &Source, first: usize, width: usize, values: &mut [f32]) 
     let row_bytes = width / format.block_len() * format.block_bytes();
     let Some(head) = tensor.interleaved else {
         format.decode(&tensor.info.bytes[first * row_bytes..], values);
+        values.iter_mut().for_each(|x| *x -= tensor.offset);
         return;
     };
     for (i, out) in values.chunks_exact_mut(width).enumerate() {
@@ -206,7 +209,8 @@ fn sources(gguf: &Gguf, spec: &ModelSpec) -> Result<Vec<Source>, ContentError> {
             let (what, why) = (format!("tensor `{name}`"), "a bias in blocks of 32".to_owned());
             return Err(ContentError::Unsupported { what, why });
         }
-        all.push(Source { name: tensor.name.clone(), info, interleaved });
+        let (name, offset) = (tensor.name.clone(), spec.offset_of(tensor));
+        all.push(Source { name, info, interleaved, offset });
     }
     for info in &gguf.tensors {
         match place(&info.name) {
@@ -221,7 +225,7 @@ fn sources(gguf: &Gguf, spec: &ModelSpec) -> Result<Vec<Source>, ContentError> {
             }
             _ => {
                 let (name, info) = (info.name.clone(), info.clone());
-                all.push(Source { name, info, interleaved: None });
+                all.push(Source { name, info, interleaved: None, offset: 0.0 });
             }
         }
     }

@@ -1,5 +1,5 @@
 //! Metadata of a file from the architecture of a model: what llama.cpp needs to know.
-use super::{arch::Arch, experts, names::key, rope::Rotation, value::Value, write::Pairs};
+use super::{arch::Arch, experts, gemma3, names::key, rope::Rotation, value::Value, write::Pairs};
 use crate::model::{Block, ModelSpec};
 
 /// `general.file_type` of files most of whose weights have this format; 1024 says that it is a
@@ -52,10 +52,11 @@ pub(super) fn architecture(
     }
     put(key::NORM_EPS, Value::F32(spec.norm_eps));
     put(key::THETA, Value::F32(spec.rope.theta as f32));
-    if let Some(window) = spec.blocks.first().and_then(|b| b.window) {
+    if let Some(window) = spec.blocks.iter().find_map(|b| b.window) {
         put(key::WINDOW, size(window));
     }
-    for (leaf, value) in experts::pairs(spec).into_iter().chain(scaling(rotation)) {
+    let more = experts::pairs(spec).into_iter().chain(scaling(rotation));
+    for (leaf, value) in more.chain(gemma3::pairs(spec)) {
         put(leaf, value);
     }
     pairs

@@ -15,6 +15,7 @@ mod experts;
 mod export;
 mod file;
 mod form;
+mod gemma3;
 mod import;
 mod inspect;
 mod keys;

@@ -60,7 +60,7 @@ fn floats(source: &Source) -> RawTensor {
     let plain = [FloatType::F32, FloatType::F16, FloatType::Bf16]
         .into_iter()
         .find(|float| ggml::float_format(*float).id() == info.format.id());
-    if let (Some(float), None) = (plain, source.interleaved) {
+    if let (Some(float), None, true) = (plain, source.interleaved, source.offset == 0.0) {
         return RawTensor { dtype: float.dtype(), shape, bytes: info.bytes.clone() };
     }
     let rows = shape.first().copied().unwrap_or(1);
@@ -69,6 +69,7 @@ fn floats(source: &Source) -> RawTensor {
     let mut values = vec![0.0; count];
     for (row, out) in values.chunks_mut(width.max(1)).enumerate() {
         info.format.decode(&info.bytes[file_row(source, row) * stride..][..stride], out);
+        out.iter_mut().for_each(|x| *x -= source.offset);
     }
     let float = plain.unwrap_or(FloatType::F32);
     let mut bytes = Vec::new();

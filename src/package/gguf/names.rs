@@ -23,10 +23,12 @@ const BLOCK: &[Named] = &[
     ("attn_q_norm", Role::QNorm, None),
     ("attn_k_norm", Role::KNorm, None),
     ("attn_output", Role::O, None),
+    ("post_attention_norm", Role::PostAttnNorm, None),
     ("ffn_norm", Role::MlpNorm, None),
     ("ffn_gate", Role::Gate, None),
     ("ffn_up", Role::Up, None),
     ("ffn_down", Role::Down, None),
+    ("post_ffw_norm", Role::PostMlpNorm, None),
     ("ffn_gate_inp", Role::Router, None),
     ("ffn_gate_exps", Role::Gate, STACK),
     ("ffn_up_exps", Role::Up, STACK),
@@ -56,8 +58,10 @@ pub(super) mod key {
     pub(crate) const EXPERT_WIDTH: &str = "expert_feed_forward_length";
     pub(crate) const SHARED_WIDTH: &str = "expert_shared_feed_forward_length";
     pub(crate) const WINDOW: &str = "attention.sliding_window";
+    pub(crate) const WINDOW_PATTERN: &str = "attention.sliding_window_pattern";
     pub(crate) const NORM_EPS: &str = "attention.layer_norm_rms_epsilon";
     pub(crate) const THETA: &str = "rope.freq_base";
+    pub(crate) const LOCAL_THETA: &str = "rope.freq_base_swa";
     pub(crate) const VOCAB: &str = "vocab_size";
     pub(crate) const SCALING: &str = "rope.scaling.type";
     pub(crate) const SCALING_FACTOR: &str = "rope.scaling.factor";

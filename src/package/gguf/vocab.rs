@@ -150,7 +150,7 @@ fn sentence_piece(json: &Json, words: &Words, merges: &[[&str; 2]]) -> Result<Pa
     let other = || {
         unusable(
             "pieces fall back to bytes, but the file is not of SentencePiece's form",
-            "Llama 2 and Mistral 7B have that form; leave this model as a folder",
+            "Llama 2, Mistral 7B and Gemma have that form; leave this model as a folder",
         )
     };
     let prefix = prefix_space(json).ok_or_else(other)?;
@@ -199,11 +199,16 @@ fn prefix_space(json: &Json) -> Option<bool> {
     };
     let prepends = |step: &Json| step["type"] == "Prepend" && step["prepend"] == spm::SPACE;
     match steps {
-        _ if !pre.is_null() => None,
+        _ if !pre.is_null() && !is_idle(pre) => None,
         [one] if replaces(one) => Some(false),
         [first, second] if prepends(first) && replaces(second) => Some(true),
         _ => None,
     }
+}
+
+/// A cut at spaces, of which the normalizer has left none: Gemma's.
+fn is_idle(pre: &Json) -> bool {
+    pre["type"] == "Split" && pre["pattern"]["String"] == " " && pre["invert"] != true
 }
 
 /// Tokens with a task, what is put around a text, and the chat template.

@@ -1,14 +1,15 @@
 //! The forward pass as nodes: one function for each op that blocks list.
 use super::{
-    experts,
     graph::Builder,
-    layers::{behind, gate, linear, need, softmax},
+    layers::{behind, label, linear, softmax},
+    mlp::{gate, mixture},
     positions::{Positions, Turns},
     proto::{AttributeProto, DataType, Dim, ShapeProto, TensorType, TypeProto, ValueInfo},
+    weights::Place,
 };
 use crate::{
     forward::Point,
-    model::{Block, Half, Op, Role, WeightError},
+    model::{Block, Half, Op, Part, Role, TensorSpec, WeightError},
     package::format::GraphForm,
 };
 
@@ -75,6 +76,11 @@ pub(super) fn build(b: &mut Builder<'_>) -> Result<Ends, WeightError> {
     Ok(ends)
 }
 
+fn need<'a>(b: &Builder<'a>, place: Place, role: Role) -> Result<&'a TensorSpec, WeightError> {
+    let missing = || WeightError::Missing { name: format!("{role:?}").to_lowercase() };
+    b.find(place, role, Part::Weight).ok_or_else(missing)
+}
+
 /// A block: what the ops of each half make of the stream is added to it.
 fn block(
     b: &mut Builder<'_>,
@@ -112,7 +118,7 @@ fn rows(
         }
         Op::Linear(role) => linear(b, y, (place, role), label(role)),
         Op::Gate(activation) => gate(b, (y, "mlp"), place, activation),
-        Op::Experts(activation) => experts::mixture(b, y, (index, &sizes.mlp), activation),
+        Op::Experts(activation) => mixture(b, y, (index, &sizes.mlp), activation),
         // These follow `Heads`, which takes them along.
         Op::Heads | Op::HeadNorms | Op::Turn | Op::Attend { .. } => Ok(y.to_owned()),
     }
@@ -177,22 +183,6 @@ fn side(
         }
         _ => y.to_owned(),
     })
-}
-
-/// What nodes of a norm or a linear layer of a block are called.
-fn label(role: Role) -> &'static str {
-    match role {
-        Role::AttnNorm => "attn.norm",
-        Role::Q => "attn.q",
-        Role::K => "attn.k",
-        Role::V => "attn.v",
-        Role::O => "attn.o",
-        Role::PostAttnNorm => "attn.post.norm",
-        Role::MlpNorm => "mlp.norm",
-        Role::Down => "mlp.down",
-        Role::PostMlpNorm => "mlp.post.norm",
-        role => role.name(),
-    }
 }
 
 /// Attention over the tokens of the cache and the new ones. Heads that share keys and values stand

@@ -1,18 +1,18 @@
 //! ONNX folders: [`Export`] writes a decoder as a graph with its weights in a file beside it;
 //! [`super::open`] reads such folders back.
 //!
-//! Add an operation of the forward pass: `decoder.rs`; a stored tensor: `stored.rs`.
+//! Add an op of blocks: its nodes in `decoder.rs`, those of MLPs in `mlp.rs`; a stored tensor: `stored.rs`.
 mod data;
 mod decoder;
 mod encodings;
 mod error;
-mod experts;
 mod export;
 mod form;
 mod genai;
 mod graph;
 pub(in crate::package) mod hexagon;
 mod layers;
+mod mlp;
 mod names;
 mod positions;
 mod proto;

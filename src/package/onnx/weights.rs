@@ -287,10 +287,20 @@ impl<'a> Builder<'a> {
         rounded
     }
 
+    /// What a norm multiplies by.
+    fn gain(&mut self, gain: &'a TensorSpec, label: &str) -> String {
+        let gain = self.vector(gain);
+        if self.model.spec.gain_offset == 0.0 {
+            return gain;
+        }
+        let offset = self.number(self.model.spec.gain_offset);
+        self.node("Add", &[&gain, &offset], &format!("{label}.gain"))
+    }
+
     /// `x / √(mean(x²) + ε) · gain` over the last axis.
     pub(super) fn norm(&mut self, x: &str, gain: &'a TensorSpec, label: &str) -> String {
         if self.form.fixed().is_some() {
-            let gain = self.vector(gain);
+            let gain = self.gain(gain, label);
             let epsilon = AttributeProto::float("epsilon", self.model.spec.norm_eps);
             let settings = vec![AttributeProto::int("axis", -1), epsilon];
             return self.node_with("RMSNormalization", &[x, &gain], label, settings);
@@ -302,11 +312,7 @@ impl<'a> Builder<'a> {
         let sum = self.node("Add", &[&mean, &eps], &named("sum"));
         let root = self.node("Sqrt", &[&sum], &named("root"));
         let unit = self.node("Div", &[x, &root], &named("unit"));
-        let mut gain = self.vector(gain);
-        if self.model.spec.gain_offset != 0.0 {
-            let offset = self.number(self.model.spec.gain_offset);
-            gain = self.node("Add", &[&gain, &offset], &named("gain"));
-        }
+        let gain = self.gain(gain, label);
         self.node("Mul", &[&unit, &gain], label)
     }
 
