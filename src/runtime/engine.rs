@@ -110,6 +110,11 @@ impl<'a> Engine<'a> {
         self.spec.rope.max_positions
     }
 
+    /// Rows of the embedding: ids are below.
+    pub fn vocab(&self) -> usize {
+        self.spec.vocab
+    }
+
     /// Forgets all tokens but the first `len`.
     pub fn truncate(&mut self, len: usize) {
         self.own.truncate(len);

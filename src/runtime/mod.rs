@@ -12,8 +12,9 @@ mod split;
 pub use backend::Kernels;
 pub use bench::{BenchReport, BenchSettings, Spread, measure, read_rate, weight_bytes_per_token};
 pub use decode::{
-    Counts, GenerateError, GenerateSettings, Generated, Job, KV_BUDGET, NextToken, Plain, Proposer,
-    Speculation, StopReason, generate, generate_all, generate_with, width,
+    Counts, Draft, DraftError, GenerateError, GenerateSettings, Generated, Job, KV_BUDGET, Lookup,
+    NextToken, Plain, Proposer, Speculation, StopReason, generate, generate_all, generate_with,
+    same_vocabulary, width,
 };
 pub use engine::{Engine, Sequence};
 pub use sample::{SampleError, Sampler, SamplingSettings};

@@ -78,6 +78,7 @@ pub fn generate_with(
     let unread =
         prompt.get(seen..).filter(|it| !it.is_empty()).ok_or(GenerateError::EmptyPrompt)?;
     let mut writing = Writing::new(tokenizer, (prompt, limit), settings)?.to(receive);
+    speculation.begin(prompt)?;
     let logits = model.feed(unread)?;
     writing.hand_on();
     let mut lane = Lane::begin(writing, prompt, logits)?;

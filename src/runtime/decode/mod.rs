@@ -11,14 +11,19 @@
 //! [`pass`]: pass::pass
 //! [`Engine::step`]: super::Engine::step
 mod batch;
+mod draft;
 mod generate;
+mod lookup;
+mod pace;
 mod pass;
 mod plain;
 mod proposer;
 mod writing;
 
 pub use batch::{Job, KV_BUDGET, generate_all, width};
+pub use draft::{Draft, DraftError, same_vocabulary};
 pub use generate::{NextToken, generate, generate_with};
+pub use lookup::Lookup;
 pub use plain::Plain;
 pub use proposer::{Counts, Proposer, Speculation};
 pub use writing::{GenerateError, GenerateSettings, Generated, StopReason};

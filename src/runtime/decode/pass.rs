@@ -5,6 +5,7 @@ use super::{
 };
 use crate::forward::ForwardError;
 use ndarray::{Array2, ArrayView2, s};
+use std::time::Instant;
 
 /// A text that the model has read up to its last token.
 pub(super) struct Lane<'a> {
@@ -79,14 +80,16 @@ pub(super) fn pass(
         lane.offer(speculation)?;
     }
     let rows: Vec<&[u32]> = lanes.iter().map(|(lane, _)| lane.rows.as_slice()).collect();
+    let began = Instant::now();
     let logits = read(&rows)?;
+    let seconds = began.elapsed().as_secs_f64();
     let mut first = 0;
     let follow = |(lane, speculation): &mut (&mut Lane<'_>, &mut Speculation<'_>)| {
         let own = first..first + lane.rows.len();
         first = own.end;
         let offered = own.len() - 1;
         let kept = lane.follow(logits.slice(s![own, ..]))?;
-        speculation.learn(offered, kept - 1);
+        speculation.learn(offered, kept - 1, seconds);
         Ok(kept)
     };
     lanes.iter_mut().map(follow).collect()
