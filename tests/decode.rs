@@ -182,7 +182,7 @@ fn oracle(written: &Written, wrong: fn(usize) -> bool) -> Oracle {
 /// How tokens are drawn: best, and with all that changes the draw.
 fn samplings() -> Vec<SamplingSettings> {
     let plain = SamplingSettings::default();
-    let warm = SamplingSettings { temperature: 0.9, ..plain.clone() };
+    let warm = SamplingSettings { temperature: 0.9, ..plain };
     vec![
         plain.clone(),
         SamplingSettings { repetition_penalty: 1.3, ..plain },
@@ -243,7 +243,9 @@ fn drawn(model: &Model, sampling: &SamplingSettings, text: &[u32], wrong: bool) 
     let mut engine = Engine::load(model, &Kernels::new(), &team, &Silent).unwrap();
     let mut sampler = Sampler::new(sampling.clone()).unwrap();
     let mut ids = ids(0, PROMPT);
-    ids.iter().for_each(|id| sampler.saw(*id));
+    for id in &ids {
+        sampler.saw(*id);
+    }
     let next = sampler.choose(engine.feed(&ids).unwrap()).unwrap();
     sampler.saw(next);
     ids.push(next);
