@@ -191,6 +191,13 @@ impl<'a> Engine<'a> {
 
     /// As [`Self::step`], of the engine's own sequence.
     pub fn verify(&mut self, ids: &[u32]) -> Result<Array2<f32>, ForwardError> {
+        if ids.len() == 1 {
+            // A row that is alone needs nothing to keep it apart.
+            self.feed(ids)?;
+            let logits = std::mem::take(&mut self.logits);
+            let shape = (1, logits.len());
+            return Ok(Array2::from_shape_vec(shape, logits).expect("a row of one vocabulary"));
+        }
         let mut own = std::mem::take(&mut self.own);
         let read = self.step(vec![(&mut own, ids)]);
         self.own = own;
