@@ -35,7 +35,9 @@ fn steps(model: &Model, backend: &dyn Backend, threads: usize) -> [Vec<Vec<u32>>
     }
     let mut together = vec![vec![]; alone.len()];
     for step in 0..4 {
-        let logits = engine.step(sequences.iter_mut().collect(), &[7 + step as u32; 5]).unwrap();
+        let id = [7 + step as u32];
+        let texts = sequences.iter_mut().map(|it| (it, id.as_slice())).collect();
+        let logits = engine.step(texts).unwrap();
         for (text, row) in logits.outer_iter().enumerate() {
             together[text * 4 + step] = bits(row.to_slice().unwrap());
         }

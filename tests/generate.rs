@@ -9,6 +9,7 @@ use milm_compress::{
     },
     text::{TextFiles, Tokenizer},
 };
+use ndarray::Array2;
 use predicates::prelude::*;
 
 fn tokenizer() -> Tokenizer {
@@ -48,6 +49,16 @@ impl NextToken for Script {
         let next = self.ids.get(self.seen - self.prompt).copied().unwrap_or(0);
         self.logits[next as usize] = 50.0;
         Ok(&self.logits)
+    }
+
+    fn verify(&mut self, ids: &[u32]) -> Result<Array2<f32>, ForwardError> {
+        let rows: Vec<f32> =
+            ids.iter().flat_map(|id| self.feed(&[*id]).unwrap().to_vec()).collect();
+        Ok(Array2::from_shape_vec((ids.len(), 4096), rows).unwrap())
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.seen = self.seen.min(len);
     }
 
     fn seen(&self) -> usize {

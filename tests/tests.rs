@@ -14,6 +14,7 @@ mod checkpoint;
 mod cli;
 mod compressed_tensors;
 mod config_rows;
+mod decode;
 mod deep;
 mod device;
 mod documents;

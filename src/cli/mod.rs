@@ -27,6 +27,7 @@ mod resident;
 mod run;
 mod sbom;
 mod sign;
+mod speculation;
 mod stderr;
 mod steps;
 mod synth;

@@ -3,12 +3,14 @@ use super::{
     Context, Outcome,
     model::{BackendName, with_kv_cache},
     output,
+    speculation::{Told, Wanted},
 };
 use crate::{
     number::{above, above_to, number, whole},
     package::{self, Opened},
     runtime::{
-        Engine, GenerateSettings, Generated, NextToken as _, SamplingSettings, StopReason, generate,
+        Engine, GenerateSettings, Generated, NextToken, Plain, SamplingSettings, Speculation,
+        StopReason, generate_with,
     },
     scheme::KvPrecision,
     shown,
@@ -30,6 +32,8 @@ use std::{
 #[command(after_help = "Examples:\n  \
     milm-compress run builtin:milm-mini --prompt 'It was the best of'\n  \
     milm-compress run ./smollm2 --prompt 'Once' --max-tokens 64 --temperature 0.8 --seed 7\n  \
+    milm-compress run ./smollm2 --prompt 'Copy this list:' --lookup\n  \
+    milm-compress run ./large --draft ./small --prompt 'Once'\n  \
     milm-compress run ./smollm2 --chat --system 'Answer in one sentence.'\n  \
     milm-compress run ./smollm2 --prompt '1, 2, 3,' --stop '9' --json")]
 pub(super) struct Args {
@@ -96,6 +100,17 @@ pub(super) struct Settings {
     #[arg(long, value_enum, value_name = "FORM")]
     #[serde(skip_serializing_if = "Option::is_none")]
     kv_cache: Option<KvPrecision>,
+    /// A model of the same vocabulary that writes first; the text is the same, sooner
+    #[arg(long, value_name = "MODEL", conflicts_with = "lookup")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    draft: Option<String>,
+    /// Offer what followed the last tokens where they stood before; the text is the same, sooner
+    #[arg(long)]
+    lookup: bool,
+    /// Tokens that are offered at once at most; how many of them is chosen by what pays [default: 5]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=64))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    draft_tokens: Option<usize>,
 }
 
 /// The answer of `--json`.
@@ -108,6 +123,8 @@ struct Answer<'a> {
     generated_tokens: usize,
     prefill_tokens_per_second: f64,
     decode_tokens_per_second: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    speculation: Option<Told>,
     settings: &'a GenerateSettings,
 }
 
@@ -148,7 +165,18 @@ pub(super) fn continue_prompt(
 impl Settings {
     /// Finds what can be wrong before a model is there to run.
     pub(super) fn check(&self) -> anyhow::Result<()> {
+        self.wanted().check()?;
         self.prompt.is_some().then_some(()).context(NO_PROMPT)
+    }
+
+    /// Who offers tokens.
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            draft: self.draft.as_deref(),
+            lookup: self.lookup,
+            tokens: self.draft_tokens,
+            backend: self.backend,
+        }
     }
 
     /// With what is not given taken from the model.
@@ -189,6 +217,7 @@ fn or_model<T: serde::de::DeserializeOwned>(
 /// A model and the tokens it has read.
 struct Session<'a> {
     engine: Engine<'a>,
+    speculation: Option<Speculation<'a>>,
     tokenizer: &'a Tokenizer,
     read: Vec<u32>,
     settings: GenerateSettings,
@@ -203,11 +232,13 @@ impl<'a> Session<'a> {
         settings: &Settings,
         context: &'a Context,
     ) -> anyhow::Result<Self> {
+        let speculation = settings.wanted().make(opened, context)?;
         let backend = settings.backend.backend();
         let model = with_kv_cache(&opened.model, settings.kv_cache);
         let engine = Engine::load(&model, &*backend, &context.team, context.progress())?;
         let settings = settings.resolve(tokenizer, context.seed)?;
-        Ok(Self { engine, tokenizer, read: vec![], settings, json: false, context })
+        let read = vec![];
+        Ok(Self { engine, speculation, tokenizer, read, settings, json: false, context })
     }
 
     /// Continues `ids`, the whole text so far; prints and returns what follows.
@@ -227,7 +258,10 @@ impl<'a> Session<'a> {
             }
             failed.is_none()
         };
-        let done = generate(&mut self.engine, self.tokenizer, ids, &self.settings, &mut receive)?;
+        let mut plain = Speculation::new(Plain, 0);
+        let speculation = self.speculation.as_mut().unwrap_or(&mut plain);
+        let model = (&mut self.engine as &mut dyn NextToken, speculation);
+        let done = generate_with(model, self.tokenizer, ids, &self.settings, &mut receive)?;
         if let Some(error) = failed {
             return Err(error);
         }
@@ -238,11 +272,13 @@ impl<'a> Session<'a> {
         Ok(done)
     }
 
-    fn tell(&self, done: &Generated, prefill: f64, decode: f64) -> anyhow::Result<()> {
+    fn tell(&mut self, done: &Generated, prefill: f64, decode: f64) -> anyhow::Result<()> {
         let rate = |tokens: usize, seconds: f64| tokens as f64 / seconds.max(1e-9);
         // The first token comes from the prompt's logits; the others take a step each.
         let steps = done.ids.len().saturating_sub(1);
         let (prefill, decode) = (rate(done.prompt_tokens, prefill), rate(steps, decode));
+        let told = self.speculation.as_mut().map(|it| Told::from(it.take_counts()));
+        let offers = told.as_ref().map_or_else(String::new, |told| format!(", {told}"));
         if self.json {
             let answer = Answer {
                 text: &done.text,
@@ -252,6 +288,7 @@ impl<'a> Session<'a> {
                 generated_tokens: done.ids.len(),
                 prefill_tokens_per_second: prefill,
                 decode_tokens_per_second: (steps > 0).then_some(decode),
+                speculation: told,
                 settings: &self.settings,
             };
             print(&(serde_json::to_string(&answer)? + "\n"))?;
@@ -259,7 +296,7 @@ impl<'a> Session<'a> {
             print("\n")?;
         }
         self.context.note(format_args!(
-            "read {} tokens at {prefill:.1}/s, wrote {} at {decode:.1}/s{}",
+            "read {} tokens at {prefill:.1}/s, wrote {} at {decode:.1}/s{}{offers}",
             done.prompt_tokens,
             done.ids.len(),
             match done.stop_reason {

@@ -69,28 +69,32 @@ impl Attend {
         });
     }
 
-    /// Attention of tokens each of which follows a cache of its own.
+    /// Attention of tokens that follow caches of their own, some each; every row has the bits of a
+    /// run of it alone.
     fn look_apart(
         &self,
         qkv: ArrayView2<'_, f32>,
         mixed: ArrayViewMut2<'_, f32>,
-        mut caches: Vec<&mut KvCache>,
+        mut caches: Vec<(&mut KvCache, usize)>,
         team: &Team,
     ) {
-        let rows = caches.iter_mut().zip(qkv.axis_chunks_iter(Axis(0), 1)).enumerate();
-        let branches: Vec<Branch> = rows
-            .map(|(row, (cache, qkv))| {
-                let past = self.remember(qkv, cache);
-                Branch { rows: row..row + 1, past: std::iter::once(0..past).collect() }
-            })
-            .collect();
-        let caches: Vec<&KvCache> = caches.into_iter().map(|cache| &*cache).collect();
+        let (mut branches, mut owners) = (Vec::new(), Vec::new());
+        for (owner, (cache, rows)) in caches.iter_mut().enumerate() {
+            let first = branches.len();
+            let past = self.remember(qkv.slice(s![first..first + *rows, ..]), cache);
+            owners.extend(std::iter::repeat_n(owner, *rows));
+            branches.extend((0..*rows).map(|t| Branch {
+                rows: first + t..first + t + 1,
+                past: std::iter::once(0..past + t).collect(),
+            }));
+        }
+        let caches: Vec<&KvCache> = caches.into_iter().map(|(cache, _)| &*cache).collect();
         let tasks = tiles(mixed, &branches, self.sizes.kv_repeat() * self.sizes.head_dim);
         team.each(tasks, |_, (branch, row, (kv_head, out))| {
             let columns = kv_head * out.ncols()..(kv_head + 1) * out.ncols();
             let (depth, queries) = (branch.depth(), qkv.slice(s![row..=row, columns]));
             let seen = std::iter::once(0..depth + 1).collect();
-            self.group(queries, (caches[row], kv_head, seen), depth, out);
+            self.group(queries, (caches[owners[row]], kv_head, seen), depth, out);
         });
     }
 

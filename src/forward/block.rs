@@ -151,13 +151,13 @@ impl BlockWeights {
         self.go((x, Rows::Together), (Memory::One(cache), rotary), team, scratch);
     }
 
-    /// Runs the block over one token each of several sequences, `x` `[sequences, hidden]`, in
-    /// place: as [`Self::forward`] of each alone, bit for bit. Row `t` of `rotary` belongs to row
+    /// Runs the block over tokens of several sequences, `x` `[tokens, hidden]`, in place: as
+    /// [`Self::forward`] of one token after the other, bit for bit. Row `t` of `rotary` belongs to row
     /// `t` of `x`.
     pub fn step(
         &self,
         x: ArrayViewMut2<'_, f32>,
-        (caches, rotary): (Vec<&mut KvCache>, &Rotary),
+        (caches, rotary): (Vec<(&mut KvCache, usize)>, &Rotary),
         team: &Team,
         scratch: &mut Scratch,
     ) {

@@ -57,8 +57,9 @@ impl Branch {
 pub enum Memory<'a> {
     /// All behind the tokens of one sequence.
     One(&'a mut KvCache),
-    /// Each in a sequence of its own.
-    Each(Vec<&'a mut KvCache>),
+    /// Some behind the tokens of one sequence, the next behind those of another, and so on: how many
+    /// stands beside each. Every row looks back alone.
+    Each(Vec<(&'a mut KvCache, usize)>),
 }
 
 /// Rows of `[heads, capacity]`, as numbers or on grids.

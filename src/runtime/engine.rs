@@ -110,6 +110,11 @@ impl<'a> Engine<'a> {
         self.spec.rope.max_positions
     }
 
+    /// Rows of the embedding: ids are below.
+    pub fn vocab(&self) -> usize {
+        self.spec.vocab
+    }
+
     /// Forgets all tokens but the first `len`.
     pub fn truncate(&mut self, len: usize) {
         self.own.truncate(len);
@@ -152,22 +157,25 @@ impl<'a> Engine<'a> {
         if ids.is_empty() { Err(ForwardError::NoTokens) } else { Ok(&self.logits) }
     }
 
-    /// Reads one token each of several sequences; returns the logits `[sequences, vocab]` of what
-    /// follows. Each is as [`Self::feed_to`] of it alone gives it, bit for bit; the weights are read
-    /// once for all.
+    /// Reads tokens of several sequences, `texts[i].1` behind those of `texts[i].0`; returns the logits
+    /// `[tokens, vocab]` of what follows each. Every row is as [`Self::feed_to`] of one token after the
+    /// other gives it, bit for bit; the weights are read once for all.
     pub fn step(
         &mut self,
-        mut sequences: Vec<&mut Sequence>,
-        ids: &[u32],
+        mut texts: Vec<(&mut Sequence, &[u32])>,
     ) -> Result<Array2<f32>, ForwardError> {
-        let mut x = self.embedding.rows(ids)?;
-        let positions: Vec<usize> = sequences.iter().map(|it| it.len()).collect();
+        let ids: Vec<u32> = texts.iter().flat_map(|(_, ids)| *ids).copied().collect();
+        let mut x = self.embedding.rows(&ids)?;
+        let places = |(text, ids): &(&mut Sequence, &[u32])| text.len()..text.len() + ids.len();
+        let positions: Vec<usize> = texts.iter().flat_map(places).collect();
         let longest = positions.iter().max().ok_or(ForwardError::NoTokens)? + 1;
         if self.depends_on_length() {
             // Each length turns its positions in its own way.
             let mut all = Vec::new();
-            for (sequence, id) in sequences.into_iter().zip(ids) {
-                all.extend_from_slice(self.feed_to(sequence, &[*id])?);
+            for (sequence, ids) in texts {
+                for id in ids.chunks(1) {
+                    all.extend_from_slice(self.feed_to(sequence, id)?);
+                }
             }
             let shape = (ids.len(), all.len() / ids.len());
             return Ok(Array2::from_shape_vec(shape, all).expect("rows of one vocabulary"));
@@ -175,10 +183,25 @@ impl<'a> Engine<'a> {
         let mut tables = RotaryCache::default();
         for (b, block) in self.blocks.iter().enumerate() {
             let rotary = tables.at(&self.spec, b, &positions, longest);
-            let caches = sequences.iter_mut().map(|it| &mut it.caches[b]).collect();
+            let caches = texts.iter_mut().map(|(it, ids)| (&mut it.caches[b], ids.len())).collect();
             block.step(x.view_mut(), (caches, rotary), self.team, &mut self.scratch);
         }
         Ok(self.head.logits_by(x.view(), (self.team, Rows::Apart)))
+    }
+
+    /// As [`Self::step`], of the engine's own sequence.
+    pub fn verify(&mut self, ids: &[u32]) -> Result<Array2<f32>, ForwardError> {
+        if ids.len() == 1 {
+            // A row that is alone needs nothing to keep it apart.
+            self.feed(ids)?;
+            let logits = std::mem::take(&mut self.logits);
+            let shape = (1, logits.len());
+            return Ok(Array2::from_shape_vec(shape, logits).expect("a row of one vocabulary"));
+        }
+        let mut own = std::mem::take(&mut self.own);
+        let read = self.step(vec![(&mut own, ids)]);
+        self.own = own;
+        read
     }
 
     /// Whether logits of a text depend on how long the text becomes.

@@ -1,18 +1,20 @@
 //! Runs checkpoints and packages on the processor, in their integers.
 
 mod backend;
-mod batch;
 mod bench;
+mod decode;
 mod engine;
-mod generate;
 mod integer;
 pub mod kernel;
 mod sample;
 mod split;
 
 pub use backend::Kernels;
-pub use batch::{Job, KV_BUDGET, generate_all, width};
 pub use bench::{BenchReport, BenchSettings, Spread, measure, read_rate, weight_bytes_per_token};
+pub use decode::{
+    Counts, Draft, DraftError, GenerateError, GenerateSettings, Generated, Job, KV_BUDGET, Lookup,
+    NextToken, Plain, Proposer, Speculation, StopReason, generate, generate_all, generate_with,
+    same_vocabulary, width,
+};
 pub use engine::{Engine, Sequence};
-pub use generate::{GenerateError, GenerateSettings, Generated, NextToken, StopReason, generate};
 pub use sample::{SampleError, Sampler, SamplingSettings};

@@ -2,9 +2,14 @@
 //!
 //! A text does not depend on those beside it, to the last bit: products keep its rows apart
 //! ([`Engine::step`]), prompts are read alone, and what a prompt takes over from an earlier one are
-//! whole parts of [`BATCH`](super::engine::BATCH) tokens, which are computed alike in both.
-use super::engine::{BATCH, Engine, Sequence};
-use super::generate::{GenerateError, GenerateSettings, Generated, Writing};
+//! whole parts of [`BATCH`] tokens, which are computed alike in both.
+use super::{
+    pass::{Lane, pass},
+    plain::Plain,
+    proposer::Speculation,
+    writing::{GenerateError, GenerateSettings, Generated, Writing},
+};
+use crate::runtime::engine::{BATCH, Engine, Sequence};
 use crate::text::Tokenizer;
 
 /// Bytes of keys and values that [`width`] allows all texts together.
@@ -44,31 +49,32 @@ pub fn generate_all<E: From<GenerateError>>(
         while desks.iter().filter(|desk| desk.open.is_some()).count() < width.max(1) {
             let Some((place, job)) = waiting.next() else { break };
             let desk = free_desk(engine, &mut desks, job);
-            let mut writing = desk.begin(engine, tokenizer, job)?;
-            match writing.choose(&desk.first).map_err(E::from)? {
-                Some(next) => desk.open = Some(Open { place, writing, next }),
-                None => done(place, ended(writing)?)?,
+            let lane = desk.begin(engine, tokenizer, job)?;
+            if lane.is_over() {
+                done(place, lane.end()?)?;
+            } else {
+                desk.open = Some(Open { place, lane, speculation: Speculation::new(Plain, 0) });
             }
         }
         let open =
             desks.iter_mut().filter_map(|desk| Some((&mut desk.sequence, desk.open.as_mut()?)));
-        let (sequences, mut texts): (Vec<_>, Vec<_>) = open.unzip();
+        let (mut sequences, texts): (Vec<_>, Vec<_>) = open.unzip();
         if texts.is_empty() {
             return Ok(());
         }
-        let ids: Vec<u32> = texts.iter().map(|open| open.next).collect();
-        let logits = engine.step(sequences, &ids).map_err(GenerateError::from)?;
-        let mut over = Vec::new();
-        for (open, logits) in texts.iter_mut().zip(logits.outer_iter()) {
-            let logits = logits.to_slice().expect("rows are contiguous");
-            match open.writing.choose(logits)? {
-                Some(next) => open.next = next,
-                None => over.push(open.place),
-            }
+        let mut lanes: Vec<_> =
+            texts.into_iter().map(|it| (&mut it.lane, &mut it.speculation)).collect();
+        let seen: Vec<usize> = sequences.iter().map(|it| it.len()).collect();
+        let kept = pass(&mut lanes, |rows| {
+            let texts = sequences.iter_mut().map(|it| &mut **it).zip(rows.iter().copied());
+            engine.step(texts.collect())
+        })?;
+        for ((sequence, seen), kept) in sequences.into_iter().zip(seen).zip(kept) {
+            sequence.truncate(seen + kept);
         }
         for desk in &mut desks {
-            if let Some(open) = desk.open.take_if(|open| over.contains(&open.place)) {
-                done(open.place, ended(open.writing)?)?;
+            if let Some(open) = desk.open.take_if(|open| open.lane.is_over()) {
+                done(open.place, open.lane.end()?)?;
             }
         }
     }
@@ -80,20 +86,12 @@ struct Desk<'a> {
     /// The prompt that the sequence begins with.
     read: Vec<u32>,
     open: Option<Open<'a>>,
-    /// Logits behind the prompt.
-    first: Vec<f32>,
 }
 
 struct Open<'a> {
     place: usize,
-    writing: Writing<'a>,
-    /// Chosen, and not read by the model.
-    next: u32,
-}
-
-fn ended(mut writing: Writing<'_>) -> Result<Generated, GenerateError> {
-    writing.close()?;
-    Ok(writing.generated())
+    lane: Lane<'a>,
+    speculation: Speculation<'a>,
 }
 
 /// A desk without a text, whose sequence begins with what other desks have read of the prompt.
@@ -103,7 +101,7 @@ fn free_desk<'d, 'a>(
     job: &Job,
 ) -> &'d mut Desk<'a> {
     let free = desks.iter().position(|desk| desk.open.is_none()).unwrap_or_else(|| {
-        desks.push(Desk { sequence: engine.sequence(), read: vec![], open: None, first: vec![] });
+        desks.push(Desk { sequence: engine.sequence(), read: vec![], open: None });
         desks.len() - 1
     });
     let shared = |desk: &Desk<'_>| {
@@ -134,14 +132,14 @@ impl<'a> Desk<'a> {
         engine: &mut Engine<'_>,
         tokenizer: &'a Tokenizer,
         job: &'a Job,
-    ) -> Result<Writing<'a>, GenerateError> {
+    ) -> Result<Lane<'a>, GenerateError> {
         let Job { prompt, settings } = job;
         let limit = engine.max_positions();
         let writing = Writing::new(tokenizer, (prompt, limit), settings)?;
         self.sequence.reserve(prompt.len().saturating_add(settings.max_tokens).min(limit));
         let unread = &prompt[self.sequence.len()..];
-        self.first = engine.feed_to(&mut self.sequence, unread)?.to_vec();
+        let logits = engine.feed_to(&mut self.sequence, unread)?;
         self.read.clone_from(prompt);
-        Ok(writing)
+        Lane::begin(writing, prompt, logits)
     }
 }

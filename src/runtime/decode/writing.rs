@@ -1,35 +1,7 @@
-//! Text from a model, token by token.
-use super::{Engine, SampleError, Sampler, SamplingSettings};
-use crate::{
-    forward::ForwardError,
-    text::{TextError, TokenStream, Tokenizer},
-};
-
-/// What can follow the tokens seen so far.
-pub trait NextToken {
-    /// Reads tokens after those seen before; gives the logits `[vocab]` of what follows the last.
-    fn feed(&mut self, ids: &[u32]) -> Result<&[f32], ForwardError>;
-
-    /// Tokens seen so far.
-    fn seen(&self) -> usize;
-
-    /// Tokens that fit at most.
-    fn limit(&self) -> usize;
-}
-
-impl NextToken for Engine<'_> {
-    fn feed(&mut self, ids: &[u32]) -> Result<&[f32], ForwardError> {
-        Engine::feed(self, ids)
-    }
-
-    fn seen(&self) -> usize {
-        self.len()
-    }
-
-    fn limit(&self) -> usize {
-        self.max_positions()
-    }
-}
+//! A text while it is written: which token comes next, and when it ends.
+use crate::forward::ForwardError;
+use crate::runtime::sample::{SampleError, Sampler, SamplingSettings};
+use crate::text::{TextError, TokenStream, Tokenizer};
 
 /// When generation ends, and how tokens are chosen.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -118,48 +90,18 @@ pub enum GenerateError {
     Text(#[from] TextError),
 }
 
-/// Continues `prompt`, the whole text so far: its first [`NextToken::seen`] tokens have been read
-/// already, at least one has not. `receive` gets the text piece by piece as soon as it is certain and says
-/// whether to go on; the first call, with an empty piece, comes when the prompt has been read.
-pub fn generate(
-    model: &mut dyn NextToken,
-    tokenizer: &Tokenizer,
-    prompt: &[u32],
-    settings: &GenerateSettings,
-    receive: &mut dyn FnMut(&str) -> bool,
-) -> Result<Generated, GenerateError> {
-    if !settings.ignore_eos {
-        tokenizer.check_ends()?;
-    }
-    let (limit, seen) = (model.limit(), model.seen());
-    let unread =
-        prompt.get(seen..).filter(|it| !it.is_empty()).ok_or(GenerateError::EmptyPrompt)?;
-    let mut writing = Writing::new(tokenizer, (prompt, limit), settings)?;
-    let mut logits = model.feed(unread)?;
-    writing.hand_on(receive);
-    while let Some(id) = writing.choose(logits)? {
-        writing.hand_on(receive);
-        if writing.is_over() {
-            break;
-        }
-        logits = model.feed(&[id])?;
-    }
-    writing.close()?;
-    writing.hand_on(receive);
-    Ok(Generated { prompt_tokens: unread.len(), ..writing.generated() })
-}
-
 /// A text that is being written: chooses tokens and knows when it ends.
 pub(super) struct Writing<'a> {
     settings: &'a GenerateSettings,
     tokenizer: &'a Tokenizer,
     sampler: Sampler,
     stream: TokenStream<'a>,
-    draft: Draft,
+    open: Open,
     ids: Vec<u32>,
     prompt: usize,
     limit: usize,
     over: Option<StopReason>,
+    receive: Option<&'a mut dyn FnMut(&str) -> bool>,
 }
 
 impl<'a> Writing<'a> {
@@ -187,12 +129,25 @@ impl<'a> Writing<'a> {
             tokenizer,
             sampler,
             stream: tokenizer.stream(!settings.show_special),
-            draft: Draft::default(),
+            open: Open::default(),
             ids: vec![],
             prompt: prompt.len(),
             limit,
             over: None,
+            receive: None,
         })
+    }
+
+    /// With somebody who gets the text piece by piece.
+    pub(super) fn to(self, receive: &'a mut dyn FnMut(&str) -> bool) -> Self {
+        Self { receive: Some(receive), ..self }
+    }
+
+    /// Tokens behind the last that can be of use: what is read for them fits, and there is one more to
+    /// choose behind them.
+    pub(super) fn room(&self) -> usize {
+        let wanted = self.settings.max_tokens.saturating_sub(self.ids.len() + 1);
+        wanted.min(self.limit.saturating_sub(self.prompt + self.ids.len()))
     }
 
     /// Whether nothing more is written.
@@ -229,35 +184,37 @@ impl<'a> Writing<'a> {
         Ok((!self.is_over()).then_some(id))
     }
 
-    /// Hands the text that is certain and new to `receive`, which says whether to go on.
-    fn hand_on(&mut self, receive: &mut dyn FnMut(&str) -> bool) {
+    /// Hands the text that is certain and new to the receiver, who says whether to go on.
+    pub(super) fn hand_on(&mut self) {
+        let Some(receive) = &mut self.receive else { return };
         let interrupted = self.over == Some(StopReason::Interrupted);
-        if !interrupted && !receive(self.draft.take()) && self.over != Some(StopReason::StopText) {
+        if !interrupted && !receive(self.open.take()) && self.over != Some(StopReason::StopText) {
             self.over = Some(StopReason::Interrupted);
         }
     }
 
     fn write(&mut self, piece: &str) {
-        if self.draft.write(piece, &self.settings.stop) {
+        if self.open.write(piece, &self.settings.stop) {
             self.over = Some(StopReason::StopText);
         }
     }
 
-    /// Writes what is left of the text when it has ended.
+    /// Writes and hands on what is left of the text when it has ended.
     pub(super) fn close(&mut self) -> Result<(), GenerateError> {
         if !matches!(self.over, Some(StopReason::StopText | StopReason::Interrupted)) {
             let stream = std::mem::replace(&mut self.stream, self.tokenizer.stream(true));
             let rest = stream.finish()?;
             self.write(&rest);
-            self.draft.release();
+            self.open.release();
         }
+        self.hand_on();
         Ok(())
     }
 
     /// The text; the whole prompt counts as read.
     pub(super) fn generated(self) -> Generated {
         Generated {
-            text: self.draft.text,
+            text: self.open.text,
             ids: self.ids,
             stop_reason: self.over.unwrap_or(StopReason::MaxTokens),
             prompt_tokens: self.prompt,
@@ -267,7 +224,7 @@ impl<'a> Writing<'a> {
 
 /// Text of which a tail may be the beginning of a stop text.
 #[derive(Default)]
-struct Draft {
+struct Open {
     text: String,
     /// Bytes of `text` handed on.
     given: usize,
@@ -275,19 +232,19 @@ struct Draft {
     certain: usize,
 }
 
-impl Draft {
+impl Open {
     /// Whether a stop text has come: what is before it remains.
     fn write(&mut self, piece: &str, stop: &[String]) -> bool {
         self.text.push_str(piece);
         // Text that is certain holds no beginning of a stop text.
-        let open = &self.text[self.certain..];
-        let found = stop.iter().filter_map(|stop| open.find(stop.as_str())).min();
+        let tail = &self.text[self.certain..];
+        let found = stop.iter().filter_map(|stop| tail.find(stop.as_str())).min();
         if let Some(at) = found {
             self.text.truncate(self.certain + at);
             self.release();
             return true;
         }
-        let held = stop.iter().map(|stop| overlap(open, stop)).max().unwrap_or(0);
+        let held = stop.iter().map(|stop| overlap(tail, stop)).max().unwrap_or(0);
         self.certain = self.text.len() - held;
         false
     }

@@ -1,0 +1,91 @@
+//! One text from a model, token by token.
+use super::{
+    pass::{Lane, pass},
+    plain::Plain,
+    proposer::Speculation,
+    writing::{GenerateError, GenerateSettings, Generated, Writing},
+};
+use crate::{forward::ForwardError, runtime::engine::Engine, text::Tokenizer};
+use ndarray::Array2;
+
+/// What can follow the tokens seen so far.
+pub trait NextToken {
+    /// Reads tokens after those seen before; gives the logits `[vocab]` of what follows the last.
+    fn feed(&mut self, ids: &[u32]) -> Result<&[f32], ForwardError>;
+
+    /// As [`Self::feed`] of one token after the other, bit for bit: gives the logits
+    /// `[tokens, vocab]` of what follows each.
+    fn verify(&mut self, ids: &[u32]) -> Result<Array2<f32>, ForwardError>;
+
+    /// Forgets all tokens but the first `len`.
+    fn truncate(&mut self, len: usize);
+
+    /// Tokens seen so far.
+    fn seen(&self) -> usize;
+
+    /// Tokens that fit at most.
+    fn limit(&self) -> usize;
+}
+
+impl NextToken for Engine<'_> {
+    fn feed(&mut self, ids: &[u32]) -> Result<&[f32], ForwardError> {
+        Engine::feed(self, ids)
+    }
+
+    fn verify(&mut self, ids: &[u32]) -> Result<Array2<f32>, ForwardError> {
+        Engine::verify(self, ids)
+    }
+
+    fn truncate(&mut self, len: usize) {
+        Engine::truncate(self, len);
+    }
+
+    fn seen(&self) -> usize {
+        self.len()
+    }
+
+    fn limit(&self) -> usize {
+        self.max_positions()
+    }
+}
+
+/// Continues `prompt`, the whole text so far: its first [`NextToken::seen`] tokens have been read
+/// already, at least one has not. `receive` gets the text piece by piece as soon as it is certain and says
+/// whether to go on; the first call, with an empty piece, comes when the prompt has been read.
+pub fn generate(
+    model: &mut dyn NextToken,
+    tokenizer: &Tokenizer,
+    prompt: &[u32],
+    settings: &GenerateSettings,
+    receive: &mut dyn FnMut(&str) -> bool,
+) -> Result<Generated, GenerateError> {
+    let mut plain = Speculation::new(Plain, 0);
+    generate_with((model, &mut plain), tokenizer, prompt, settings, receive)
+}
+
+/// As [`generate`], the same text, with fewer passes where offers are what the model writes.
+pub fn generate_with(
+    (model, speculation): (&mut dyn NextToken, &mut Speculation<'_>),
+    tokenizer: &Tokenizer,
+    prompt: &[u32],
+    settings: &GenerateSettings,
+    receive: &mut dyn FnMut(&str) -> bool,
+) -> Result<Generated, GenerateError> {
+    if !settings.ignore_eos {
+        tokenizer.check_ends()?;
+    }
+    let (limit, seen) = (model.limit(), model.seen());
+    let unread =
+        prompt.get(seen..).filter(|it| !it.is_empty()).ok_or(GenerateError::EmptyPrompt)?;
+    let mut writing = Writing::new(tokenizer, (prompt, limit), settings)?.to(receive);
+    speculation.begin(prompt)?;
+    let logits = model.feed(unread)?;
+    writing.hand_on();
+    let mut lane = Lane::begin(writing, prompt, logits)?;
+    while !lane.is_over() {
+        let seen = model.seen();
+        let kept = pass(&mut [(&mut lane, speculation)], |rows| model.verify(rows[0]))?;
+        model.truncate(seen + kept[0]);
+    }
+    Ok(Generated { prompt_tokens: unread.len(), ..lane.end()? })
+}
