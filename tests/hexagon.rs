@@ -121,13 +121,13 @@ fn the_htp_writes_our_text() {
     }
 }
 
-/// Norms of queries and keys, a mixture, a window and a tied head with biases compile whole.
+/// Norms of queries and keys, a mixture, a window, a tied head with biases, and norms behind halves compile whole.
 #[test]
 fn other_families_compile_whole() {
     let Some(python) = engines() else { return };
     let top = tempfile::tempdir().unwrap();
     let ids: Vec<u32> = (0..24).map(|at| 3 + at * 7 % 80).collect();
-    for name in ["qwen3-tied", "qwen3-moe", "mistral-sliding", "llama-tied-bias"] {
+    for name in ["qwen3-tied", "qwen3-moe", "mistral-sliding", "llama-tied-bias", "gemma3"] {
         let model = golden().join(name);
         let lengths = ["--context=32", "--prompt=8"];
         let flags = ["--scheme=w8a16"];

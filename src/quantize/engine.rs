@@ -1,4 +1,5 @@
 //! What a package is made for.
+use super::Effort;
 
 /// Engines whose limits a quantization keeps.
 #[derive(
@@ -36,6 +37,11 @@ pub enum TargetEngine {
 }
 
 impl TargetEngine {
+    /// Where none is said; a vendor's standard scheme is a yardstick and stays here.
+    pub fn of(preset: Effort) -> Self {
+        if preset == Effort::VendorStandard { Self::Milm } else { Self::Portable }
+    }
+
     /// Whether a package for this has to load in the engine of this name, see
     /// [`EngineFit`](crate::package::EngineFit).
     pub fn covers(self, name: &str) -> bool {

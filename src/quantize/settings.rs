@@ -155,10 +155,9 @@ impl Settings {
         RoundingSettings { target, target_damping, damping, sweeps }
     }
 
-    /// What the package has to load in; a vendor's standard scheme is a yardstick and stays here.
+    /// What the package has to load in.
     pub fn engine(&self) -> TargetEngine {
-        let vendor = self.preset == Effort::VendorStandard;
-        self.engine.unwrap_or(if vendor { TargetEngine::Milm } else { TargetEngine::Portable })
+        self.engine.unwrap_or_else(|| TargetEngine::of(self.preset))
     }
 
     /// What becomes of embeddings and head.
