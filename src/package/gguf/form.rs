@@ -13,7 +13,7 @@ use super::{
 use crate::{
     checkpoint::OutputFile,
     linalg::Team,
-    model::{ModelSpec, RopeScaling},
+    model::{Block, ModelSpec, RopeScaling},
     package::{
         EngineFit, Inspected, Opened, PackageError, Verification,
         engines::kept_pairs,
@@ -163,7 +163,7 @@ fn ends(wanted: &Wanted<'_>) -> Ends {
 fn llama_cpp(spec: &ModelSpec, config: &Value) -> Option<String> {
     // Divisors that are only planned are ones, which the export would leave out.
     let divisors = matches!(spec.rope.scaling, RopeScaling::LongRope { .. });
-    if divisors && spec.blocks.iter().any(|block| block.has_head_norms()) {
+    if divisors && spec.blocks.iter().any(Block::has_head_norms) {
         return Some(format!("`{}` takes no rotary divisors there: cut whole heads", spec.family));
     }
     kept_pairs(spec, config).or_else(|| {
