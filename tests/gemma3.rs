@@ -1,6 +1,7 @@
 //! Gemma 3, the family whose blocks have another form: against transformers (tests/golden/gemma3), what is
 //! computed of it, and what is refused before work.
 use crate::{
+    cli::program,
     gguf::export::{in_llama_cpp, largest, logits, read, write},
     golden::difference,
     prune::ids,
@@ -166,6 +167,22 @@ fn pruning_is_refused_before_work() {
     let settings = prune::Settings { keep: Some(0.8), ..prune::Settings::default() };
     let error = prune::plan(&model.spec, &model.config, &settings).unwrap_err().to_string();
     assert!(error.contains("post_attention_layernorm") && error.contains("hint"), "{error}");
+}
+
+/// The program says so before it asks for text, of which this folder has none, and writes nothing.
+#[test]
+fn the_program_refuses_before_text_is_read() {
+    let top = tempfile::tempdir().unwrap();
+    let target = top.path().join("out");
+    let model = util::golden().join("gemma3");
+    for flags in [["quantize", "--rotate=hadamard"], ["prune", "--keep=0.8"]] {
+        let mut command = program();
+        let ran = command.arg(flags[0]).arg(&model).arg(flags[1]).arg("-o").arg(&target).assert();
+        let output = ran.code(2).get_output().clone();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("model.layers.0.post_attention_layernorm.weight"), "{said}");
+        assert!(!target.exists(), "{flags:?}");
+    }
 }
 
 /// Tokens read in pieces, with a cache, are the tokens read at once: over the window, over both ropes.

@@ -6,7 +6,8 @@ use crate::{
     package::{self, Estimate, Job, Opened, Summary},
     pipeline::{Footprint, Quantize, Quantized, fingerprint, is_streamed, needs_text, outcomes},
     quantize::{self, Candidates, Effort, GroupFallback, Plan, QuantizeError},
-    report, transform,
+    report,
+    transform::{self, Transform},
 };
 use anyhow::Context as _;
 use comfy_table::{CellAlignment, Table, presets};
@@ -63,6 +64,7 @@ pub(super) struct Settings {
 
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let opened = package::open(&args.model)?;
+    Transform::accepts(&args.settings.transform, &opened.model.spec)?;
     let plan = || args.settings.plan(&opened.model);
     args.device.check_plan(&opened.model, plan, context)?;
     if args.dry_run {
@@ -215,6 +217,7 @@ impl<'a> Prepared<'a> {
         settings: &'a Settings,
         context: &Context,
     ) -> anyhow::Result<Self> {
+        Transform::accepts(&settings.transform, &opened.model.spec)?;
         settings.plan(&opened.model)?;
         let mut step = json!({ "do": "quantize", "settings": settings.resolved() });
         let mut calibrated = None;
