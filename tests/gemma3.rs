@@ -1,6 +1,7 @@
 //! Gemma 3, the family whose blocks have another form: against transformers (tests/golden/gemma3), what is
 //! computed of it, and what is refused before work.
 use crate::{
+    cli::program,
     gguf::export::{in_llama_cpp, largest, logits, read, write},
     golden::difference,
     prune::ids,
@@ -56,7 +57,7 @@ fn every_part_of_the_form_is_seen() {
         ("the window", |it| it.spec.blocks[0].window = None),
         ("the block that sees everything", |it| it.spec.blocks[5].window = Some(16)),
         ("the width of scores", |it| {
-            replace(it, |op| matches!(op, Op::Attend { .. }), Op::Attend { width: None })
+            replace(it, |op| matches!(op, Op::Attend { .. }), Op::Attend { width: None });
         }),
         ("the norm behind attention", |it| drop_op(it, Op::Norm(Role::PostAttnNorm))),
         ("the norm behind the MLP", |it| drop_op(it, Op::Norm(Role::PostMlpNorm))),
@@ -89,7 +90,8 @@ fn the_form_is_the_one_that_was_published() {
     assert_eq!(last(Half::Mlp), Some(Op::Norm(Role::PostMlpNorm)));
     // √32 to 8 bits of mantissa, and unrounded.
     let scale = |dtype| changed(|config| config["torch_dtype"] = json!(dtype)).spec.embed_scale;
-    assert_eq!([scale("bfloat16"), scale("float32")], [5.656_25, 32.0_f32.sqrt()]);
+    let scales = [scale("bfloat16"), scale("float32")].map(f32::to_bits);
+    assert_eq!(scales, [5.656_25_f32, 32.0_f32.sqrt()].map(f32::to_bits));
 }
 
 /// Configs of transformers 5 say the same with other keys.
@@ -129,7 +131,7 @@ fn configs_that_contradict_themselves_are_refused_by_key() {
         ("sliding_window", "a whole number", |c| c["sliding_window"] = json!("wide")),
         ("attn_logit_softcapping", "not supported", |c| c["attn_logit_softcapping"] = json!(50.0)),
         ("final_logit_softcapping", "not supported", |c| {
-            c["final_logit_softcapping"] = json!(30.0)
+            c["final_logit_softcapping"] = json!(30.0);
         }),
         ("hidden_activation", "`gelu_pytorch_tanh`", |c| c["hidden_activation"] = json!("silu")),
         ("query_pre_attn_scalar", "a whole number", |c| c["query_pre_attn_scalar"] = json!(-1)),
@@ -165,6 +167,22 @@ fn pruning_is_refused_before_work() {
     let settings = prune::Settings { keep: Some(0.8), ..prune::Settings::default() };
     let error = prune::plan(&model.spec, &model.config, &settings).unwrap_err().to_string();
     assert!(error.contains("post_attention_layernorm") && error.contains("hint"), "{error}");
+}
+
+/// The program says so before it asks for text, of which this folder has none, and writes nothing.
+#[test]
+fn the_program_refuses_before_text_is_read() {
+    let top = tempfile::tempdir().unwrap();
+    let target = top.path().join("out");
+    let model = util::golden().join("gemma3");
+    for flags in [["quantize", "--rotate=hadamard"], ["prune", "--keep=0.8"]] {
+        let mut command = program();
+        let ran = command.arg(flags[0]).arg(&model).arg(flags[1]).arg("-o").arg(&target).assert();
+        let output = ran.code(2).get_output().clone();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("model.layers.0.post_attention_layernorm.weight"), "{said}");
+        assert!(!target.exists(), "{flags:?}");
+    }
 }
 
 /// Tokens read in pieces, with a cache, are the tokens read at once: over the window, over both ropes.
@@ -240,7 +258,7 @@ fn llama_cpp_computes_the_same() {
     // each block anew, of a sum that a norm brings to its size.
     let bound = model.spec.blocks.len() as f32 * 2.0_f32.powi(-10) * top_logit;
     let found = largest(&ours, &theirs(&model, "right.gguf"));
-    let mut wrong = model.clone();
+    let mut wrong = model;
     wrong.spec.local_rope.as_mut().unwrap().theta = 500.0;
     let twin = largest(&ours, &theirs(&wrong, "wrong.gguf"));
     println!("llama.cpp: {found} of {top_logit}, at most {bound}; with another base {twin}");

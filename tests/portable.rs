@@ -101,20 +101,22 @@ fn plans_of_every_family_keep_the_engines_of_the_model() {
     }
 }
 
+/// A change of the settings, a rotation, the flag that is refused, an engine that takes it.
+type Row = (fn(&mut Settings), transform::Settings, &'static str, TargetEngine);
+
 /// What is asked for and not taken is refused by name, with the flag; for an engine that takes it it is not.
 #[test]
 fn settings_that_the_engine_does_not_take_are_refused() {
     let model = open(Path::new("builtin:milm-mini"));
     let plain = transform::Settings::default();
-    let hadamard = transform::Settings { rotate: Some(Rotate::Hadamard), ..plain.clone() };
-    let untied = transform::Settings { tied_head: Some(TiedHead::Untie), ..hadamard.clone() };
-    let down = transform::Settings { rotate_down: Some(true), ..plain.clone() };
+    let hadamard = transform::Settings { rotate: Some(Rotate::Hadamard), ..plain };
+    let untied = transform::Settings { tied_head: Some(TiedHead::Untie), ..hadamard };
+    let down = transform::Settings { rotate_down: Some(true), ..plain };
     let with = |change: fn(&mut Settings)| {
         let mut settings = Settings::default();
         change(&mut settings);
         settings
     };
-    type Row = (fn(&mut Settings), transform::Settings, &'static str, TargetEngine);
     let rows: [Row; 6] = [
         (|it| it.outliers = Some(0.125), plain.clone(), "--outliers", TargetEngine::OnnxRuntime),
         (|it| it.kv_cache = KvPrecision::Int8, plain.clone(), "--kv-cache", TargetEngine::LlamaCpp),

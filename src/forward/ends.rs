@@ -66,7 +66,9 @@ impl Embedding {
             }
             let row = row.as_slice_mut().expect("rows are contiguous");
             self.rows.row(*id as usize, row);
-            row.iter_mut().for_each(|x| *x *= self.scale);
+            for x in row.iter_mut() {
+                *x *= self.scale;
+            }
             if let Some(grid) = &self.grid {
                 grid.round(row);
             }

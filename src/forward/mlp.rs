@@ -11,7 +11,8 @@ use ndarray::{Array2, ArrayView2, ArrayViewMut2, s};
 
 /// `act(gate(x)) · up(x)`.
 pub(super) struct Gate {
-    gate_up: Projection,
+    /// Gate and up.
+    projection: Projection,
     activation: Activation,
     /// What the product is multiplied by.
     rotation: Option<Hadamard>,
@@ -20,21 +21,21 @@ pub(super) struct Gate {
 
 impl Gate {
     pub(super) fn load(loader: &Loader<'_>, activation: Activation) -> Result<Self, WeightError> {
-        let gate_up = loader.projection(&[Role::Gate, Role::Up])?;
-        let width = gate_up.out_features() / 2;
+        let projection = loader.projection(&[Role::Gate, Role::Up])?;
+        let width = projection.out_features() / 2;
         let rotation = loader.hadamard(width, |transformed| transformed.down_input);
-        Ok(Self { gate_up, activation, rotation, expert: loader.expert })
+        Ok(Self { projection, activation, rotation, expert: loader.expert })
     }
 
     /// Of `x`, `[tokens, hidden]`.
     pub(super) fn forward(&self, x: ArrayView2<'_, f32>, run: &mut Run<'_>) -> Value {
         let by = run.by();
-        let both = self.gate_up.out_features();
+        let both = self.projection.out_features();
         let mut value = run.scratch.value(Slot::Hidden, x.nrows(), both);
         let mut gate_up = value.view_mut();
         let Run { team, tap, .. } = run;
         tap.see(Site::Input(Role::Gate, self.expert), x);
-        self.gate_up.forward(x, gate_up.view_mut(), by);
+        self.projection.forward(x, gate_up.view_mut(), by);
         let apart = tap.alters();
         if apart {
             let columns = [(Point::Gate, s![.., ..both / 2]), (Point::Up, s![.., both / 2..both])];

@@ -45,7 +45,9 @@ impl Loader<'_> {
         let mut gain = self.weight(role)?.to_f32();
         let offset = self.model.spec.gain_offset;
         if offset != 0.0 {
-            gain.iter_mut().for_each(|gain| *gain += offset);
+            for gain in &mut gain {
+                *gain += offset;
+            }
         }
         Ok(gain)
     }

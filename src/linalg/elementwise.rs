@@ -136,14 +136,16 @@ vectorized! {
     }
 }
 
+/// `2·√(2/π)`, and 0.044715 of that: `2t = x · (GELU[0] + GELU[1] · x²)` in [`gelu_mul`].
+pub const GELU: [f32; 2] = [1.595_769, 0.071_354_814];
+
 vectorized! {
     /// `gate ← GELU(gate) · up`, by the tanh approximation: `x/2 · (1 + tanh(t)) = x / (1 + e⁻²ᵗ)`
     /// with `t = √(2/π) · (x + 0.044715 x³)`.
     pub fn gelu_mul<'a>(gate: &'a mut [f32], up: &'a [f32]) {
         for (g, u) in gate.iter_mut().zip(up) {
             let x = *g;
-            // 2·√(2/π), and 0.044715 of that.
-            let twice = x * (1.595_769_1 + 0.071_354_814 * x * x);
+            let twice = x * (GELU[0] + GELU[1] * x * x);
             *g = x / (1.0 + exp(-twice)) * u;
         }
     }
@@ -254,6 +256,23 @@ mod tests {
         silu_mul(&mut gate, &up);
         for (got, want) in gate.iter().zip(&want) {
             assert!((got - want).abs() <= want.abs() * 1e-6, "{got} {want}");
+        }
+    }
+
+    #[test]
+    fn gelu_follows_its_definition() {
+        let mut gate: Vec<f32> = (0..35).map(|i| i as f32 * 0.5 - 8.0).collect();
+        let up: Vec<f32> = (0..35).map(|i| 1.0 + i as f32).collect();
+        let want = gate.iter().zip(&up).map(|(g, u)| {
+            let (g, u) = (f64::from(*g), f64::from(*u));
+            let t = (2.0 / std::f64::consts::PI).sqrt() * (g + 0.044_715 * g * g * g);
+            g / 2.0 * (1.0 + t.tanh()) * u
+        });
+        let want: Vec<f64> = want.collect();
+        gelu_mul(&mut gate, &up);
+        for (got, want) in gate.iter().zip(&want) {
+            // e²ᵗ grows with the rounding of 2t, which is up to 104 here before it is clamped.
+            assert!((f64::from(*got) - want).abs() <= want.abs() * 1e-5 + 1e-12, "{got} {want}");
         }
     }
 

@@ -16,8 +16,7 @@ pub(super) fn by_kind(
 ) -> Result<(), ConfigError> {
     let [local, whole] = kinds;
     let parameters = keys.remove(NEW).filter(|it| !it.is_null());
-    for (kind, settings) in objects(parameters, kinds)? {
-        let mut settings = settings;
+    for (kind, mut settings) in objects(parameters, kinds)? {
         let is_default = |it: &Value| it == "default";
         let is_plain = settings.get("rope_type").is_none_or(is_default);
         if let Some(theta) = settings.remove(THETA).filter(|it| !it.is_null()) {
@@ -35,17 +34,17 @@ pub(super) fn by_kind(
     if theta.is_null() {
         *theta = local_theta.into();
     }
-    match theta.as_f64().is_some_and(|theta| theta > 1.0) {
-        true => Ok(()),
-        false => Err(unfit(local_key, "a number above 1", theta)),
+    if theta.as_f64().is_some_and(|theta| theta > 1.0) {
+        return Ok(());
     }
+    Err(unfit(local_key, "a number above 1", theta))
 }
 
+/// Settings by kind.
+type Kinds = Vec<(String, Map<String, Value>)>;
+
 /// The settings of each kind; kinds without any are left out.
-fn objects(
-    parameters: Option<Value>,
-    kinds: [&str; 2],
-) -> Result<Vec<(String, Map<String, Value>)>, ConfigError> {
+fn objects(parameters: Option<Value>, kinds: [&str; 2]) -> Result<Kinds, ConfigError> {
     let all = match parameters {
         None => return Ok(Vec::new()),
         Some(Value::Object(all)) => all,

@@ -41,6 +41,7 @@ impl Bases {
         settings: &Settings,
         wanted: &transform::Settings,
     ) -> Result<Self, PipelineError> {
+        Transform::accepts(wanted, &model.spec)?;
         let mut settings = settings.clone();
         if Candidates::of(model, &settings)?.is_some() {
             // The budget decides on groups, and gives none that do not fit.
@@ -164,7 +165,7 @@ fn offered(
     }
     let none = transform::Settings { rotate: Some(Rotate::None), ..Default::default() };
     let fused = transform::Settings { rotate: Some(Rotate::Hadamard), ..Default::default() };
-    let online = transform::Settings { rotate_down: Some(true), ..fused.clone() };
+    let online = transform::Settings { rotate_down: Some(true), ..fused };
     let preset = settings.preset().ok();
     let integers = preset.is_some_and(|it| it.activations != Activations::Float);
     let hadamard = if integers { vec![online, fused] } else { vec![fused] };

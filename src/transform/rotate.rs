@@ -88,6 +88,21 @@ impl Transform {
         Ok(Self { rotations, transformed, untie: head == HeadForm::Untied, report })
     }
 
+    /// Whether a model of `spec` has a stream that can be turned as `settings` ask for, before there is
+    /// text or a weight.
+    ///
+    /// # Errors
+    /// A norm behind a half: its gain is multiplied by no matrix.
+    pub fn accepts(settings: &Settings, spec: &ModelSpec) -> Result<(), TransformError> {
+        let kind = settings.kind();
+        match spec.post_norm().filter(|_| kind != Rotate::None) {
+            None => Ok(()),
+            Some(norm) => {
+                Err(TransformError::PostNorm { tensor: norm.name.clone(), kind: kind.name() })
+            }
+        }
+    }
+
     /// The architecture of a model of `spec` behind a rotation with these settings, before there is
     /// one: what it leaves to the forward pass, and whether the head is tied.
     pub fn planned(settings: &Settings, spec: &ModelSpec) -> ModelSpec {
@@ -211,10 +226,8 @@ fn check(model: &Model, settings: &Settings, share: f64) -> Result<(), Transform
     if !(share > 0.0 && share < 1.0) {
         return Err(TransformError::Share { found: share });
     }
+    Transform::accepts(settings, &model.spec)?;
     let (hidden, kind) = (model.spec.hidden, settings.kind());
-    if let Some(norm) = model.spec.post_norm().filter(|_| kind != Rotate::None) {
-        return Err(TransformError::PostNorm { tensor: norm.name.clone(), kind: kind.name() });
-    }
     match (settings.rotate_block, kind) {
         (Some(_), Rotate::Random | Rotate::Pca | Rotate::Resq) => {
             Err(TransformError::Whole { kind: kind.name() })

@@ -232,7 +232,9 @@ fn write_floats(
             let row = heads.map_or(first + i, |head| halved_row(first + i, head));
             own.decode(&source.bytes[row * stride..], out);
             if offset != 0.0 {
-                out.iter_mut().for_each(|x| *x += offset);
+                for x in out.iter_mut() {
+                    *x += offset;
+                }
             }
         }
         let mut bytes = Vec::new();

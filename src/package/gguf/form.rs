@@ -13,7 +13,7 @@ use super::{
 use crate::{
     checkpoint::OutputFile,
     linalg::Team,
-    model::{ModelSpec, RopeScaling},
+    model::{Block, ModelSpec, RopeScaling},
     package::{
         Declared, EngineFit, Inspected, Opened, PackageError, Verification,
         engines::kept_pairs,
@@ -168,7 +168,7 @@ fn llama_cpp(of: Declared<'_>) -> Option<String> {
     let Declared { spec, config, schemes } = of;
     // Divisors that are only planned are ones, which the export would leave out.
     let divisors = matches!(spec.rope.scaling, RopeScaling::LongRope { .. });
-    if divisors && spec.blocks.iter().any(|block| block.has_head_norms()) {
+    if divisors && spec.blocks.iter().any(Block::has_head_norms) {
         return Some(format!("`{}` takes no rotary divisors there: cut whole heads", spec.family));
     }
     kept_pairs(spec, config).or_else(|| {

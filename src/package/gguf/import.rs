@@ -184,7 +184,9 @@ fn decode_rows(tensor: &Source, first: usize, width: usize, values: &mut [f32]) 
     let row_bytes = width / format.block_len() * format.block_bytes();
     let Some(head) = tensor.interleaved else {
         format.decode(&tensor.info.bytes[first * row_bytes..], values);
-        values.iter_mut().for_each(|x| *x -= tensor.offset);
+        for x in values.iter_mut() {
+            *x -= tensor.offset;
+        }
         return;
     };
     for (i, out) in values.chunks_exact_mut(width).enumerate() {

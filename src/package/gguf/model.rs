@@ -69,7 +69,9 @@ fn floats(source: &Source) -> RawTensor {
     let mut values = vec![0.0; count];
     for (row, out) in values.chunks_mut(width.max(1)).enumerate() {
         info.format.decode(&info.bytes[file_row(source, row) * stride..][..stride], out);
-        out.iter_mut().for_each(|x| *x -= source.offset);
+        for x in out.iter_mut() {
+            *x -= source.offset;
+        }
     }
     let float = plain.unwrap_or(FloatType::F32);
     let mut bytes = Vec::new();

@@ -42,6 +42,9 @@ pub struct ExportOptions<'a> {
     pub chain: Option<(&'a str, &'a str)>,
 }
 
+/// Entries of stored tensors and their hashes, by name.
+type Entries = BTreeMap<String, (TensorProto, String)>;
+
 /// What an export needs to know before it writes.
 pub struct Export<'a> {
     model: &'a Model,
@@ -161,7 +164,7 @@ impl<'a> Export<'a> {
     }
 
     /// The file of the graph with the entries of its tensors.
-    fn graph(&self, tensors: &BTreeMap<String, (TensorProto, String)>) -> ModelProto {
+    fn graph(&self, tensors: &Entries) -> ModelProto {
         let own = self.stored.iter().filter_map(|it| tensors.get(&it.name));
         let (initializer, hashes): (Vec<TensorProto>, Vec<String>) = own.cloned().unzip();
         let graph = GraphProto {
@@ -237,7 +240,7 @@ impl<'a> Export<'a> {
         stored: &[&Stored<'_>],
         output: &OutputDir,
         progress: &dyn Progress,
-    ) -> Result<(BTreeMap<String, (TensorProto, String)>, FileRecord), OnnxError> {
+    ) -> Result<(Entries, FileRecord), OnnxError> {
         progress.start("export", stored.iter().map(|it| it.bytes() as u64).sum(), Unit::Bytes);
         let written =
             data::write(output.hashed(DATA_FILE)?, |queue| self.entries(stored, &queue, progress));

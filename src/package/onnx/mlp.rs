@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     forward::Point,
+    linalg::GELU,
     model::{Activation, Expert, Mlp, Role, Space, WeightError},
 };
 
@@ -44,9 +45,9 @@ fn opened(
             b.ranged(&open, (0.0, 1.0));
             b.node("Mul", &[gate, &open], &named("silu"))
         }
-        // x / (1 + e⁻²ᵗ) with t = √(2/π) · (x + 0.044715 x³).
+        // x / (1 + e⁻²ᵗ), as `gelu_mul` computes it.
         Activation::GeluTanh => {
-            let (one, cubic) = (b.number(1.595_769_1), b.number(0.071_354_814));
+            let [one, cubic] = GELU.map(|it| b.number(it));
             let square = b.node("Mul", &[gate, gate], &named("gelu.square"));
             let slope = b.node("Mul", &[&square, &cubic], &named("gelu.cubic"));
             let slope = b.node("Add", &[&slope, &one], &named("gelu.slope"));
