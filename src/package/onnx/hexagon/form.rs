@@ -18,7 +18,6 @@ use crate::{
     progress::Progress,
     scheme::Schemes,
     tensor::FloatType,
-    text::Tokenizer,
 };
 use serde_json::{Value, json};
 
@@ -160,7 +159,8 @@ fn sessions(opened: &Opened, (context, prompt): (usize, usize)) -> Value {
         "graphs": { "prompt": PROMPT_FILE, "token": TOKEN_FILE },
         // Snapdragon 8 Gen 3; one of the two is enough, none stands for a chip without blocks.
         "options": { "soc_model": "57", "htp_arch": "75", "enable_htp_fp16_precision": "1" },
-        "bos_token_id": tokenizer.and_then(Tokenizer::bos),
+        // What the tokenizer puts before a text.
+        "prefix_ids": tokenizer.and_then(|it| it.encode("", true).ok()).unwrap_or_default(),
         "eos_token_id": tokenizer.map(|it| it.eos().to_vec()).unwrap_or_default(),
     })
 }

@@ -97,7 +97,7 @@ else:
     import tokenizers
 
     tokenizer = tokenizers.Tokenizer.from_file(os.path.join(here, "tokenizer.json"))
-    ids = tokenizer.encode(args.prompt).ids
+    ids = known["prefix_ids"] + tokenizer.encode(args.prompt, add_special_tokens=False).ids
 if not 0 < len(ids) < known["context"]:
     raise SystemExit(f"{len(ids)} tokens; the graphs have place for {known['context'] - 1}")
 past, position, logits = {}, 0, []
