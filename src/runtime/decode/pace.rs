@@ -7,8 +7,14 @@ const TRIALS: f64 = 0.02;
 /// up for them.
 const CREDIT: f64 = 2.0;
 
-/// How far one bad pass counts.
-const DEBT: f64 = -1.0;
+/// How far lost time is remembered, as passes.
+const DEBT: f64 = -8.0;
+
+/// Passes of one row that are measured before anything is offered.
+const FIRST: usize = 3;
+
+/// Passes after which one of a single row is measured again: what all is compared with must be known.
+const AGAIN: usize = 24;
 
 /// What an offer of a pass ago counts beside a new one.
 const DECAY: f64 = 0.95;
@@ -33,6 +39,10 @@ pub(super) struct Pace {
     tried: f64,
     /// Passes that trials may lose.
     credit: f64,
+    /// Passes since the last of one row.
+    since: usize,
+    /// The next pass is the first behind a prompt, which finds caches of the processor cold.
+    cold: bool,
 }
 
 impl Pace {
@@ -44,12 +54,19 @@ impl Pace {
             accepted: 0.0,
             tried: 0.0,
             credit: CREDIT,
+            since: 0,
+            cold: true,
         }
+    }
+
+    /// A prompt is read before the next pass.
+    pub(super) fn begin(&mut self) {
+        self.cold = true;
     }
 
     /// How many tokens to offer, up to `room`.
     pub(super) fn choose(&self, room: usize) -> usize {
-        if self.passes[0].count < 2 {
+        if self.passes[0].count < FIRST || self.since >= AGAIN {
             return 0;
         }
         let most = room.min(self.passes.len() - 1);
@@ -67,6 +84,10 @@ impl Pace {
         accepted: usize,
         (offering, reading): (f64, f64),
     ) {
+        self.since = if offered == 0 { 0 } else { self.since + 1 };
+        if std::mem::take(&mut self.cold) {
+            return;
+        }
         if let Some(recent) = self.passes.get_mut(offered) {
             recent.push(reading);
         }
@@ -146,7 +167,9 @@ mod tests {
             let accepted = (0..offered).take_while(|_| random() < world.share).count();
             // A tenth up or down, as clocks have it.
             let noise = 0.9 + 0.2 * random();
-            let reading = noise * (1.0 + world.row * offered as f64);
+            // The first pass is slow, and says nothing of the others.
+            let first = if written == 0 { 2.0 } else { 1.0 };
+            let reading = first * noise * (1.0 + world.row * offered as f64);
             let offering = world.offering * offered as f64;
             pace.learn(offered, accepted, (offering, reading));
             written += accepted + 1;

@@ -63,6 +63,9 @@ impl<'a> Speculation<'a> {
 
     /// Sees a prompt.
     pub(super) fn begin(&mut self, text: &[u32]) -> Result<(), ForwardError> {
+        if let Some(pace) = &mut self.pace {
+            pace.begin();
+        }
         self.proposer.begin(text)
     }
 
