@@ -80,7 +80,7 @@ pub(super) struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     encodings: Option<EncodingsName>,
     /// Tokens of a whole text in graphs of fixed shapes (hexagon) [default: 2048, or what the model has]
-    #[arg(long, value_name = "N", value_parser = whole::<usize>(2..))]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(0..))]
     #[serde(skip_serializing_if = "Option::is_none")]
     context: Option<usize>,
     /// Tokens of a prompt that such a graph reads at once [default: 64]

@@ -129,6 +129,8 @@ const ROWS: &[Row] = &[
     ("prefill", "of at least 1", NO_COUNT, &["1"]),
     ("decode", "of at least 1", NO_COUNT, &["1"]),
     ("context", "of at least 0", NO_WHOLE, &["0"]),
+    // A number in `export`, a text in `run`.
+    ("prompt", "of at least 1", NO_COUNT, &["1"]),
     ("repeats", "from 1 up to 65535", &["-1", "0", "1.5", "nan", "65536"], &["1", "65535"]),
     (
         "ids",
@@ -213,7 +215,10 @@ fn flags_refuse_what_is_out_of_range() {
             Cli::command().try_get_matches_from(line)
         };
         parse(None).unwrap();
-        let has = |row: &&Row| verb.get_arguments().any(|it| it.get_long() == Some(row.0));
+        let has = |row: &&Row| {
+            let mut flags = verb.get_arguments();
+            flags.any(|it| it.get_long() == Some(row.0) && is_number(it))
+        };
         for (flag, range, refused, accepted) in ROWS.iter().filter(has) {
             for value in *refused {
                 let error = parse(Some(&format!("--{flag}={value}"))).expect_err(value);
