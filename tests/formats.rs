@@ -151,7 +151,14 @@ fn a_truncated_model_is_an_error_in_every_form() {
     let top = tempfile::tempdir().unwrap();
     let team = Team::new(1);
     for (form, path) in in_every_form(top.path()) {
-        package::open(text(&path)).unwrap();
+        if let Err(error) = package::open(text(&path)) {
+            // Graphs for one chip are no model to go on from, whole or not.
+            assert!(
+                form == "hexagon" && error.to_string().contains("graphs for one chip"),
+                "{form}: {error}"
+            );
+            continue;
+        }
         let mut files = vec![path.clone()];
         if path.is_dir() {
             files.clear();

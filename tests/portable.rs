@@ -64,7 +64,9 @@ fn a_package_without_options_is_taken_by_every_export() {
         exported(&at(""), "onnx", &at(".onnx"));
         let model = open(&at(""));
         for (engine, refusal) in loads(&model, &model.weights.quantized) {
-            assert_eq!(refusal, Ok(()), "{scheme} in {engine}");
+            // The HTP takes no int8 activations, and is asked for by its name.
+            let asked = engine != "Hexagon HTP" || scheme.ends_with("a16");
+            assert!(refusal.is_ok() || !asked, "{scheme} in {engine}: {refusal:?}");
         }
     }
     // The same with everything that helps in this program's own runtime is not.

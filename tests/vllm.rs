@@ -15,8 +15,8 @@ const NOTHING: [String; 0] = [];
 
 fn quantized(target: &Path, flags: &[&str]) {
     let mut command = program();
-    command.args(["quantize", "builtin:milm-mini", "--preset=fast", "--rotate=none", "-o"]);
-    command.arg(target).args(flags).assert().success();
+    command.args(["quantize", "builtin:milm-mini", "--for=milm", "--preset=fast", "--rotate=none"]);
+    command.arg("-o").arg(target).args(flags).assert().success();
 }
 
 fn asked(target: &Path) -> Vec<Refusal> {

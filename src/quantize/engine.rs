@@ -1,5 +1,5 @@
 //! What a package is made for.
-use super::Effort;
+use super::{Effort, Embeddings};
 
 /// Engines whose limits a quantization keeps.
 #[derive(
@@ -56,8 +56,11 @@ impl TargetEngine {
         }
     }
 
-    /// Whether its loader takes embeddings as codes.
-    pub fn takes_quantized_embeddings(self) -> bool {
-        matches!(self, Self::Milm | Self::LlamaCpp | Self::OnnxRuntime | Self::Hexagon)
+    /// What becomes of embeddings and head: codes, where its loader takes them there.
+    pub fn embeddings(self) -> Embeddings {
+        match self {
+            Self::Milm | Self::LlamaCpp | Self::OnnxRuntime | Self::Hexagon => Embeddings::Eight,
+            Self::Portable | Self::Transformers | Self::Vllm => Embeddings::Float,
+        }
     }
 }

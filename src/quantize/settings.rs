@@ -162,8 +162,7 @@ impl Settings {
 
     /// What becomes of embeddings and head.
     pub fn embeddings(&self) -> Embeddings {
-        let codes = self.engine().takes_quantized_embeddings();
-        self.embeddings.unwrap_or(if codes { Embeddings::Eight } else { Embeddings::Float })
+        self.embeddings.unwrap_or_else(|| self.engine().embeddings())
     }
 
     /// How scales are chosen.
