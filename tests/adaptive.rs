@@ -9,7 +9,7 @@ use milm_compress::{
     linalg::Team,
     model::Model,
     package::{self, Opened},
-    pipeline::{PipelineError, Quantize, Quantized},
+    pipeline::{Bases, PipelineError, Quantize, Quantized},
     progress::{Progress, Silent},
     quantize::{ActivationScales, CodeChoice, Effort, RoundingTarget, Settings, TargetEngine},
     tensor::Bytes,
@@ -49,7 +49,7 @@ impl<'a> Job<'a> {
         let quantize = Quantize {
             opened: self.opened,
             settings: &self.settings,
-            transform: &self.transform,
+            bases: &Bases::of(&self.opened.model, &self.settings, &self.transform)?,
             seed: 0,
             calibration: &calibration,
             source_sha256: "0",

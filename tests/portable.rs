@@ -84,7 +84,7 @@ fn plans_of_every_family_keep_the_engines_of_the_model() {
         let float = loads(&model, &Schemes::new());
         let settings = plain();
         let bases = Bases::of(&model, &settings, &transform::Settings::default()).unwrap();
-        let schemes = bases.plan(&model).unwrap().schemes();
+        let schemes = bases.plan.schemes();
         assert!(!schemes.is_empty(), "{name}");
         for spec in bases.outcomes(&model.spec) {
             let planned = Model { spec, ..model.clone() };
@@ -98,7 +98,7 @@ fn plans_of_every_family_keep_the_engines_of_the_model() {
         // The twin: codes in the embedding are what transformers does not load.
         let settings = Settings { engine: Some(TargetEngine::Milm), ..settings };
         let bases = Bases::of(&model, &settings, &transform::Settings::default()).unwrap();
-        let schemes = bases.plan(&model).unwrap().schemes();
+        let schemes = bases.plan.schemes();
         assert!(loads(&model, &schemes)["transformers"].is_err(), "{name}");
     }
 }

@@ -8,7 +8,7 @@ use milm_compress::{
     forward::Reference,
     linalg::Team,
     package::{self, Opened},
-    pipeline::{Calibration, Quantize, fingerprint},
+    pipeline::{Bases, Calibration, Quantize, fingerprint},
     progress::{Progress, Unit},
     quantize, transform,
 };
@@ -64,10 +64,12 @@ fn a_model_is_hashed_once_in_a_quantization() {
         let key = fingerprint(("mini", &opened), &set, &request, &begun).unwrap();
         assert_eq!(key.model_sha256, opened.model_sha256(&begun));
         assert_eq!(key.tokenizer_sha256, opened.tokenizer_sha256().unwrap());
+        let plain = transform::Settings::default();
+        let bases = Bases::of(&opened.model, &settings, &plain).unwrap();
         let quantize = Quantize {
             opened: &opened,
             settings: &settings.resolved(),
-            transform: &transform::Settings::default(),
+            bases: &bases,
             seed: 1,
             calibration: &set,
             source_sha256: &opened.source_sha256(&begun),

@@ -61,8 +61,8 @@ fn fits(
 ) -> Result<(), String> {
     let step: Option<&Step> = recipe.steps.iter().find(|it| it.verb == Verb::Quantize);
     let settings = step.ok_or("nothing is quantized")?.settings::<quantize::Settings>(file);
-    let plan = settings.map_err(|error| error.to_string())?.plan(&opened.model);
-    let plan = plan.map_err(|error| error.to_string())?;
+    let bases = settings.map_err(|error| error.to_string())?.bases(&opened.model);
+    let plan = bases.map_err(|error| error.to_string())?.plan;
     let spec = &opened.model.spec;
     let of = Candidate { spec, schemes: &plan.schemes(), bytes: plan.bytes() };
     device.misfit(profile, of).map_or(Ok(()), Err)

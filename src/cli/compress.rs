@@ -130,10 +130,10 @@ impl<'a> Work<'a> {
                 }
                 Planned::Quantize(settings) => {
                     let model = outline.as_ref().unwrap_or(&self.opened.model);
-                    let planned = settings.plan(model);
                     let pruned = if outline.is_some() { ", of the pruned model" } else { "" };
-                    planned.with_context(|| format!("step `quantize`{pruned}"))?;
-                    self.args.device.check_plan(model, || settings.plan(model), context)?;
+                    let bases = settings.bases(model);
+                    let bases = bases.with_context(|| format!("step `quantize`{pruned}"))?;
+                    self.args.device.check_plan(model, &bases.plan, context)?;
                 }
                 Planned::Eval(settings) => {
                     settings.check_with(&self.opened, context)?;
@@ -145,7 +145,8 @@ impl<'a> Work<'a> {
                     let quantize = self.quantize_settings();
                     let (specs, schemes) = match quantize {
                         Some(it) => {
-                            (it.bases(model)?.outcomes(&model.spec), it.plan(model)?.schemes())
+                            let bases = it.bases(model)?;
+                            (bases.outcomes(&model.spec), bases.plan.schemes())
                         }
                         None => (vec![model.spec.clone()], BTreeMap::new()),
                     };
@@ -258,7 +259,8 @@ impl<'a> Work<'a> {
         let pruned = between.as_deref().map(package::open).transpose()?;
         let opened = pruned.as_ref().unwrap_or(&self.opened);
         let name = between.as_deref().unwrap_or(&self.model);
-        let prepared = quantize::Prepared::read((name, opened), &vendor, self.context)?;
+        let bases = vendor.bases(&opened.model)?;
+        let prepared = quantize::Prepared::read((name, opened), (&vendor, bases), self.context)?;
         prepared.write((&target, false), &json!({ "step": [prepared.step] }), self.context)?;
         let yardstick = Some(target.to_string_lossy().into_owned());
         let settings = eval::Settings { yardstick, ..settings.clone() };
@@ -278,7 +280,8 @@ impl<'a> Work<'a> {
         let pruned = between.as_deref().map(package::open).transpose()?;
         let opened = pruned.as_ref().unwrap_or(&self.opened);
         let name = between.as_deref().unwrap_or(&self.model);
-        let prepared = quantize::Prepared::read((name, opened), settings, self.context)?;
+        let bases = settings.bases(&opened.model)?;
+        let prepared = quantize::Prepared::read((name, opened), (settings, bases), self.context)?;
         let mut recipe = self.resolved.clone();
         recipe["step"][at] = prepared.step.clone();
         let done = prepared.write((&self.args.output, self.args.resume), &recipe, self.context)?;

@@ -3,7 +3,6 @@ use super::Context;
 use crate::{
     device::{Candidate, PROFILES, Profile},
     model::Model,
-    pipeline::PipelineError,
     quantize::{Plan, ShardSize},
     tensor::read_text,
 };
@@ -34,17 +33,13 @@ impl Device {
         self.check_candidate(of, context)
     }
 
-    /// Refuses a plan for a model, which is made where a chip is named.
+    /// Refuses a plan for a model.
     pub(super) fn check_plan(
         &self,
         model: &Model,
-        plan: impl FnOnce() -> Result<Plan, PipelineError>,
+        plan: &Plan,
         context: &Context,
     ) -> anyhow::Result<()> {
-        if self.device.is_none() {
-            return Ok(());
-        }
-        let plan = plan()?;
         let of = Candidate { spec: &model.spec, schemes: &plan.schemes(), bytes: plan.bytes() };
         self.check_candidate(of, context)
     }

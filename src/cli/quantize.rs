@@ -5,7 +5,7 @@ use crate::{
     model::Model,
     package::{self, Estimate, Job, Opened, Summary},
     pipeline::{Bases, Footprint, PipelineError, Quantize, Quantized, fingerprint},
-    quantize::{self, Effort, Plan},
+    quantize::{self, Effort},
     report, transform,
 };
 use anyhow::Context as _;
@@ -68,33 +68,33 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
         settings.quantize.engine.get_or_insert(profile.engine);
     }
     let settings = &settings;
-    args.device.check_plan(&opened.model, || settings.plan(&opened.model), context)?;
+    let bases = settings.bases(&opened.model)?;
+    args.device.check_plan(&opened.model, &bases.plan, context)?;
     if args.dry_run {
         if settings.quantize.has_budget() {
             context.note("the budget is met, and spread by measured loss: below without it");
         }
         let recipe = json!({ "step": [{ "do": "quantize", "settings": settings }] });
         let job = settings.job(&opened, &recipe, context);
-        let bases = settings.bases(&opened.model)?;
-        let plan = bases.plan(&opened.model)?;
-        let package_bytes = job.package_bytes(&plan)?;
+        let plan = &bases.plan;
+        let package_bytes = job.package_bytes(plan)?;
         // Of a walk over text its own progress tells.
         let timed = bases.is_streamed();
         let estimate = Estimate {
             package_bytes,
             disk_bytes: package_bytes,
-            memory_bytes: memory((&opened, &plan, &bases), settings, context)?,
-            seconds: timed.then(|| job.seconds(&plan, package_bytes)),
+            memory_bytes: memory(&opened, &bases, settings, context)?,
+            seconds: timed.then(|| job.seconds(plan, package_bytes)),
         };
         if args.json {
-            output::json(Path::new("-"), &plan_json(&plan, &bases, estimate), context)?;
+            output::json(Path::new("-"), &plan_json(&bases, estimate), context)?;
         } else {
-            output::text(&plan_table(&plan, &bases, estimate))?;
+            output::text(&plan_table(&bases, estimate))?;
         }
         return Ok(Outcome::Done);
     }
     let target = args.output.as_deref().context("--output is missing")?;
-    let prepared = Prepared::read((&args.model, &opened), settings, context)?;
+    let prepared = Prepared::read((&args.model, &opened), (settings, bases), context)?;
     let recipe = json!({ "step": [prepared.step] });
     let done = prepared.write((target, args.resume), &recipe, context)?;
     if args.json {
@@ -116,7 +116,8 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
 /// Peak memory of the work, where it is known: what the program holds when the text is read, and
 /// what the work adds to that.
 fn memory(
-    (opened, plan, bases): (&Opened, &Plan, &Bases),
+    opened: &Opened,
+    bases: &Bases,
     settings: &Settings,
     context: &Context,
 ) -> anyhow::Result<Option<u64>> {
@@ -134,7 +135,7 @@ fn memory(
         is_mapped: !opened.folder.is_carried(),
         settings: &settings.quantize,
         bases,
-        plan,
+        plan: &bases.plan,
         windows: &windows,
         held_out: &held_out,
         threads: context.team.threads(),
@@ -174,11 +175,6 @@ impl Settings {
         Bases::of(model, &self.quantize, &self.transform)
     }
 
-    /// What becomes of each tensor of a model.
-    pub(super) fn plan(&self, model: &Model) -> Result<Plan, PipelineError> {
-        Ok(self.bases(model)?.plan(model)?)
-    }
-
     fn job<'a>(&'a self, opened: &'a Opened, recipe: &'a Value, context: &'a Context) -> Job<'a> {
         let (team, progress) = (&context.team, context.progress());
         Job { opened, settings: &self.quantize, recipe, team, progress }
@@ -192,6 +188,7 @@ const HELD_OUT: usize = 4;
 pub(super) struct Prepared<'a> {
     opened: &'a Opened,
     settings: &'a Settings,
+    bases: Bases,
     /// Text to calibrate on, empty where none is needed, and the hash of the source; none where
     /// tensors are rounded one at a time.
     calibration: Option<(calibrate::CalibrationSet, String)>,
@@ -206,13 +203,12 @@ pub(super) struct Done {
 }
 
 impl<'a> Prepared<'a> {
-    /// Checks the plan and reads text.
+    /// Reads text.
     pub(super) fn read(
         (model, opened): (&str, &'a Opened),
-        settings: &'a Settings,
+        (settings, bases): (&'a Settings, Bases),
         context: &Context,
     ) -> anyhow::Result<Self> {
-        let bases = settings.bases(&opened.model)?;
         for note in &bases.notes {
             context.note(note);
         }
@@ -233,7 +229,7 @@ impl<'a> Prepared<'a> {
             step["seed"] = context.seed.into();
             calibrated = Some((set, source));
         }
-        Ok(Self { opened, settings, calibration: calibrated, step })
+        Ok(Self { opened, settings, bases, calibration: calibrated, step })
     }
 
     /// Quantizes into a folder. `recipe` is stored in its manifest.
@@ -251,7 +247,7 @@ impl<'a> Prepared<'a> {
         let quantize = Quantize {
             opened: self.opened,
             settings: &self.settings.quantize,
-            transform: &self.settings.transform,
+            bases: &self.bases,
             seed: context.seed,
             calibration,
             source_sha256,
@@ -295,7 +291,8 @@ fn summary_text(target: &Path, summary: &Summary) -> String {
     std::iter::once(first).chain(carried).chain(left_out).chain(beyond).collect()
 }
 
-fn plan_json(plan: &Plan, bases: &Bases, estimate: Estimate) -> serde_json::Value {
+fn plan_json(bases: &Bases, estimate: Estimate) -> serde_json::Value {
+    let plan = &bases.plan;
     let tensors: serde_json::Map<String, serde_json::Value> = plan
         .tensors
         .iter()
@@ -321,7 +318,8 @@ fn plan_json(plan: &Plan, bases: &Bases, estimate: Estimate) -> serde_json::Valu
     })
 }
 
-fn plan_table(plan: &Plan, bases: &Bases, estimate: Estimate) -> String {
+fn plan_table(bases: &Bases, estimate: Estimate) -> String {
+    let plan = &bases.plan;
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["tensor", "shape", "becomes", "bytes", "bits"]);

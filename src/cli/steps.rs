@@ -40,7 +40,7 @@ pub fn resolve(file: &str, recipe: &Recipe, model: &str) -> anyhow::Result<Value
     for step in &steps {
         match step {
             Planned::Prune(it) => outline = Some(it.plan(&opened)?.outline(&opened.model)),
-            Planned::Quantize(it) => drop(it.plan(outline.as_ref().unwrap_or(&opened.model))?),
+            Planned::Quantize(it) => drop(it.bases(outline.as_ref().unwrap_or(&opened.model))?),
             Planned::Eval(_) | Planned::Run(_) | Planned::Export(_) => {}
         }
     }

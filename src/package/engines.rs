@@ -2,6 +2,7 @@
 use crate::{model::ModelSpec, scheme::Schemes};
 use serde::Serialize;
 use serde_json::Value;
+use std::fmt::Display;
 
 /// A model as it is declared: all that engines are asked about.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +27,15 @@ pub struct EngineFit {
 }
 
 impl EngineFit {
+    /// Whether an engine loads a model, by what refuses it; the hint behind its first line is for exports.
+    pub(super) fn of<T, E: Display>(
+        engine: &'static str,
+        accepted: Result<T, E>,
+        note: &'static str,
+    ) -> Self {
+        Self::new(engine, accepted.err().and_then(first_line), note)
+    }
+
     /// Whether an engine loads a model, which it does without a refusal.
     pub(super) fn new(engine: &'static str, refusal: Option<String>, note: &'static str) -> Self {
         Self { engine, loads: refusal.map_or(Ok(()), Err), note }
@@ -40,4 +50,9 @@ pub(super) fn kept_pairs(spec: &ModelSpec, config: &Value) -> Option<String> {
     });
     let differ = planned || spec.rope.kept.is_some();
     differ.then(|| "rotary pairs differ by head (--pairs shared)".to_owned())
+}
+
+/// What an error says first.
+pub(super) fn first_line(error: impl Display) -> Option<String> {
+    error.to_string().lines().next().map(str::to_owned)
 }

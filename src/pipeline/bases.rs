@@ -5,8 +5,8 @@ use crate::{
     model::{Model, ModelSpec},
     package::{Declared, engines},
     quantize::{
-        self, ActivationScales, Candidates, CodeChoice, Effort, GroupFallback, Plan, QuantizeError,
-        Settings, TargetEngine,
+        self, ActivationScales, Candidates, CodeChoice, Effort, GroupFallback, Plan, Settings,
+        TargetEngine,
     },
     scheme::{Activations, Granularity, KvPrecision, Schemes},
     transform::{self, Rotate, Transform},
@@ -24,12 +24,14 @@ pub struct Offer {
 }
 
 /// What a quantization may choose among. One at least is not refused.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Bases {
     /// In the order of preference.
     pub offers: Vec<Offer>,
     /// Engines that the package was to load in, and that do not load the model whatever is done.
     pub notes: Vec<String>,
+    /// What becomes of each tensor of the model, before its coordinates are turned.
+    pub plan: Plan,
     settings: Settings,
 }
 
@@ -71,10 +73,10 @@ impl Bases {
                 Some((name, refusal?)).filter(|it| loads.contains(&it.0))
             })
         };
-        let schemes = quantize::plan(model, &settings)?.schemes();
+        let plan = quantize::plan(model, &settings)?;
         let mut kept = model.spec.clone();
         kept.kv_cache = settings.kv_cache;
-        if let Some((engine, reason)) = refused(&kept, &schemes) {
+        if let Some((engine, reason)) = refused(&kept, &plan.schemes()) {
             return Err(PipelineError::Engine { engine, reason });
         }
         let (mut offers, mut first) = (Vec::new(), None);
@@ -95,13 +97,8 @@ impl Bases {
         }
         match first.filter(|_| offers.iter().all(|it| it.refused.is_some())) {
             Some(error) => Err(error),
-            None => Ok(Self { offers, notes, settings }),
+            None => Ok(Self { offers, notes, plan, settings }),
         }
-    }
-
-    /// What becomes of each tensor of the model, before its coordinates are turned.
-    pub fn plan(&self, model: &Model) -> Result<Plan, QuantizeError> {
-        quantize::plan(model, &self.settings)
     }
 
     /// The coordinates that may be taken, the preferred ones first.
@@ -111,9 +108,8 @@ impl Bases {
 
     /// Those that are tried: what is refused as well, so that its cost is told, where anything is tried.
     pub fn tried(&self) -> Vec<&Offer> {
-        let text = self.settings.rounding() == CodeChoice::Adaptive;
-        let all = self.offers.iter().filter(|it| text || it.refused.is_none()).collect::<Vec<_>>();
-        if all.len() > 1 && text { all } else { Vec::new() }
+        let any = self.offers.len() > 1 && self.settings.rounding() == CodeChoice::Adaptive;
+        self.offers.iter().filter(|_| any).collect()
     }
 
     /// The architectures that the quantization may end with.
@@ -152,9 +148,9 @@ fn plain(settings: &Settings) -> Settings {
     }
 }
 
-/// What is asked for, or what the preset offers: of alternatives the first that is taken. Rotations help where a scale covers a whole row and
-/// where activations are integers, and cost a matrix before a tied head; small groups may do without. A stream with
-/// norms behind its halves cannot be turned.
+/// What is asked for, or what the preset offers: of alternatives the first that is taken. Rotations help
+/// where a scale covers a whole row and where activations are integers, and cost a matrix before a tied
+/// head; small groups may do without. A stream with norms behind its halves cannot be turned.
 fn offered(
     spec: &ModelSpec,
     settings: &Settings,

@@ -1,7 +1,7 @@
 //! A package with adaptively rounded weights: block by block, on the streams of the float model
 //! and of the quantized one.
 use super::{
-    Allocate, Allocation, Bases, PipelineError,
+    Allocate, Allocation, PipelineError,
     basis::Basis,
     journal::{Journal, Phase},
     rounding::{Quantize, streams},
@@ -67,13 +67,12 @@ impl Quantize<'_> {
             OutputDir::check(target, force)?;
         }
         refuse_over_input(self.opened, target)?;
-        let bases = Bases::of(&self.opened.model, self.settings, self.transform)?;
-        let mut transform = bases.taken().next().cloned().unwrap_or_default();
+        let mut transform = self.bases.taken().next().cloned().unwrap_or_default();
         let mut basis = self.basis(&transform)?;
         self.candidates(&basis)?; // refuses before anything is written
         let work = WorkDir::begin(target, self.key, resume || finished, force)?;
         Journal::open(work)?.run(|journal| {
-            let trials = self.trials(&bases, journal)?;
+            let trials = self.trials(journal)?;
             let taken = trials.iter().filter(|it| it.refused.is_none());
             let best = taken.min_by(|a, b| a.error.total_cmp(&b.error)).map(|it| &it.transform);
             if let Some(best) = best.filter(|best| **best != transform) {

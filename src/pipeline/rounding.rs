@@ -1,6 +1,6 @@
 //! A quantization and its parts: the walk that rounds blocks, what lies outside of them, the streams
 //! that enter the first.
-use super::{PipelineError, basis::Basis};
+use super::{Bases, PipelineError, basis::Basis};
 use crate::{
     calibrate::{CalibrationSet, HiddenStates},
     forward::Backend,
@@ -21,8 +21,8 @@ pub struct Quantize<'a> {
     pub opened: &'a Opened,
     /// What is wanted.
     pub settings: &'a Settings,
-    /// How its coordinates are turned before.
-    pub transform: &'a transform::Settings,
+    /// The coordinates that it may take.
+    pub bases: &'a Bases,
     /// Seed of rotations.
     pub seed: u64,
     /// Text to calibrate on; may be empty where none is needed.

@@ -1,6 +1,6 @@
 //! Which coordinates lose least, tried on the first blocks.
 use super::{
-    Bases, Offer, PipelineError,
+    Offer, PipelineError,
     basis::Basis,
     journal::Journal,
     rounding::{Quantize, streams},
@@ -41,14 +41,13 @@ impl Quantize<'_> {
     /// knows the outcome.
     pub(super) fn trials(
         &self,
-        bases: &Bases,
         journal: &Journal<LayerReport>,
     ) -> Result<Vec<Trial>, PipelineError> {
         if let Some(known) = journal.noted(TRIALS_FILE)? {
             return Ok(known);
         }
         let mut trials = Vec::new();
-        for (at, Offer { transform, refused }) in bases.tried().into_iter().enumerate() {
+        for (at, Offer { transform, refused }) in self.bases.tried().into_iter().enumerate() {
             let error = self.trial(&self.basis(transform)?)?;
             let (transform, refused) = (transform.clone(), refused.clone());
             trials.push(Trial { at, transform, error, refused });

@@ -55,6 +55,24 @@ pub struct Wanted<'a> {
     pub prompt: Option<usize>,
 }
 
+impl Wanted<'_> {
+    /// The first setting that is given and is none of those that a form takes.
+    pub(in crate::package) fn beside(&self, taken: &[&str]) -> Option<&'static str> {
+        let given = [
+            ("dtype", self.float.is_some()),
+            ("embeddings", self.embeddings.is_some()),
+            ("head", self.head.is_some()),
+            ("pre", self.pre.is_some()),
+            ("graph", self.graph.is_some()),
+            ("encodings", self.encodings.is_some()),
+            ("context", self.context.is_some()),
+            ("prompt", self.prompt.is_some()),
+        ];
+        let other = |(name, given): &(&str, bool)| *given && !taken.contains(name);
+        given.into_iter().find(other).map(|(name, _)| name)
+    }
+}
+
 /// Where a model is written.
 #[derive(Clone, Copy)]
 pub struct Target<'a> {

@@ -16,7 +16,7 @@ use crate::{
     model::{Block, ModelSpec, RopeScaling},
     package::{
         Declared, EngineFit, Inspected, Opened, PackageError, Verification,
-        engines::kept_pairs,
+        engines::{first_line, kept_pairs},
         format::{Format, Place, Target, Wanted, Writer},
         opened::Parts,
     },
@@ -103,13 +103,7 @@ impl Writer for Form {
     }
 
     fn misplaced(&self, wanted: &Wanted<'_>) -> Option<&'static str> {
-        let given = [
-            ("graph", wanted.graph.is_some()),
-            ("encodings", wanted.encodings.is_some()),
-            ("context", wanted.context.is_some()),
-            ("prompt", wanted.prompt.is_some()),
-        ];
-        given.into_iter().find_map(|(name, given)| given.then_some(name))
+        wanted.beside(&["dtype", "embeddings", "head", "pre"])
     }
 
     fn accepts(
@@ -173,8 +167,7 @@ fn llama_cpp(of: Declared<'_>) -> Option<String> {
     }
     kept_pairs(spec, config).or_else(|| {
         let refused = accepts(spec).and_then(|_| accepts_schemes(spec, schemes));
-        let refusal = refused.err()?.to_string();
-        refusal.lines().next().map(str::to_owned)
+        refused.err().and_then(first_line)
     })
 }
 

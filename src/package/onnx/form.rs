@@ -71,9 +71,7 @@ impl Format for Form {
     }
 
     fn engines(&self, of: Declared<'_>) -> Vec<EngineFit> {
-        let refusal = accepts(of.spec).err().map(|it| it.to_string());
-        let first = refusal.and_then(|it| it.lines().next().map(str::to_owned));
-        vec![EngineFit::new("ONNX Runtime", first, "as ONNX")]
+        vec![EngineFit::of("ONNX Runtime", accepts(of.spec), "as ONNX")]
     }
 
     fn writer(&self) -> Option<&dyn Writer> {
@@ -88,15 +86,9 @@ impl Writer for Form {
 
     fn misplaced(&self, wanted: &Wanted<'_>) -> Option<&'static str> {
         let beside_codes = wanted.graph != Some(GraphForm::Float);
-        let given = [
-            ("pre", wanted.pre.is_some()),
-            ("embeddings", wanted.embeddings.is_some()),
-            ("head", wanted.head.is_some()),
-            ("context", wanted.context.is_some()),
-            ("prompt", wanted.prompt.is_some()),
-            ("encodings", wanted.encodings.is_some() && beside_codes),
-        ];
-        given.into_iter().find_map(|(name, given)| given.then_some(name))
+        let taken: &[_] =
+            if beside_codes { &["dtype", "graph"] } else { &["dtype", "graph", "encodings"] };
+        wanted.beside(taken)
     }
 
     fn accepts(

@@ -107,18 +107,21 @@ impl<'a> Builder<'a> {
         self.dequantized(table, Grid { prefix: &prefix, ..grid }, true)
     }
 
-    /// The grid of a table of int8 codes with a scale per row, in a graph of codes.
-    fn row_grid(&self, table: &'a TensorSpec) -> Option<Grid<'a>> {
-        let (scheme, shape) = self.model.weights.quantized.get(&table.name)?;
-        let integers = scheme.weights.integers();
-        let IntScheme { bits, symmetric, granularity } = integers;
-        let rows = bits == 8 && symmetric && granularity == Granularity::Channel;
-        (rows && scheme.outliers == 0 && self.form == GraphForm::Qdq).then_some(Grid {
-            prefix: &table.name,
-            scheme: integers,
+    /// The grid of a weight that has one alone, in a graph of codes.
+    fn grid(&self, weight: &'a TensorSpec) -> Option<Grid<'a>> {
+        let (scheme, shape) = self.model.weights.quantized.get(&weight.name)?;
+        (scheme.outliers == 0 && self.form == GraphForm::Qdq).then(|| Grid {
+            prefix: &weight.name,
+            scheme: scheme.weights.integers(),
             shape: *shape,
             piece: Piece::Base,
         })
+    }
+
+    /// That of a table, where it is int8 with a scale per row.
+    fn row_grid(&self, table: &'a TensorSpec) -> Option<Grid<'a>> {
+        let rows = IntScheme { bits: 8, symmetric: true, granularity: Granularity::Channel };
+        self.grid(table).filter(|grid| grid.scheme == rows)
     }
 
     /// Notes the static scale of a product's input; the largest of those that see the same.
@@ -163,15 +166,7 @@ impl<'a> Builder<'a> {
     pub(super) fn matrix(&mut self, weight: &'a TensorSpec, turned: bool) -> String {
         let mut shape = self.model.spec.shape(weight);
         let quantized = self.model.weights.quantized.get(&weight.name);
-        if let (Some((scheme, shape)), GraphForm::Qdq) = (quantized, self.form)
-            && scheme.outliers == 0
-        {
-            let grid = Grid {
-                prefix: &weight.name,
-                scheme: scheme.weights.integers(),
-                shape: *shape,
-                piece: Piece::Base,
-            };
+        if let Some(grid) = self.grid(weight) {
             return self.dequantized(weight, grid, turned);
         }
         if turned {

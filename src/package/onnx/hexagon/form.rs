@@ -68,9 +68,8 @@ impl Format for Form {
     }
 
     fn engines(&self, of: Declared<'_>) -> Vec<EngineFit> {
-        let refusal = accepts(of.spec, of.schemes).err().map(|it| it.to_string());
-        let first = refusal.and_then(|it| it.lines().next().map(str::to_owned));
-        vec![EngineFit::new("Hexagon HTP", first, "by onnxruntime-qnn, in its emulator")]
+        let accepted = accepts(of.spec, of.schemes);
+        vec![EngineFit::of("Hexagon HTP", accepted, "by onnxruntime-qnn, in its emulator")]
     }
 
     fn writer(&self) -> Option<&dyn Writer> {
@@ -84,15 +83,7 @@ impl Writer for Form {
     }
 
     fn misplaced(&self, wanted: &Wanted<'_>) -> Option<&'static str> {
-        let given = [
-            ("dtype", wanted.float.is_some()),
-            ("pre", wanted.pre.is_some()),
-            ("embeddings", wanted.embeddings.is_some()),
-            ("head", wanted.head.is_some()),
-            ("graph", wanted.graph.is_some()),
-            ("encodings", wanted.encodings.is_some()),
-        ];
-        given.into_iter().find_map(|(name, given)| given.then_some(name))
+        wanted.beside(&["context", "prompt"])
     }
 
     fn accepts(
