@@ -105,7 +105,8 @@ impl Sampler {
     /// The next token after logits `[vocab]`. Ties go to the lower id; NaN is never chosen.
     pub fn choose(&mut self, logits: &[f32]) -> Result<u32, SampleError> {
         if self.settings.temperature <= 0.0 {
-            return self.best(logits).ok_or(SampleError::NoCandidate);
+            let logits = logits.iter().enumerate().map(|(id, logit)| self.penalized(*logit, id));
+            return best(logits).ok_or(SampleError::NoCandidate);
         }
         self.gather(logits);
         self.keep_top_k();
@@ -113,17 +114,6 @@ impl Sampler {
         self.keep_top_p();
         self.keep_min_p();
         Ok(self.draw())
-    }
-
-    fn best(&self, logits: &[f32]) -> Option<u32> {
-        let mut best: Option<(f32, u32)> = None;
-        for (id, logit) in logits.iter().enumerate() {
-            let logit = self.penalized(*logit, id);
-            if logit > best.map_or(f32::NEG_INFINITY, |(most, _)| most) {
-                best = Some((logit, id as u32));
-            }
-        }
-        best.map(|(_, id)| id)
     }
 
     fn penalized(&self, logit: f32, id: usize) -> f32 {
@@ -217,6 +207,17 @@ impl Sampler {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that sorting takes")]
 fn order(a: &(f32, u32), b: &(f32, u32)) -> std::cmp::Ordering {
     b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
+}
+
+/// The token of the largest logit. Ties go to the lower id; NaN is never chosen.
+pub(super) fn best(logits: impl Iterator<Item = f32>) -> Option<u32> {
+    let mut best: Option<(f32, u32)> = None;
+    for (logit, id) in logits.zip(0..) {
+        if logit > best.map_or(f32::NEG_INFINITY, |(most, _)| most) {
+            best = Some((logit, id));
+        }
+    }
+    best.map(|(_, id)| id)
 }
 
 #[cfg(test)]

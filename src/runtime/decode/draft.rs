@@ -1,7 +1,11 @@
 //! A smaller model of the same vocabulary writes first, its best token each time.
 //! Leviathan et al. 2023, arXiv 2211.17192, without its acceptance rule: the module's own is stricter.
 use super::proposer::Proposer;
-use crate::{forward::ForwardError, runtime::engine::Engine, text::Tokenizer};
+use crate::{
+    forward::ForwardError,
+    runtime::{engine::Engine, sample::best},
+    text::Tokenizer,
+};
 
 /// A draft model that stands for other tokens.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,7 +88,7 @@ impl Proposer for Draft<'_> {
         while place && offered.len() < most && self.engine.len() < self.engine.max_positions() {
             let logits = self.engine.feed(&[next])?;
             self.read.push(next);
-            let best = best(&logits[..self.vocab.min(logits.len())]);
+            let best = best(logits.iter().copied().take(self.vocab));
             place = best.is_some();
             if let Some(id) = best {
                 offered.push(id);
@@ -93,15 +97,4 @@ impl Proposer for Draft<'_> {
         }
         Ok(offered)
     }
-}
-
-/// The first of the largest; NaN is never it.
-fn best(logits: &[f32]) -> Option<u32> {
-    let mut best: Option<(f32, u32)> = None;
-    for (logit, id) in logits.iter().zip(0..) {
-        if best.map_or(!logit.is_nan(), |(most, _)| *logit > most) {
-            best = Some((*logit, id));
-        }
-    }
-    best.map(|(_, id)| id)
 }
