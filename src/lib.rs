@@ -1,7 +1,7 @@
 //! Makes language models small enough for phones, cars and speakers, and proves what that cost.
 //!
 //! ```text
-//! checkpoint → calibrate → prune → transform → quantize → package → runtime / eval → report
+//! checkpoint → calibrate → prune → train → transform → quantize → package → runtime / eval → report
 //! ```
 //! Modules are listed in the order data flows; a module uses only modules above it.
 pub mod shown;
@@ -16,6 +16,7 @@ pub mod checkpoint;
 pub mod forward;
 pub mod calibrate;
 pub mod prune;
+pub mod train;
 pub mod transform;
 pub mod quantize;
 pub mod device;

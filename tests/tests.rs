@@ -51,6 +51,7 @@ mod static_scales;
 mod stock;
 mod stored;
 mod text;
+mod train;
 mod text_files;
 mod tasks;
 mod tidy;

@@ -45,6 +45,16 @@ impl Rotary {
             (*x, *y) = (*x * c - *y * s, *y * c + *x * s);
         }
     }
+
+    /// Turns a head by the opposite angles, scaled as [`Self::turn`] does: the transposed map.
+    pub fn turn_back(&self, token: usize, kv_head: usize, head: &mut [f32]) {
+        let (first, second) = head.split_at_mut(head.len() / 2);
+        let Table { cos, sin } = &self.tables[kv_head.min(self.tables.len() - 1)];
+        let (cos, sin) = (cos.row(token), sin.row(token));
+        for (((x, y), c), s) in first.iter_mut().zip(second).zip(cos).zip(sin) {
+            (*x, *y) = (*x * c + *y * s, *y * c - *x * s);
+        }
+    }
 }
 
 impl Table {

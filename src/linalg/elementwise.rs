@@ -65,7 +65,7 @@ pub(crate) fn lanes_sum(lanes: [f32; LANES]) -> f32 {
 
 /// Folds `f` over `x` in 16 lanes, then over the lanes.
 #[inline(always)]
-fn fold(
+pub(super) fn fold(
     x: &[f32],
     start: f32,
     f: impl Fn(f32, f32) -> f32,
@@ -162,7 +162,7 @@ vectorized! {
 
 /// `Σ x·y` of one chunk layout, in 16 lanes.
 #[inline(always)]
-fn dot(x: &[f32], y: &[f32]) -> f32 {
+pub(super) fn dot(x: &[f32], y: &[f32]) -> f32 {
     let ((xs, x_tail), (ys, y_tail)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
     let mut lanes = [0.0; LANES];
     for (x, y) in xs.iter().zip(ys) {

@@ -119,6 +119,35 @@ pub fn matmul_transposed_apart(
     });
 }
 
+/// Rows and columns of the tiles of [`matmul_tiled`]: large enough to be worth packing, fixed.
+const TILE: (usize, usize) = (512, 192);
+
+/// `C ← A·B`, or `C ← C + A·B` with `add`, in tiles on all threads: `a` is `[m, k]`, `b` is `[k, n]`,
+/// `c` is `[m, n]`. Same bits at any number of threads.
+///
+/// # Panics
+/// When the shapes do not fit.
+pub fn matmul_tiled(
+    a: ArrayView2<'_, f32>,
+    b: ArrayView2<'_, f32>,
+    mut c: ArrayViewMut2<'_, f32>,
+    add: bool,
+    team: &Team,
+) {
+    assert_eq!(c.dim(), (a.nrows(), b.ncols()), "output of a product");
+    let mut tiles = Vec::new();
+    let bands = c.axis_chunks_iter_mut(Axis(0), TILE.0).zip(a.axis_chunks_iter(Axis(0), TILE.0));
+    for (mut band, a) in bands {
+        for b in b.axis_chunks_iter(Axis(1), TILE.1) {
+            let (tile, rest) = band.split_at(Axis(1), b.ncols());
+            tiles.push((a, b, tile));
+            band = rest;
+        }
+    }
+    let keep = if add { 1.0 } else { 0.0 };
+    team.each(tiles, |_, (a, b, c)| product(a, b, c, keep, 1.0));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,6 +162,20 @@ mod tests {
         for ((i, j), got) in y.indexed_iter() {
             let want: f32 = (0..7).map(|k| a[[i, k]] * w[[j, k]]).sum();
             assert!((got - want).abs() <= 0.0, "all values are small multiples of 1/4: exact");
+        }
+    }
+
+    #[test]
+    fn tiles_give_the_whole_product_at_any_number_of_threads() {
+        // Small integers: sums are exact in any order.
+        let a = Array2::from_shape_fn((700, 11), |(i, j)| ((i * 7 + j * 5) % 9) as f32 - 4.0);
+        let b = Array2::from_shape_fn((11, 400), |(i, j)| ((i * 3 + j * 11) % 7) as f32 - 3.0);
+        for threads in [1, 2, 5] {
+            let mut c = Array2::ones((700, 400));
+            matmul_tiled(a.view(), b.view(), c.view_mut(), true, &Team::new(threads));
+            assert_eq!(c, a.dot(&b) + 1.0);
+            matmul_tiled(a.view(), b.view(), c.view_mut(), false, &Team::new(threads));
+            assert_eq!(c, a.dot(&b));
         }
     }
 

@@ -8,6 +8,7 @@ mod cholesky;
 mod compare;
 mod elementwise;
 mod error;
+mod gradients;
 mod gram;
 mod hadamard;
 pub mod least_squares;
@@ -23,8 +24,11 @@ pub use elementwise::{
 };
 pub(crate) use elementwise::{lanes_sum, vectorized};
 pub use error::LinalgError;
+pub use gradients::{gelu_mul_gradient, rms_norm_gradient, silu_mul_gradient, softmax_gradient};
 pub use gram::{CHUNK, accumulate_cross, accumulate_gram, mirror};
 pub use hadamard::Hadamard;
-pub use matmul::{matmul, matmul_add, matmul_add_f64, matmul_transposed, matmul_transposed_apart};
+pub use matmul::{
+    matmul, matmul_add, matmul_add_f64, matmul_tiled, matmul_transposed, matmul_transposed_apart,
+};
 pub use spectral::{Eigen, Roots, Svd, Tiny, eigh, sqrt_psd, svd};
 pub use team::Team;

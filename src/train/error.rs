@@ -1,0 +1,65 @@
+//! Why nothing can be learnt.
+use crate::{forward::ForwardError, model::Expert};
+
+/// A model cannot be trained.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// A tensor that products cannot be passed back through.
+    #[error(
+        "tensor `{tensor}`: expected F32, F16 or BF16\nhint: train the float checkpoint and quantize what comes out"
+    )]
+    NotFloat {
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor that the declaration needs.
+    #[error(
+        "{place} has no `{role}`\nhint: the checkpoint does not fit its config.json",
+        place = block.map_or("the model".to_owned(), |block| format!("block {block}"))
+    )]
+    Missing {
+        /// The block, if it is in one.
+        block: Option<usize>,
+        /// What the tensor does.
+        role: &'static str,
+        /// The expert, if it is of one.
+        expert: Option<Expert>,
+    },
+    /// A mixture of experts.
+    #[error(
+        "block {block} is a mixture of experts, which cannot be trained yet\nhint: dense models can"
+    )]
+    Experts {
+        /// The block.
+        block: usize,
+    },
+    /// Rotations that are made on the way.
+    #[error(
+        "the model has rotations that its forward pass makes (milm_transform), which cannot be trained\n\
+         hint: train the checkpoint before it is rotated"
+    )]
+    Rotated,
+    /// Streams and tokens.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+    /// A loss that is no number.
+    #[error(
+        "step {step}: the loss is no finite number{place}\n\
+         hint: a lower --learning-rate; the last good state is kept, --resume goes on from it",
+        place = block.map_or(String::new(), |block| format!(" in block {block}"))
+    )]
+    Loss {
+        /// The step.
+        step: usize,
+        /// The block that is trained.
+        block: Option<usize>,
+    },
+    /// Windows of different lengths.
+    #[error("a window of {found} tokens among windows of {expected}")]
+    Window {
+        /// Tokens of the first.
+        expected: usize,
+        /// Tokens of another.
+        found: usize,
+    },
+}

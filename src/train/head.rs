@@ -1,0 +1,73 @@
+//! The end of a model that can learn: the last norm and the head.
+use super::{
+    TrainError,
+    block::Run,
+    linear::Linear,
+    loss::Target,
+    norm::Norm,
+    parameters::{Loader, Parameters},
+};
+use crate::{
+    forward::Rotary,
+    linalg::Team,
+    model::{Model, Role, Tensors},
+};
+use ndarray::{Array2, ArrayView2, Axis, s};
+
+/// Rows of logits that are in memory at a time.
+const ROWS: usize = 128;
+
+/// The last norm, which learns, and the head, which does not: it is the embedding where both are tied.
+#[derive(Clone, Debug)]
+pub struct Head {
+    norm: Norm,
+    linear: Linear,
+    /// The norm's gain, and the head's matrix.
+    pub parameters: Parameters,
+    rotary: Rotary,
+}
+
+impl Head {
+    /// Of a model.
+    pub fn load(model: &Model) -> Result<Self, TrainError> {
+        let mut parameters = Parameters::default();
+        let role = model.spec.head().map_or(Role::Head, |tensor| tensor.role);
+        let parameters_mut = &mut parameters;
+        let mut loader =
+            Loader { model, block: None, expert: None, learns: true, parameters: parameters_mut };
+        let norm = Norm::load(&mut loader, Role::FinalNorm)?;
+        loader.learns = false;
+        let linear = loader.linear(role)?;
+        Ok(Self { norm, linear, parameters, rotary: Rotary::new(&model.spec, 0, 0..1, 1) })
+    }
+
+    /// The sum of the losses of streams `[tokens, hidden]` and its gradient by them, times `scale`; the sum of
+    /// the norm's gradients grows. Logits are made [`ROWS`] rows at a time.
+    pub fn losses(
+        &mut self,
+        x: &Array2<f32>,
+        target: &dyn Target,
+        scale: f32,
+        team: &Team,
+    ) -> (f64, Array2<f32>) {
+        let run = Run { team, window: 1, rotary: &self.rotary };
+        let normed = self.norm.forward(x, &self.parameters, &run);
+        let mut dnormed = Array2::zeros(x.dim());
+        let mut loss = 0.0;
+        for (part, mut dx) in dnormed.axis_chunks_iter_mut(Axis(0), ROWS).enumerate() {
+            let rows = part * ROWS..part * ROWS + dx.nrows();
+            let x: ArrayView2<'_, f32> = normed.slice(s![rows.clone(), ..]);
+            let mut logits = self.linear.of(x, &self.parameters, team);
+            loss += target.gradient(rows, &mut logits, team);
+            logits *= scale;
+            self.linear.backward(x, logits.view(), dx.view_mut(), &mut self.parameters, team);
+        }
+        (loss, self.norm.backward(x, dnormed, &mut self.parameters, &run))
+    }
+
+    /// The tensors that learn, as a checkpoint holds them.
+    pub fn tensors(&self) -> Tensors {
+        let learnt = self.parameters.list.iter().filter(|it| !it.gradient.is_empty());
+        learnt.map(|it| (it.name.clone(), it.to_raw())).collect()
+    }
+}

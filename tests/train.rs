@@ -1,0 +1,116 @@
+//! Gradients of the trainer against torch's, through the models that transformers builds, and against what
+//! the loss does where its parameters move.
+use crate::util;
+use milm_compress::{
+    forward::{self, Reference},
+    linalg::Team,
+    model::{Mlp, Model},
+    train::{Labels, Student},
+};
+use std::{path::Path, process::Command};
+
+const IDS: [u32; 24] =
+    [1, 17, 93, 4, 55, 120, 8, 31, 77, 2, 64, 99, 12, 45, 101, 6, 83, 29, 110, 38, 70, 14, 51, 126];
+
+/// The golden checkpoints that can be trained.
+fn trainable() -> impl Iterator<Item = (&'static str, Model)> {
+    let opened =
+        util::MODELS.into_iter().map(|name| (name, util::open(&util::golden().join(name))));
+    opened.filter(|(_, model)| {
+        model.spec.blocks.iter().all(|block| matches!(block.mlp, Mlp::Dense { .. }))
+    })
+}
+
+/// The sum of the cross-entropies of the tokens, the gradients in the student.
+fn learn(model: &Model, threads: usize) -> (Student, f64) {
+    let window = IDS.len() - 1;
+    let mut student = Student::load(model, window).unwrap();
+    let (team, labels) = (Team::new(threads), Labels(&IDS[1..]));
+    let loss = student.learn(&[&IDS[..window]], &labels, 1.0, &team).unwrap();
+    (student, loss)
+}
+
+#[test]
+fn the_loss_is_that_of_the_forward_pass() {
+    for (name, model) in trainable() {
+        let (mut student, loss) = learn(&model, 2);
+        let team = Team::new(1);
+        let logits = forward::logits(&model, &Reference, &IDS[..IDS.len() - 1], &team).unwrap();
+        let each = logits.outer_iter().zip(&IDS[1..]).map(|(row, id)| {
+            let sum: f64 = row.iter().map(|z| f64::from(*z).exp()).sum();
+            sum.ln() - f64::from(row[*id as usize])
+        });
+        let want: f64 = each.sum();
+        // Logits of both are within 1e-4 of the largest (tests/golden.rs), here below 40; each loss moves by
+        // twice as much.
+        let tolerance = 2.0 * 1e-4 * 40.0 * IDS.len() as f64;
+        assert!((loss - want).abs() < tolerance, "{name}: {loss} {want}");
+        let windows: [&[u32]; 1] = [&IDS[..IDS.len() - 1]];
+        let again = student.loss(&windows, &Labels(&IDS[1..]), &team).unwrap();
+        assert!((again - loss).abs() <= 0.0, "{name}: {again} {loss}");
+    }
+}
+
+#[test]
+fn the_number_of_threads_does_not_change_a_bit_of_a_gradient() {
+    for (name, model) in trainable().take(3) {
+        let [(one, _), (two, _), (five, _)] = [1, 2, 5].map(|threads| learn(&model, threads));
+        for ((one, two), five) in one.parameters().zip(two.parameters()).zip(five.parameters()) {
+            for ((one, two), five) in one.list.iter().zip(&two.list).zip(&five.list) {
+                assert_eq!(one.gradient, two.gradient, "{name} {}", one.name);
+                assert_eq!(one.gradient, five.gradient, "{name} {}", one.name);
+            }
+        }
+    }
+}
+
+/// |got − sign · want| / |want| over all parameters of a model that learn, and the parameter it is worst for.
+fn difference(student: &Student, torch: &Path, sign: f32) -> (f64, String) {
+    let want = util::tensors(torch);
+    let mut worst = (0.0, String::new());
+    let learnt = student.parameters().flat_map(|it| &it.list).filter(|it| !it.gradient.is_empty());
+    let mut compared = 0;
+    for parameter in learnt {
+        let want = want[&parameter.name].to_f32().unwrap();
+        let norm: f64 = want.iter().map(|x| f64::from(*x).powi(2)).sum();
+        let off = parameter.gradient.iter().zip(&want);
+        let off: f64 = off.map(|(got, want)| f64::from(got - sign * want).powi(2)).sum();
+        // A bias that softmax takes away again (of keys) has a gradient of rounding errors alone.
+        let found = if norm < 1e-12 { 0.0 } else { (off / norm).sqrt() };
+        compared += usize::from(norm >= 1e-12);
+        if found > worst.0 {
+            worst = (found, parameter.name.clone());
+        }
+    }
+    assert!(compared > 9, "{compared}");
+    worst
+}
+
+#[test]
+fn gradients_of_every_family_are_those_of_torch() {
+    let Some(python) = util::engines() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let ids: Vec<String> = IDS.iter().map(ToString::to_string).collect();
+    let out = |name: &str| temp.path().join(format!("{name}.safetensors"));
+    let script =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engines/transformers_gradients.py");
+    let mut command = Command::new(python);
+    command.arg(script).args(["--ids", &ids.join(",")]);
+    for (name, _) in trainable() {
+        command.arg(util::golden().join(name)).arg(out(name));
+    }
+    let done = command.output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    for (name, model) in trainable() {
+        let (student, loss) = learn(&model, 2);
+        let want = f64::from(util::tensors(&out(name))["loss"].to_f32().unwrap()[0]);
+        assert!((loss - want).abs() < 1e-5 * want, "{name}: {loss} {want}");
+        // Some 300 products of up to 128 terms one after the other, each term off by 2⁻²⁴, and sums that
+        // cancel: a gradient keeps four digits.
+        let (found, parameter) = difference(&student, &out(name), 1.0);
+        assert!(found < 1e-4, "{name}: {parameter}: {found}");
+        // The twin: the other sign is seen, in the parameter where it is seen least.
+        let (found, _) = difference(&student, &out(name), -1.0);
+        assert!(found > 1.9, "{name}: {found}");
+    }
+}
