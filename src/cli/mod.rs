@@ -15,6 +15,7 @@ mod form;
 mod inspect;
 mod import;
 mod logits;
+mod measure;
 mod model;
 #[cfg(test)]
 mod numbers;
@@ -22,6 +23,7 @@ mod output;
 mod progress;
 mod prune;
 mod quantize;
+mod recover;
 mod report;
 mod resident;
 mod run;
@@ -77,6 +79,7 @@ enum Verb {
     Calibrate(calibrate::Args),
     Inspect(inspect::Args),
     Prune(prune::Args),
+    Recover(Box<recover::Args>),
     Quantize(quantize::Args),
     Sbom(sbom::Args),
     Sign(sign::Args),
@@ -123,6 +126,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Verb::Export(args) => export::run(&args, &context),
         Verb::Inspect(args) => inspect::run(&args, &context),
         Verb::Prune(args) => prune::run(&args, &context),
+        Verb::Recover(args) => recover::run(&args, &context),
         Verb::Quantize(args) => quantize::run(&args, &context),
         Verb::Sbom(args) => sbom::run(&args, &context),
         Verb::Sign(args) => sign::run(&args, &context),

@@ -1,16 +1,13 @@
 //! `milm-compress prune`: a checkpoint with narrower blocks.
-use super::{Context, Outcome, calibration, eval, output};
+use super::{Context, Outcome, calibration, measure::Measure, output};
 use crate::{
     calibrate::{self, CalibrationSet, Fingerprint, Request, Statistics},
-    eval::Window,
-    number::whole,
     package::{self, Declared, EngineFit, Opened},
     pipeline::{Measured, Prune, Pruned, fingerprint},
     prune::{self, Plan},
     report,
     scheme::Schemes,
     tensor::Bytes,
-    text::Form,
 };
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -71,38 +68,6 @@ pub(super) struct Settings {
     measure: Measure,
 }
 
-/// What the cost is measured on.
-#[derive(clap::Args, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
-#[expect(clippy::struct_field_names, reason = "fields are flags among those of other structs")]
-struct Measure {
-    /// Text to measure the cost on; may be repeated [default: windows of the calibration text that
-    /// are not calibrated on]
-    #[arg(long, value_name = "FILE")]
-    measure: Vec<PathBuf>,
-    /// Windows to measure on, of each text; 0 measures nothing
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = whole::<usize>(0..=u32::MAX.into()))]
-    measure_windows: usize,
-    /// Tokens of a window to measure on in a text of its own [default: 2048, or what the model allows]
-    #[arg(long, value_name = "N", value_parser = whole::<usize>(2..))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    measure_tokens: Option<usize>,
-    /// How the files to measure on hold their documents
-    #[arg(long, value_enum, default_value_t)]
-    measure_form: Form,
-}
-
-impl Default for Measure {
-    fn default() -> Self {
-        Self {
-            measure: Vec::new(),
-            measure_windows: 4,
-            measure_tokens: None,
-            measure_form: Form::Auto,
-        }
-    }
-}
-
 pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let opened = package::open(&args.model)?;
     if args.dry_run {
@@ -158,8 +123,7 @@ impl<'a> Prepared<'a> {
     ) -> anyhow::Result<Self> {
         let (plan, engines) = planned(opened, settings)?;
         context.table(report::pruning_plan(&plan, &engines));
-        let Measure { measure, measure_windows, .. } = &settings.measure;
-        let held_out = if measure.is_empty() { *measure_windows } else { 0 };
+        let held_out = settings.measure.held_out();
         let mut calibration =
             calibration::prepare(opened, &settings.calibration, held_out, context)?;
         let held_out = std::mem::take(&mut calibration.held_out);
@@ -222,31 +186,4 @@ fn statistics(path: &Path, opened: &Opened, here: Fingerprint) -> anyhow::Result
     let request = statistics.fingerprint().request.clone();
     statistics.check(&Fingerprint { request, ..here })?;
     Ok(statistics)
-}
-
-impl Measure {
-    /// Windows of each text, or those of the calibration text that are held out.
-    fn texts(&self, opened: &Opened, held_out: Vec<Vec<u32>>) -> anyhow::Result<Vec<Measured>> {
-        let window = |ids: Vec<u32>| Window { scored: 1..ids.len(), ids };
-        if self.measure.is_empty() {
-            let windows: Vec<Window> = held_out.into_iter().map(window).collect();
-            let name = "calibration text, held out".to_owned();
-            let any = !windows.is_empty();
-            return Ok(any.then_some(Measured { name, windows }).into_iter().collect());
-        }
-        let texts = self.measure.iter().filter(|_| self.measure_windows > 0);
-        texts
-            .map(|path| {
-                let settings = eval::Settings {
-                    text: vec![path.clone()],
-                    text_form: self.measure_form,
-                    ctx: self.measure_tokens,
-                    windows: Some(self.measure_windows),
-                    ..eval::Settings::default()
-                };
-                let name = path.display().to_string();
-                Ok(Measured { windows: eval::windows(opened, &settings)?, name })
-            })
-            .collect()
-    }
 }

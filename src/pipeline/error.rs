@@ -8,6 +8,7 @@ use crate::{
     package::PackageError,
     prune::PruneError,
     quantize::QuantizeError,
+    train::TrainError,
     transform::TransformError,
 };
 
@@ -21,6 +22,8 @@ pub enum PipelineError {
     Calibrate(#[from] CalibrateError),
     #[error(transparent)]
     Prune(#[from] PruneError),
+    #[error(transparent)]
+    Train(#[from] TrainError),
     #[error(transparent)]
     Transform(#[from] TransformError),
     #[error(transparent)]

@@ -2,7 +2,7 @@
 use super::PipelineError;
 use crate::{
     calibrate::HiddenStates, checkpoint::WorkDir, model::Tensors, package::PackageError,
-    prune::BlockScores,
+    prune::BlockScores, train::TrainError,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -129,8 +129,24 @@ impl<R: Clone + Serialize + DeserializeOwned> Journal<R> {
         BlockScores::from_tensors(&self.file(&name)?).ok_or(PipelineError::Damaged { name })
     }
 
-    fn file(&self, name: &str) -> Result<Tensors, PipelineError> {
-        self.work.tensors(name)?.ok_or_else(|| PipelineError::Damaged { name: name.to_owned() })
+    /// Keeps tensors under a name of their own.
+    pub(super) fn put_file(&self, name: &str, tensors: &Tensors) -> Result<(), PipelineError> {
+        Ok(self.work.put(name, tensors)?)
+    }
+
+    /// Tensors that were kept and must be there.
+    pub(super) fn file(&self, name: &str) -> Result<Tensors, PipelineError> {
+        self.file_if_there(name)?.ok_or_else(|| PipelineError::Damaged { name: name.to_owned() })
+    }
+
+    /// Tensors that may have been kept.
+    pub(super) fn file_if_there(&self, name: &str) -> Result<Option<Tensors>, PipelineError> {
+        Ok(self.work.tensors(name)?)
+    }
+
+    /// Forgets tensors that were kept.
+    pub(super) fn remove_file(&self, name: &str) -> Result<(), PipelineError> {
+        Ok(self.work.remove(name)?)
     }
 
     /// What the report of the output will hold.
@@ -184,6 +200,7 @@ impl<R: Clone + Serialize + DeserializeOwned> Journal<R> {
 /// was in the way, or the record itself.
 fn may_pass(error: &PipelineError) -> bool {
     if let PipelineError::Checkpoint(_)
+    | PipelineError::Train(TrainError::Loss { .. })
     | PipelineError::Package(PackageError::Checkpoint(_))
     | PipelineError::Damaged { .. }
     | PipelineError::State(_) = error

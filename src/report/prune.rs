@@ -148,7 +148,7 @@ fn grouped(number: u64) -> String {
     out
 }
 
-fn grid(header: &[&str; 4], rows: &Rows) -> String {
+pub(super) fn grid(header: &[&str; 4], rows: &Rows) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     let right = |text: &str| Cell::new(text).set_alignment(CellAlignment::Right);

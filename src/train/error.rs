@@ -54,6 +54,22 @@ pub enum TrainError {
         /// The block that is trained.
         block: Option<usize>,
     },
+    /// A model of another form.
+    #[error(
+        "`{key}` is {found}, the parent's is {expected}\nhint: name the model that this one was cut from as --parent; \
+         without --block-epochs 0 both need as many blocks of one width"
+    )]
+    Parent {
+        /// The key of `config.json`.
+        key: &'static str,
+        /// The parent's.
+        expected: usize,
+        /// The student's.
+        found: usize,
+    },
+    /// No passes at all.
+    #[error("neither --block-epochs nor --epochs: there is nothing to learn")]
+    Nothing,
     /// Windows of different lengths.
     #[error("a window of {found} tokens among windows of {expected}")]
     Window {

@@ -9,6 +9,7 @@
 mod adam;
 mod attention;
 mod block;
+mod distil;
 mod error;
 mod gate;
 mod head;
@@ -17,13 +18,18 @@ mod linear;
 mod loss;
 mod norm;
 mod parameters;
+mod regress;
 mod rows;
+mod settings;
 mod student;
 
 pub use adam::{Adam, Schedule, Step, clip, rate};
 pub use block::{Block, Tape};
+pub use distil::{Distillation, Lessons, Noted};
 pub use error::TrainError;
 pub use head::Head;
 pub use loss::{Labels, Parent, Target};
 pub use parameters::{Parameter, Parameters};
+pub use regress::{BlockLoss, Streams, regress};
+pub use settings::Settings;
 pub use student::Student;

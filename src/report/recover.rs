@@ -1,0 +1,56 @@
+//! What recovery did.
+use super::prune::grid;
+use super::rows::digits;
+use crate::pipeline::{Gain, Recovered};
+use std::fmt::Write;
+
+/// What was learnt and what it gained, for the terminal.
+pub fn recovery_table(recovered: &Recovered) -> String {
+    let mut out = String::new();
+    if !recovered.blocks.is_empty() {
+        let mean = |of: &dyn Fn(&crate::train::BlockLoss) -> f64| {
+            recovered.blocks.iter().map(of).sum::<f64>() / recovered.blocks.len() as f64
+        };
+        let _ = writeln!(
+            out,
+            "blocks: squared distance to the parent's streams, mean over {} blocks: {} → {}",
+            recovered.blocks.len(),
+            digits(mean(&|it| it.before)),
+            digits(mean(&|it| it.after))
+        );
+    }
+    if !recovered.whole.is_empty() {
+        let row = |noted: &crate::train::Noted| {
+            let learnt = noted.learnt.map_or(String::new(), digits);
+            [noted.tokens.to_string(), learnt, digits(noted.measured), String::new()]
+        };
+        let rows: Vec<_> = recovered.whole.iter().map(row).collect();
+        out.push_str(&grid(&["tokens", "KL, learnt from", "KL, held out", ""], &rows));
+    }
+    for gain in &recovered.gains {
+        out.push('\n');
+        out.push_str(&grid(&[&gain.text, "parent", "before", "recovered"], &figures(gain)));
+    }
+    out
+}
+
+/// Figures of the parent, of the model as it was and as it is.
+fn figures(gain: &Gain) -> Vec<[String; 4]> {
+    let (Some(before), Some(after)) = (&gain.before.divergence, &gain.after.divergence) else {
+        return Vec::new();
+    };
+    let row = |name: &str, parent: Option<f64>, before: f64, after: f64| {
+        [name.to_owned(), parent.map_or(String::new(), digits), digits(before), digits(after)]
+    };
+    let (cut, recovered) = (gain.before.perplexity.value, gain.after.perplexity.value);
+    vec![
+        row("perplexity", Some(before.reference.value), cut, recovered),
+        row("KL divergence", None, before.kl_mean.value, after.kl_mean.value),
+        row(
+            "same first choice, %",
+            None,
+            100.0 * before.top1_agreement,
+            100.0 * after.top1_agreement,
+        ),
+    ]
+}
