@@ -41,6 +41,7 @@ mod mxfp4;
 mod prune;
 mod quantize;
 mod recipes;
+mod recover;
 mod report;
 mod rotate;
 mod sbom;

@@ -4,7 +4,7 @@ use super::{
     device::Device,
     eval, export, output,
     prune::{self, Prepared},
-    quantize,
+    quantize, recover,
     run::continue_prompt,
     steps::{Planned, check_order, plan_all},
 };
@@ -22,15 +22,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Run a recipe: prune, quantize, measure, generate
+/// Run a recipe: prune, recover, quantize, measure, generate
 ///
-/// A recipe is a TOML file whose steps name a verb and its flags: `prune` and `quantize` first, once
-/// at most each, then any number of `eval`, `run` and
+/// A recipe is a TOML file whose steps name a verb and its flags: `prune`, `recover` and `quantize` first,
+/// once at most each, then any number of `eval`, `run` and
 /// `export` of what they made. In a step `eval`,
 /// `reference = "source"` stands for the model that the recipe works on, and
 /// `yardstick = "vendor-standard"` for a package of it with a chip vendor's standard scheme and the
-/// same bits, made for the measurement. A recipe that prunes and
-/// quantizes keeps the pruned checkpoint in `DIR.pruned` until all is done; after an error,
+/// same bits, made for the measurement. A recipe with several of the first three keeps what comes between
+/// in `DIR.pruned` and `DIR.recovered` until all is done; after an error,
 /// --resume goes on from there. Exit code 1 when a gate failed; what was made is kept.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  \
@@ -54,10 +54,10 @@ pub(super) struct Args {
     /// Another value for a key, e.g. quantize.scheme=w8a8; may be repeated
     #[arg(long = "set", value_name = "STEP.KEY=VALUE")]
     set: Vec<String>,
-    /// Go on with work that was interrupted, or from a pruned checkpoint that is there
+    /// Go on with work that was interrupted, or from checkpoints between that are there
     #[arg(long)]
     resume: bool,
-    /// Keep the pruned checkpoint `DIR.pruned` beside the package
+    /// Keep `DIR.pruned` and `DIR.recovered` beside the package
     #[arg(long)]
     keep_intermediate: bool,
 }
@@ -84,14 +84,15 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     let mut work = Work::read(args, context)?;
     work.check()?;
     let done = work.run();
-    let Some(between) = work.between().filter(|path| path.exists()) else { return done };
-    match (&done, args.keep_intermediate) {
-        (Ok(Outcome::Done), false) => checkpoint::remove_output(&between)?,
-        (_, true) => {}
-        (_, false) => context.note(format_args!(
-            "the pruned checkpoint is kept in `{}`: --resume goes on from it",
-            between.display()
-        )),
+    for between in work.betweens().filter(|path| path.exists()) {
+        match (&done, args.keep_intermediate) {
+            (Ok(Outcome::Done), false) => checkpoint::remove_output(&between)?,
+            (_, true) => {}
+            (_, false) => context.note(format_args!(
+                "the checkpoint `{}` is kept: --resume goes on from it",
+                between.display()
+            )),
+        }
     }
     done
 }
@@ -108,12 +109,36 @@ impl<'a> Work<'a> {
         Ok(Self { args, context, file, model, opened, steps, resolved })
     }
 
-    /// Where the pruned checkpoint lies until it is quantized.
-    fn between(&self) -> Option<PathBuf> {
-        let both = (self.steps.first()?.place(), self.steps.get(1)?.place()) == (0, 1);
+    /// Steps that make a model: the first ones.
+    fn makers(&self) -> usize {
+        self.steps.iter().take_while(|step| step.makes()).count()
+    }
+
+    /// Where the model lies that step `at` makes: the last in the output, others beside it until all is done.
+    fn target(&self, at: usize) -> PathBuf {
         let mut name = self.args.output.as_os_str().to_owned();
-        name.push(".pruned");
-        both.then(|| name.into())
+        if at + 1 < self.makers() {
+            name.push(if self.steps[at].place() == 0 { ".pruned" } else { ".recovered" });
+        }
+        name.into()
+    }
+
+    /// Whether what step `at` makes is not the output.
+    fn is_between(&self, at: usize) -> bool {
+        at + 1 < self.makers()
+    }
+
+    /// Models that are made on the way.
+    fn betweens(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        (0..self.makers()).filter(|at| self.is_between(*at)).map(|at| self.target(at))
+    }
+
+    /// The model that step `at` makes another of, with its name, where it is not the recipe's.
+    fn made_before(&self, at: usize) -> anyhow::Result<Option<(String, Opened)>> {
+        let Some(before) = at.checked_sub(1) else { return Ok(None) };
+        let name = self.target(before).to_string_lossy().into_owned();
+        let opened = package::open(&name)?;
+        Ok(Some((name, opened)))
     }
 
     /// What is wrong with a later step is told before the first one takes its hours.
@@ -139,6 +164,7 @@ impl<'a> Work<'a> {
                     settings.check_with(&self.opened, context)?;
                     self.check_yardstick(settings)?;
                 }
+                Planned::Recover(_) => {}
                 Planned::Run(settings) => settings.check()?,
                 Planned::Export(settings) => {
                     let model = outline.as_ref().unwrap_or(&self.opened.model);
@@ -155,25 +181,28 @@ impl<'a> Work<'a> {
                 }
             }
         }
-        match self.between().filter(|_| !self.args.resume) {
-            Some(between) => between::check(&between, &self.args.output, context),
-            None => Ok(()),
+        if self.args.resume {
+            return Ok(());
         }
+        self.betweens().try_for_each(|it| between::check(&it, &self.args.output, context))
     }
 
     fn run(&mut self) -> anyhow::Result<Outcome> {
         let package = self.args.output.to_string_lossy();
         let mut outcome = Outcome::Done;
-        let between = self.between();
         for at in 0..self.steps.len() {
             match &self.steps[at] {
                 Planned::Prune(settings) => {
-                    let step = self.prune(settings, between.as_deref())?;
+                    let step = self.prune(at, settings)?;
                     self.resolved["step"][at] = step;
                 }
-                Planned::Quantize(settings) => self.quantize((at, settings), between.as_deref())?,
+                Planned::Recover(settings) => {
+                    let step = self.recover(at, settings)?;
+                    self.resolved["step"][at] = step;
+                }
+                Planned::Quantize(settings) => self.quantize(at, settings)?,
                 Planned::Eval(settings) => {
-                    let measured = || self.evaluate(&package, settings, between.as_deref());
+                    let measured = || self.evaluate(&package, settings);
                     let report = settings.has_text().then(measured).transpose()?;
                     output::text("\n")?;
                     if let Some(report) = report {
@@ -192,30 +221,54 @@ impl<'a> Work<'a> {
         Ok(outcome)
     }
 
-    /// Prunes into the output, or between it and the model; the step as manifests hold it.
-    fn prune(&self, settings: &prune::Settings, between: Option<&Path>) -> anyhow::Result<Value> {
+    /// Prunes; the step as manifests hold it.
+    fn prune(&self, at: usize, settings: &prune::Settings) -> anyhow::Result<Value> {
         let prepared = Prepared::read((&self.model, &self.opened), settings, self.context)?;
         let step = prepared.step.clone();
-        let mut recipe = self.resolved.clone();
-        recipe["step"][0] = step.clone();
-        if let Some(between) = between {
-            if self.args.resume && between.symlink_metadata().is_ok() {
-                between::check_same(between, &step)?;
-                WorkDir::clear(between)?;
-                let between = between.display();
-                self.context.note(format_args!("`{between}` is there: it is not pruned again"));
-                return Ok(step);
-            }
-            recipe =
-                json!({ "step": [step], between::MADE_FOR: between::shown(&self.args.output) });
-        }
-        let target = between.unwrap_or(&self.args.output);
-        let pruned = prepared.write(target, self.args.resume, &recipe, self.context)?;
-        output::text(&report::pruning_table(&pruned))?;
-        if between.is_some() {
-            output::text("\n")?;
-        }
+        self.make(at, &step, |target, recipe| {
+            let pruned = prepared.write(target, self.args.resume, recipe, self.context)?;
+            output::text(&report::pruning_table(&pruned))
+        })?;
         Ok(step)
+    }
+
+    /// Lets the pruned model learn from the recipe's; the step as manifests hold it.
+    fn recover(&self, at: usize, settings: &recover::Settings) -> anyhow::Result<Value> {
+        let (name, student) = self.made_before(at)?.context("a step `prune` stands before")?;
+        let models = [(&*name, &student), (&*self.model, &self.opened)];
+        let prepared = recover::Prepared::read(models, (settings, false), self.context)?;
+        let step = prepared.step.clone();
+        self.make(at, &step, |target, recipe| {
+            let recovered = prepared.write(target, self.args.resume, recipe, self.context)?;
+            output::text(&report::recovery_table(&recovered))
+        })?;
+        Ok(step)
+    }
+
+    /// Lets `write` make what comes of step `at`, unless it is there already; `write` is told where, and the
+    /// recipe for its manifest.
+    fn make(
+        &self,
+        at: usize,
+        step: &Value,
+        write: impl FnOnce(&Path, &Value) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let target = self.target(at);
+        if !self.is_between(at) {
+            let mut recipe = self.resolved.clone();
+            recipe["step"][at] = step.clone();
+            return write(&target, &recipe);
+        }
+        if self.args.resume && target.symlink_metadata().is_ok() {
+            between::check_same(&target, step)?;
+            WorkDir::clear(&target)?;
+            let there = target.display();
+            self.context.note(format_args!("`{there}` is there: it is not made again"));
+            return Ok(());
+        }
+        let made_for = between::shown(&self.args.output);
+        write(&target, &json!({ "step": [step], between::MADE_FOR: made_for }))?;
+        output::text("\n")
     }
 
     fn quantize_settings(&self) -> Option<&quantize::Settings> {
@@ -241,12 +294,7 @@ impl<'a> Work<'a> {
     }
 
     /// Measures the package, beside a vendor's standard scheme where that is wanted.
-    fn evaluate(
-        &self,
-        package: &str,
-        settings: &eval::Settings,
-        between: Option<&Path>,
-    ) -> anyhow::Result<EvalReport> {
+    fn evaluate(&self, package: &str, settings: &eval::Settings) -> anyhow::Result<EvalReport> {
         let wanted = settings.yardstick.as_deref() == Some(VENDOR_STANDARD);
         let Some(quantize) = self.quantize_settings().filter(|_| wanted) else {
             return eval::evaluate(package, settings, self.context);
@@ -255,10 +303,8 @@ impl<'a> Work<'a> {
         let scratch = OutputDir::scratch(&self.args.output)?;
         let target = scratch.path().join("package");
         let vendor = quantize.vendor_standard();
-        let between = between.map(|path| path.to_string_lossy());
-        let pruned = between.as_deref().map(package::open).transpose()?;
-        let opened = pruned.as_ref().unwrap_or(&self.opened);
-        let name = between.as_deref().unwrap_or(&self.model);
+        let before = self.made_before(self.makers() - 1)?;
+        let (name, opened) = self.or_own(before.as_ref());
         let bases = vendor.bases(&opened.model)?;
         let prepared = quantize::Prepared::read((name, opened), (&vendor, bases), self.context)?;
         prepared.write((&target, false), &json!({ "step": [prepared.step] }), self.context)?;
@@ -271,15 +317,14 @@ impl<'a> Work<'a> {
         Ok(report)
     }
 
-    fn quantize(
-        &self,
-        (at, settings): (usize, &quantize::Settings),
-        between: Option<&Path>,
-    ) -> anyhow::Result<()> {
-        let between = between.map(|path| path.to_string_lossy());
-        let pruned = between.as_deref().map(package::open).transpose()?;
-        let opened = pruned.as_ref().unwrap_or(&self.opened);
-        let name = between.as_deref().unwrap_or(&self.model);
+    /// A model that was made on the way, or the recipe's own.
+    fn or_own<'b>(&'b self, made: Option<&'b (String, Opened)>) -> (&'b str, &'b Opened) {
+        made.map_or((&*self.model, &self.opened), |(name, opened)| (name, opened))
+    }
+
+    fn quantize(&self, at: usize, settings: &quantize::Settings) -> anyhow::Result<()> {
+        let before = self.made_before(at)?;
+        let (name, opened) = self.or_own(before.as_ref());
         let bases = settings.bases(&opened.model)?;
         let prepared = quantize::Prepared::read((name, opened), (settings, bases), self.context)?;
         let mut recipe = self.resolved.clone();

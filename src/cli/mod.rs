@@ -12,6 +12,7 @@ mod device;
 mod eval;
 mod export;
 mod form;
+mod heads;
 mod inspect;
 mod import;
 mod logits;
@@ -80,6 +81,7 @@ enum Verb {
     Inspect(inspect::Args),
     Prune(prune::Args),
     Recover(Box<recover::Args>),
+    Heads(heads::Args),
     Quantize(quantize::Args),
     Sbom(sbom::Args),
     Sign(sign::Args),
@@ -126,6 +128,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Verb::Export(args) => export::run(&args, &context),
         Verb::Inspect(args) => inspect::run(&args, &context),
         Verb::Prune(args) => prune::run(&args, &context),
+        Verb::Heads(args) => heads::run(&args, &context),
         Verb::Recover(args) => recover::run(&args, &context),
         Verb::Quantize(args) => quantize::run(&args, &context),
         Verb::Sbom(args) => sbom::run(&args, &context),

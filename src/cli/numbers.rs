@@ -1,6 +1,6 @@
 //! Every number that the program is given, as a flag or as a key of a recipe: what is out of range is
 //! refused before any work, by a message with its name, its range and what was found.
-use super::{Cli, eval, export, prune, quantize, run};
+use super::{Cli, eval, export, prune, quantize, recover, run};
 use crate::recipe::{Step, Verb};
 use clap::{Arg, ArgAction, Args, Command, CommandFactory as _, error::ErrorKind};
 use serde::de::DeserializeOwned;
@@ -16,6 +16,7 @@ const NO_COUNT: &[&str] = &["-1", "0", "1.5", "nan", "inf", "", "x", ABOVE_U64];
 const NO_WHOLE: &[&str] = &["-1", "0.5", "nan", "inf", "", ABOVE_U64];
 const NO_PAIR: &[&str] = &["-1", "0", "1", "2.5", "nan", ABOVE_U64];
 const NO_RIDGE: &[&str] = &["-1", "-0.001", "nan", "inf", "-inf", "1e999", "", "x"];
+const NO_AMOUNT: &[&str] = &["-1", "0", "nan", "inf", "1e999", "", "x"];
 const NO_SIZE: &[&str] =
     &["-1", "0", "nan", "inf", "", "MB", "-1MB", "0MB", "99999999999999999999GB"];
 
@@ -64,6 +65,23 @@ const ROWS: &[Row] = &[
         &["0", "4294967295"],
     ),
     ("measure-tokens", "of at least 2", NO_PAIR, &["2"]),
+    // Learning.
+    ("block-epochs", "from 0 up to 1000", &["-1", "0.5", "nan", "1001"], &["0", "1000"]),
+    ("epochs", "up to 1000", &["-1", "0.5", "nan", "1001"], &["1", "1000"]),
+    ("heads", "from 1 up to 16", &["-1", "0", "1.5", "nan", "17"], &["1", "16"]),
+    ("draft-vocabulary", "from 2 up to 16777216", NO_PAIR, &["2", "16777216"]),
+    ("block-rate", "above 0", NO_AMOUNT, &["0.0001", "1"]),
+    ("learning-rate", "above 0", NO_AMOUNT, &["0.0001", "1"]),
+    ("distill-temperature", "above 0", NO_AMOUNT, &["0.5", "1.0"]),
+    ("gradient-clip", "above 0", NO_AMOUNT, &["0.5", "1.0"]),
+    ("weight-decay", "of at least 0", &["-1", "nan", "inf", ""], &["0", "0.1"]),
+    ("step-windows", "from 1 up to 65536", &["-1", "0", "1.5", "nan", "65537"], &["1", "65536"]),
+    (
+        "validation-windows",
+        "from 1 up to 4294967295",
+        &["-1", "0", "0.5", "nan", "4294967296"],
+        &["1", "4294967295"],
+    ),
     // Quantization, and the repair of a cut.
     ("damping", "a number of at least 0", NO_RIDGE, &["0", "0.0"]),
     ("target-damping", "a number of at least 0", NO_RIDGE, &["0", "0.0"]),
@@ -145,9 +163,10 @@ const ROWS: &[Row] = &[
 fn fewest(verb: &str) -> &'static [&'static str] {
     match verb {
         "compress" => &["r.toml", "-o", "out", "--device=x86"],
-        "import" | "sbom" | "report" | "calibrate" => &["m", "-o", "out"],
+        "import" | "sbom" | "report" | "calibrate" | "heads" => &["m", "-o", "out"],
         "export" => &["m", "--to=gguf", "-o", "out", "--device=x86"],
         "prune" => &["m", "--dry-run"],
+        "recover" => &["m", "--parent=p", "-o", "out"],
         "quantize" => &["m", "--dry-run", "--device=x86"],
         "verify" => &["m", "--device=x86"],
         "sign" => &["m", "--key=k"],
@@ -276,10 +295,11 @@ fn keys_refuse<T: DeserializeOwned + Args + Debug>(verb: Verb) -> usize {
 fn keys_of_recipes_have_the_ranges_of_their_flags() {
     let counts = [
         keys_refuse::<prune::Settings>(Verb::Prune),
+        keys_refuse::<recover::Settings>(Verb::Recover),
         keys_refuse::<quantize::Settings>(Verb::Quantize),
         keys_refuse::<eval::Settings>(Verb::Eval),
         keys_refuse::<run::Settings>(Verb::Run),
         keys_refuse::<export::Settings>(Verb::Export),
     ];
-    assert!(counts[..4].iter().all(|count| *count > 4), "{counts:?}");
+    assert!(counts[..5].iter().all(|count| *count > 4), "{counts:?}");
 }

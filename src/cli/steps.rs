@@ -1,5 +1,5 @@
 //! The steps of a recipe with their settings read.
-use super::{eval, export, prune, quantize, run::Settings as RunSettings};
+use super::{eval, export, prune, quantize, recover, run::Settings as RunSettings};
 use crate::{
     package,
     recipe::{Recipe, Step, Verb},
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 /// A step whose settings have been read.
 pub(super) enum Planned {
     Prune(Box<prune::Settings>),
+    Recover(Box<recover::Settings>),
     Quantize(Box<quantize::Settings>),
     Eval(Box<eval::Settings>),
     Run(Box<RunSettings>),
@@ -17,15 +18,24 @@ pub(super) enum Planned {
 }
 
 impl Planned {
-    /// Steps come in this order, those of the first two places once.
+    /// Steps come in this order, those that make a model once each.
     pub(super) fn place(&self) -> usize {
         match self {
             Self::Prune(_) => 0,
-            Self::Quantize(_) => 1,
-            Self::Eval(_) | Self::Run(_) | Self::Export(_) => 2,
+            Self::Recover(_) => 1,
+            Self::Quantize(_) => 2,
+            Self::Eval(_) | Self::Run(_) | Self::Export(_) => BEHIND,
         }
     }
+
+    /// Whether a model comes of it.
+    pub(super) fn makes(&self) -> bool {
+        self.place() < BEHIND
+    }
 }
+
+/// The place of steps that work on what was made.
+const BEHIND: usize = 3;
 
 /// Stands for the model of the recipe where another is compared with it.
 const SOURCE: &str = "source";
@@ -41,7 +51,7 @@ pub fn resolve(file: &str, recipe: &Recipe, model: &str) -> anyhow::Result<Value
         match step {
             Planned::Prune(it) => outline = Some(it.plan(&opened)?.outline(&opened.model)),
             Planned::Quantize(it) => drop(it.bases(outline.as_ref().unwrap_or(&opened.model))?),
-            Planned::Eval(_) | Planned::Run(_) | Planned::Export(_) => {}
+            Planned::Recover(_) | Planned::Eval(_) | Planned::Run(_) | Planned::Export(_) => {}
         }
     }
     Ok(resolved)
@@ -50,11 +60,16 @@ pub fn resolve(file: &str, recipe: &Recipe, model: &str) -> anyhow::Result<Value
 /// Refuses steps in another order than that of the work.
 pub(super) fn check_order(steps: &[Planned], file: &str) -> anyhow::Result<()> {
     let places: Vec<usize> = steps.iter().map(Planned::place).collect();
-    let ordered = places.is_sorted_by(|a, b| a < b || (a, b) == (&2, &2));
+    let ordered = places.is_sorted_by(|a, b| a < b || (a, b) == (&BEHIND, &BEHIND));
     anyhow::ensure!(
-        ordered && places[0] < 2,
-        "recipe `{file}`: `prune` and `quantize` stand first and once, in this order\n\
+        ordered && places[0] < BEHIND,
+        "recipe `{file}`: `prune`, `recover` and `quantize` stand first and once, in this order\n\
          hint: other steps work on what they make"
+    );
+    anyhow::ensure!(
+        places[0] != 1,
+        "recipe `{file}`: `recover` has nothing to learn: its parent is the model of the recipe\n\
+         hint: put a step `prune` before it, or `milm-compress recover` a checkpoint that was pruned"
     );
     Ok(())
 }
@@ -85,6 +100,10 @@ fn plan(step: &Step, file: &str, model: &str) -> anyhow::Result<(Planned, Value)
         Verb::Prune => {
             let (settings, value) = typed(step, file)?;
             (Planned::Prune(settings), value)
+        }
+        Verb::Recover => {
+            let (settings, value) = typed(step, file)?;
+            (Planned::Recover(settings), value)
         }
         Verb::Quantize => {
             let (settings, mut value): (Box<quantize::Settings>, _) = typed(step, file)?;

@@ -2,12 +2,13 @@
 use super::{
     Measured, PipelineError,
     journal::{Journal, Phase},
+    streams,
 };
 use crate::{
-    calibrate::{HiddenStates, Passage, WHOLE},
+    calibrate::HiddenStates,
     checkpoint::{DEFAULT_SHARD_BYTES, OutputDir, WorkDir},
     eval::{Figures, LogitSource, ModelSource, Window, measure},
-    forward::{BlockWeights, ForwardError, Head, NoTap, Reference},
+    forward::{ForwardError, Head, Reference},
     linalg::Team,
     model::{Model, Tensors},
     package::{Opened, Rewritten, refuse_over_input},
@@ -195,7 +196,7 @@ impl Recover<'_> {
     /// now that they have learnt.
     fn learn_blocks(&self, journal: &mut Journal<BlockLoss>) -> Result<(), PipelineError> {
         let (student, parent) = (&self.student.model, &self.parent.model);
-        let mut streams = match (journal.streams(PARENT)?, journal.streams("student")?) {
+        let mut carried = match (journal.streams(PARENT)?, journal.streams("student")?) {
             (Some(parent), Some(student)) => [parent, student],
             _ => [parent, student]
                 .map(|it| HiddenStates::embed(it, self.windows))
@@ -208,37 +209,20 @@ impl Recover<'_> {
         let count = student.spec.blocks.len();
         self.progress.start("recover blocks", (count - first) as u64, Unit::Items);
         for b in first..count {
-            let [above, below] = &mut streams;
-            self.carry(parent, b, above)?;
-            parent.release(b);
+            let [above, below] = &mut carried;
+            streams::carry(parent, b, above, self.team)?;
             let mut block = Block::load(student, b, self.windows[0].len(), true)?;
             let learnt = Streams { inputs: below, targets: above, learnt: self.learnt };
             let loss = regress((b, &mut block), learnt, self.settings, (self.seed, self.team))?;
             let tensors = block.tensors();
-            self.carry(&Model::part(&student.spec, tensors.clone()), b, below)?;
+            let part = Model::part(&student.spec, tensors.clone());
+            streams::carry(&part, b, below, self.team)?;
             journal.put_block(BLOCKS, b, &tensors)?;
             journal.state.layers.push(loss);
             journal.finished(&[(PARENT, above), ("student", below)])?;
             self.progress.advance(1);
         }
         self.progress.finish();
-        Ok(())
-    }
-
-    /// Carries streams through a block.
-    fn carry(
-        &self,
-        model: &Model,
-        block: usize,
-        states: &mut HiddenStates,
-    ) -> Result<(), PipelineError> {
-        let weights = BlockWeights::load(model, block, &Reference).map_err(ForwardError::from)?;
-        let mut passage = Passage::new(&model.spec, block, self.team);
-        for window in 0..states.len() {
-            passage
-                .through((&WHOLE, &weights), states, window, &mut NoTap)
-                .map_err(crate::calibrate::CalibrateError::from)?;
-        }
         Ok(())
     }
 
@@ -266,7 +250,7 @@ impl Recover<'_> {
             None => Distillation::begin(load()?, lessons, how, self.team)?,
         };
         let left = run.steps() - run.step();
-        let tokens = left * self.settings.batch.min(self.learnt) * self.windows[0].len();
+        let tokens = left * self.settings.step_windows.min(self.learnt) * self.windows[0].len();
         self.progress.start("recover", tokens as u64, Unit::Tokens);
         while !run.is_over() {
             run.go_on(&mut |tokens| self.progress.advance(tokens))?;
@@ -289,16 +273,8 @@ impl Recover<'_> {
         if let Some(raw) = journal.file_if_there(PARENT)?.and_then(|mut it| it.remove(PARENT)) {
             return Ok(HiddenStates::from_raw(&raw)?);
         }
-        let parent = &self.parent.model;
-        let mut states = HiddenStates::embed(parent, self.windows)?;
-        let blocks = parent.spec.blocks.len();
-        self.progress.start("parent", blocks as u64, Unit::Items);
-        for b in 0..blocks {
-            self.carry(parent, b, &mut states)?;
-            parent.release(b);
-            self.progress.advance(1);
-        }
-        self.progress.finish();
+        let aids = ("parent", self.team, self.progress);
+        let states = streams::last(&self.parent.model, self.windows, aids)?;
         journal.put_file(PARENT, &BTreeMap::from([(PARENT.to_owned(), states.to_raw())]))?;
         Ok(states)
     }

@@ -56,6 +56,8 @@ pub struct Step {
 pub enum Verb {
     /// Prune, to be quantized or as the result.
     Prune,
+    /// Let what was pruned learn from the model of the recipe.
+    Recover,
     /// Quantize into the package.
     Quantize,
     /// Measure the package.
@@ -71,6 +73,7 @@ impl Verb {
     pub fn name(self) -> &'static str {
         match self {
             Self::Prune => "prune",
+            Self::Recover => "recover",
             Self::Quantize => "quantize",
             Self::Eval => "eval",
             Self::Run => "run",

@@ -20,7 +20,7 @@ pub use junit::junit;
 pub use markdown::markdown;
 pub use prune::{pruning_markdown, pruning_plan, pruning_table};
 pub use quantize::{bases_text, quantized_text};
-pub use recover::recovery_table;
+pub use recover::{heads_table, recovery_table};
 pub use sheet::Sheet;
 pub use table::{gates_table, table};
 pub use tasks::{compared_table, tasks_table};

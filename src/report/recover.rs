@@ -1,7 +1,7 @@
-//! What recovery did.
+//! What was learnt.
 use super::prune::grid;
 use super::rows::digits;
-use crate::pipeline::{Gain, Recovered};
+use crate::pipeline::{Gain, LearntHeads, Recovered};
 use std::fmt::Write;
 
 /// What was learnt and what it gained, for the terminal.
@@ -53,4 +53,24 @@ fn figures(gain: &Gain) -> Vec<[String; 4]> {
             100.0 * after.top1_agreement,
         ),
     ]
+}
+
+/// What heads get right, for the terminal.
+pub fn heads_table(learnt: &LearntHeads) -> String {
+    let percent = |share: f64| digits(100.0 * share);
+    let heads = learnt.after.right.iter().zip(&learnt.after.accepted).zip(&learnt.before.accepted);
+    let rows: Vec<_> = heads
+        .enumerate()
+        .map(|(i, ((right, after), before))| {
+            [format!("head {}", i + 1), percent(*right), percent(*before), percent(*after)]
+        })
+        .collect();
+    let mut out = grid(&["held out, %", "right", "accepted before", "accepted"], &rows);
+    let _ = writeln!(
+        out,
+        "tokens per pass: {} → {}",
+        digits(learnt.before.tokens_per_pass),
+        digits(learnt.after.tokens_per_pass)
+    );
+    out
 }

@@ -107,14 +107,14 @@ impl<'a> Distillation<'a> {
         let pass = self.step / self.settings.steps(self.lessons.learnt);
         let at = self.step % self.settings.steps(self.lessons.learnt);
         let order = order(self.lessons.learnt, (self.seed, pass));
-        let windows = order.chunks(self.settings.batch).nth(at).unwrap_or_default();
+        let windows = order.chunks(self.settings.step_windows).nth(at).unwrap_or_default();
         self.student.parameters_mut().for_each(super::Parameters::clear);
         let (loss, tokens) = self.losses(windows, true)?;
         if !loss.is_finite() {
             return Err(TrainError::Loss { step: self.step, block: None });
         }
         self.since = (self.since.0 + loss, self.since.1 + tokens);
-        let (scale, _) = clip(self.student.parameters(), self.settings.clip);
+        let (scale, _) = clip(self.student.parameters(), self.settings.gradient_clip);
         let rate = self.settings.rate(self.settings.learning_rate, self.step, self.steps());
         let step = Step { rate, scale, decay: self.settings.weight_decay as f32 };
         for (parameters, adam) in self.student.parameters_mut().zip(&mut self.adams) {
@@ -128,8 +128,11 @@ impl<'a> Distillation<'a> {
     fn losses(&mut self, windows: &[usize], learn: bool) -> Result<(f64, u64), TrainError> {
         let Lessons { streams, head, .. } = self.lessons;
         let stream = batch(streams, windows);
-        let target =
-            Parent { head, stream: stream.view(), temperature: self.settings.temperature as f32 };
+        let target = Parent {
+            head,
+            stream: stream.view(),
+            temperature: self.settings.distill_temperature as f32,
+        };
         let ids: Vec<&[u32]> =
             windows.iter().map(|window| self.lessons.windows[*window].as_slice()).collect();
         let tokens = stream.nrows();

@@ -3,7 +3,7 @@ use super::{
     TrainError,
     block::Run,
     linear::Linear,
-    loss::Target,
+    loss::{Target, losses},
     norm::Norm,
     parameters::{Loader, Parameters},
 };
@@ -12,10 +12,7 @@ use crate::{
     linalg::Team,
     model::{Model, Role, Tensors},
 };
-use ndarray::{Array2, ArrayView2, Axis, s};
-
-/// Rows of logits that are in memory at a time.
-const ROWS: usize = 128;
+use ndarray::Array2;
 
 /// The last norm, which learns, and the head, which does not: it is the embedding where both are tied.
 #[derive(Clone, Debug)]
@@ -42,7 +39,7 @@ impl Head {
     }
 
     /// The sum of the losses of streams `[tokens, hidden]` and its gradient by them, times `scale`; the sum of
-    /// the norm's gradients grows. Logits are made [`ROWS`] rows at a time.
+    /// the norm's gradients grows.
     pub fn losses(
         &mut self,
         x: &Array2<f32>,
@@ -52,16 +49,8 @@ impl Head {
     ) -> (f64, Array2<f32>) {
         let run = Run { team, window: 1, rotary: &self.rotary };
         let normed = self.norm.forward(x, &self.parameters, &run);
-        let mut dnormed = Array2::zeros(x.dim());
-        let mut loss = 0.0;
-        for (part, mut dx) in dnormed.axis_chunks_iter_mut(Axis(0), ROWS).enumerate() {
-            let rows = part * ROWS..part * ROWS + dx.nrows();
-            let x: ArrayView2<'_, f32> = normed.slice(s![rows.clone(), ..]);
-            let mut logits = self.linear.of(x, &self.parameters, team);
-            loss += target.gradient(rows, &mut logits, team);
-            logits *= scale;
-            self.linear.backward(x, logits.view(), dx.view_mut(), &mut self.parameters, team);
-        }
+        let end = (self.linear, &mut self.parameters);
+        let (loss, dnormed) = losses(end, normed.view(), (target, scale), team);
         (loss, self.norm.backward(x, dnormed, &mut self.parameters, &run))
     }
 

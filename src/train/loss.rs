@@ -1,10 +1,10 @@
 //! What logits should be, and how far they are from it.
-use super::rows;
+use super::{linear::Linear, parameters::Parameters, rows};
 use crate::{
     forward,
     linalg::{Team, log_sum_exp, softmax},
 };
-use ndarray::{Array2, ArrayView2, s};
+use ndarray::{Array2, ArrayView2, Axis, s};
 use std::ops::Range;
 
 /// What the logits of some rows should be.
@@ -14,13 +14,44 @@ pub trait Target {
     fn gradient(&self, rows: Range<usize>, logits: &mut Array2<f32>, team: &Team) -> f64;
 }
 
-/// The token that follows each row; the loss is the cross-entropy, −log q(token).
+/// Rows of logits that are in memory at a time.
+const ROWS: usize = 128;
+
+/// The sum of the losses of logits `x·Wᵀ`, and its gradient by `x`, `[tokens, hidden]`, times `scale`; the sums of
+/// the layer's gradients grow. Logits are made [`ROWS`] rows at a time.
+pub(super) fn losses(
+    (linear, parameters): (Linear, &mut Parameters),
+    x: ArrayView2<'_, f32>,
+    (target, scale): (&dyn Target, f32),
+    team: &Team,
+) -> (f64, Array2<f32>) {
+    let mut dx = Array2::zeros(x.dim());
+    let mut loss = 0.0;
+    for (part, mut dx) in dx.axis_chunks_iter_mut(Axis(0), ROWS).enumerate() {
+        let rows = part * ROWS..part * ROWS + dx.nrows();
+        let x = x.slice(s![rows.clone(), ..]);
+        let mut logits = linear.of(x, parameters, team);
+        loss += target.gradient(rows, &mut logits, team);
+        logits *= scale;
+        linear.backward(x, logits.view(), dx.view_mut(), parameters, team);
+    }
+    (loss, dx)
+}
+
+/// The token that follows each row; the loss is the cross-entropy, −log q(token). A row whose token is
+/// [`NO_LABEL`] has none.
 pub struct Labels<'a>(pub &'a [u32]);
+
+/// Stands for a token that is not learnt.
+pub const NO_LABEL: u32 = u32::MAX;
 
 impl Target for Labels<'_> {
     fn gradient(&self, rows: Range<usize>, logits: &mut Array2<f32>, team: &Team) -> f64 {
         let labels = &self.0[rows];
         let losses = rows::summed(logits.view_mut(), 1, team, |t, z, loss| {
+            if labels[t] == NO_LABEL {
+                return z.fill(0.0);
+            }
             let label = labels[t] as usize;
             loss[0] += (log_sum_exp(z) - f64::from(z[label])) as f32;
             softmax(z);

@@ -101,6 +101,12 @@ impl Parameters {
 }
 
 impl Parameter {
+    /// One of its own that learns, to be stored in bfloat16.
+    pub(super) fn new(name: String, value: Array2<f32>, shape: Vec<usize>) -> Self {
+        let gradient = Array2::zeros(value.dim());
+        Self { name, value, gradient, stored: (FloatType::Bf16, shape) }
+    }
+
     /// As the checkpoint holds it, rounded to its type there.
     pub fn to_raw(&self) -> RawTensor {
         let (float, shape) = &self.stored;

@@ -57,7 +57,7 @@ pub fn regress(
     let steps = settings.steps(streams.learnt) * settings.block_epochs;
     let (mut adam, mut step) = (Adam::default(), 0);
     for pass in 0..settings.block_epochs {
-        for windows in order(streams.learnt, (seed, pass)).chunks(settings.batch) {
+        for windows in order(streams.learnt, (seed, pass)).chunks(settings.step_windows) {
             let (y, tape) = block.forward(batch(streams.inputs, windows), team);
             let targets = batch(streams.targets, windows);
             let (loss, dy) = gradient(y, &targets, team);
@@ -66,7 +66,7 @@ pub fn regress(
             }
             block.parameters.clear();
             block.backward(tape, dy, team);
-            let (scale, _) = clip([&block.parameters].into_iter(), settings.clip);
+            let (scale, _) = clip([&block.parameters].into_iter(), settings.gradient_clip);
             let rate = settings.rate(settings.block_rate, step, steps);
             let decay = settings.weight_decay as f32;
             adam.step(&mut block.parameters, Step { rate, scale, decay }, team);

@@ -24,14 +24,14 @@ pub struct Settings {
     #[arg(long, value_enum, default_value_t)]
     pub schedule: Schedule,
     /// Windows of a step
-    #[arg(long, value_name = "N", default_value_t = BATCH, value_parser = whole::<usize>(1..=65_536))]
-    pub batch: usize,
-    /// Temperature of the distributions
+    #[arg(long, value_name = "N", default_value_t = STEP_WINDOWS, value_parser = whole::<usize>(1..=65_536))]
+    pub step_windows: usize,
+    /// Temperature of the distributions that are learnt
     #[arg(long, value_name = "T", default_value_t = 1.0, value_parser = number::<f64>(above(0.0)))]
-    pub temperature: f64,
+    pub distill_temperature: f64,
     /// Largest norm of the gradient; a longer one is shortened
     #[arg(long, value_name = "X", default_value_t = CLIP, value_parser = number::<f64>(above(0.0)))]
-    pub clip: f64,
+    pub gradient_clip: f64,
     /// Share of the rate that matrices lose in a step
     #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = number::<f64>(0.0..))]
     pub weight_decay: f64,
@@ -41,7 +41,7 @@ const BLOCK_EPOCHS: usize = 2;
 const BLOCK_RATE: f64 = 3e-4;
 const EPOCHS: usize = 1;
 const RATE: f64 = 1e-4;
-const BATCH: usize = 8;
+const STEP_WINDOWS: usize = 8;
 const CLIP: f64 = 1.0;
 /// More passes than this are a slip of the pen.
 const MOST_EPOCHS: u64 = 1000;
@@ -57,9 +57,9 @@ impl Default for Settings {
             epochs: EPOCHS,
             learning_rate: RATE,
             schedule: Schedule::default(),
-            batch: BATCH,
-            temperature: 1.0,
-            clip: CLIP,
+            step_windows: STEP_WINDOWS,
+            distill_temperature: 1.0,
+            gradient_clip: CLIP,
             weight_decay: 0.0,
         }
     }
@@ -74,6 +74,6 @@ impl Settings {
 
     /// Steps of a pass over so many windows.
     pub fn steps(&self, windows: usize) -> usize {
-        windows.div_ceil(self.batch)
+        windows.div_ceil(self.step_windows)
     }
 }

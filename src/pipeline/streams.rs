@@ -1,0 +1,43 @@
+//! Streams of a model behind its blocks.
+use super::PipelineError;
+use crate::{
+    calibrate::{CalibrateError, HiddenStates, Passage, WHOLE},
+    forward::{BlockWeights, ForwardError, NoTap, Reference},
+    linalg::Team,
+    model::Model,
+    progress::{Progress, Unit},
+};
+
+/// Carries streams through a block.
+pub(super) fn carry(
+    model: &Model,
+    block: usize,
+    states: &mut HiddenStates,
+    team: &Team,
+) -> Result<(), PipelineError> {
+    let weights = BlockWeights::load(model, block, &Reference).map_err(ForwardError::from)?;
+    model.release(block);
+    let mut passage = Passage::new(&model.spec, block, team);
+    for window in 0..states.len() {
+        let through = passage.through((&WHOLE, &weights), states, window, &mut NoTap);
+        through.map_err(CalibrateError::from)?;
+    }
+    Ok(())
+}
+
+/// The streams of windows behind the last block; `what` names the work to who watches it.
+pub(super) fn last(
+    model: &Model,
+    windows: &[Vec<u32>],
+    (what, team, progress): (&'static str, &Team, &dyn Progress),
+) -> Result<HiddenStates, PipelineError> {
+    let mut states = HiddenStates::embed(model, windows)?;
+    let blocks = model.spec.blocks.len();
+    progress.start(what, blocks as u64, Unit::Items);
+    for b in 0..blocks {
+        carry(model, b, &mut states, team)?;
+        progress.advance(1);
+    }
+    progress.finish();
+    Ok(states)
+}
