@@ -7,8 +7,8 @@ use milm_compress::{
     package,
     progress::Silent,
     runtime::{
-        Engine, GenerateError, GenerateSettings, Generated, Job, Kernels, SamplingSettings,
-        Sequence, generate, generate_all, width,
+        Draft, Engine, GenerateError, GenerateSettings, Generated, Job, Kernels, Lookup, Offers,
+        SamplingSettings, Sequence, generate, generate_all, generate_all_with, width,
     },
     scheme::KvPrecision,
 };
@@ -74,6 +74,29 @@ fn all(
         Ok(())
     };
     generate_all(&mut engine, tokenizer, jobs, at_once, &mut keep).unwrap();
+    if at_once != 3 {
+        return texts.into_iter().map(|text| text.expect("every text comes")).collect();
+    }
+    // And with offers.
+    let plain = texts.clone();
+    let draft = Engine::load(&opened.model, &Kernels::new(), &team, &Silent).unwrap();
+    let draft = Draft::new(draft, opened.model.spec.vocab);
+    let lookups = Offers::new(|| Box::new(Lookup), 3);
+    let drafts = Offers::new(|| Box::new(draft.another()), 2).paced();
+    for mut offers in [lookups, drafts] {
+        texts.fill(None);
+        let mut keep = |place: usize, text| -> Result<(), GenerateError> {
+            assert!(texts[place].replace(text).is_none(), "each text comes once");
+            Ok(())
+        };
+        let with = (&mut engine, &mut offers);
+        generate_all_with(with, tokenizer, jobs, at_once, &mut keep).unwrap();
+        assert_eq!(texts, plain);
+        let counts = offers.take_counts();
+        let written: usize = texts.iter().flatten().map(|it| it.ids.len()).sum();
+        let ended = texts.iter().flatten().filter(|it| !it.ids.is_empty()).count();
+        assert_eq!(counts.passes + counts.accepted + ended, written);
+    }
     texts.into_iter().map(|text| text.expect("every text comes")).collect()
 }
 
