@@ -471,3 +471,57 @@ fn run_offers_and_tells_what_came_of_it() {
         command.args(["run", "builtin:milm-mini", "--prompt", "a"]).args(wrong).assert().code(2);
     }
 }
+
+#[test]
+fn bench_puts_decoding_with_offers_beside_plain_decoding() {
+    let out = |more: &[&str]| {
+        let mut command = program();
+        command.args(["bench", "builtin:milm-mini", "--prefill=8", "--decode=12", "--json=-"]);
+        let done = command.args(["--repeats=1", "--quiet"]).args(more).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        serde_json::from_slice::<serde_json::Value>(&done.stdout).unwrap()
+    };
+    assert!(out(&[]).get("offers").is_none());
+    for more in [
+        &["--acceptance=0.7", "--draft-tokens=3"][..],
+        &["--lookup", "--prompt=a b c a b c a b"],
+        &["--draft=builtin:milm-mini"],
+    ] {
+        let offers = out(more)["offers"].clone();
+        assert_eq!((&offers["same_text"], &offers["written_tokens"]), (&true.into(), &12.into()));
+        let count = |key: &str| offers[key].as_u64().unwrap();
+        assert_eq!(1 + count("passes") + count("accepted"), 12, "{more:?}");
+        assert!(offers["ratio"]["median"].as_f64().unwrap() > 0.0);
+    }
+    for (wrong, told) in [
+        (&["--prompt=a"][..], "nothing offers tokens"),
+        (&["--acceptance=0.5", "--lookup"], "--lookup"),
+        (&["--acceptance=0.5", "--decode=1020"], "1028 tokens"),
+    ] {
+        let mut command = program();
+        let assert =
+            command.args(["bench", "builtin:milm-mini", "--prefill=8"]).args(wrong).assert();
+        assert.code(2).stderr(predicates::str::contains(told));
+    }
+}
+
+#[test]
+fn tasks_are_answered_alike_with_offers() {
+    let top = tempfile::tempdir().unwrap();
+    let records = |name: &str, more: &[&str]| {
+        let file = top.path().join(name);
+        let mut command = program();
+        command.args(["eval", "builtin:milm-mini", "--tasks=sample", "--limit=2", "--records"]);
+        command.arg(&file).args(more).assert().success();
+        std::fs::read_to_string(file).unwrap()
+    };
+    let want = records("plain", &["--quiet"]);
+    assert_eq!(records("lookup", &["--quiet", "--lookup", "--batch=1"]), want);
+    assert_eq!(records("lookups", &["--quiet", "--lookup", "--batch=3"]), want);
+    let mut command = program();
+    command.args(["eval", "builtin:milm-mini", "--text=builtin:en", "--lookup"]);
+    command
+        .assert()
+        .code(2)
+        .stderr(predicates::str::contains("`lookup`: offers are made to texts"));
+}

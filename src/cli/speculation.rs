@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 /// Tokens offered at once, unless others are asked for: beyond, few texts agree, and rows cost.
-const TOKENS: usize = 5;
+pub(super) const TOKENS: usize = 5;
 
 /// What is asked for. Every field is a flag and a recipe key of the same name.
 #[derive(clap::Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +121,14 @@ fn draft(name: &str, target: &Opened) -> anyhow::Result<Opened> {
 }
 
 impl Prepared {
+    /// [`Self::start`], for any engine.
+    pub(super) fn starter<'p>(
+        &'p self,
+        progress: &'p dyn Progress,
+    ) -> impl for<'e> Fn(&Engine<'e>) -> Result<Offers<'e>, ForwardError> + 'p {
+        move |engine| self.start(engine, progress)
+    }
+
     /// Loads it beside the model that `engine` runs.
     pub(super) fn start<'a>(
         &self,

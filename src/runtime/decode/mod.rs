@@ -23,6 +23,7 @@ mod pass;
 mod plain;
 mod proposer;
 mod report;
+mod scripted;
 mod writing;
 
 pub use batch::{Job, KV_BUDGET, generate_all, generate_all_with, width};
@@ -35,4 +36,5 @@ pub use offers::{Offers, Speculation};
 pub use plain::Plain;
 pub use proposer::Proposer;
 pub use report::{Counts, Position};
+pub use scripted::Scripted;
 pub use writing::{GenerateError, GenerateSettings, Generated, StopReason};
