@@ -1,5 +1,5 @@
 //! Texts written together are the texts written alone.
-use crate::{cli::program, util};
+use crate::{cli::program, decode, util};
 use milm_compress::{
     forward::{Backend, Reference},
     linalg::Team,
@@ -7,8 +7,9 @@ use milm_compress::{
     package,
     progress::Silent,
     runtime::{
-        Engine, GenerateError, GenerateSettings, Generated, Job, Kernels, SamplingSettings,
-        Sequence, generate, generate_all, width,
+        Draft, Engine, GenerateError, GenerateSettings, Generated, Job, Kernels, Lookup, Offers,
+        Plain, SamplingSettings, Scripted, Sequence, Speculation, generate, generate_all,
+        generate_all_with, measure_offers, width,
     },
     scheme::KvPrecision,
 };
@@ -179,4 +180,68 @@ fn keys_and_values_stay_within_their_budget() {
         [1, 1, 1, 5, 4]
     );
     assert_eq!(width(&engine, 100, 1000 * one), 16);
+}
+
+/// Texts of a golden model, of which some begin alike.
+fn small_jobs() -> Vec<Job> {
+    let job = |i: u32| {
+        let sampling = SamplingSettings {
+            temperature: if i % 2 == 0 { 0.0 } else { 0.9 },
+            seed: i.into(),
+            ..SamplingSettings::default()
+        };
+        let max_tokens = [24, 0, 40, 1, 17, 33][i as usize];
+        let settings = GenerateSettings { max_tokens, sampling, ..GenerateSettings::default() };
+        Job { prompt: ids(i / 2, 6 + 5 * i), settings }
+    };
+    (0..6).map(job).collect()
+}
+
+#[test]
+fn texts_do_not_depend_on_what_each_is_offered() {
+    let model = util::open(&util::golden().join("llama"));
+    let (team, tokenizer, jobs) = (Team::new(1), decode::tokenizer(4000), small_jobs());
+    let load = || Engine::load(&model, &Kernels::new(), &team, &Silent).unwrap();
+    let write = |offers: &mut Offers<'_>, width: usize| {
+        let mut texts = vec![None; jobs.len()];
+        let mut keep = |place: usize, text: Generated| -> Result<(), GenerateError> {
+            assert!(texts[place].replace(text).is_none(), "each text comes once");
+            Ok(())
+        };
+        let with = (&mut load(), offers);
+        generate_all_with(with, &tokenizer, &jobs, width, &mut keep).unwrap();
+        texts.into_iter().map(Option::unwrap).collect::<Vec<_>>()
+    };
+    let want = write(&mut Offers::new(|| Box::new(Plain), 0), 1);
+    let draft = Draft::new(load(), 128);
+    for width in [1, 2, 6] {
+        for paced in [false, true] {
+            let lookups = Offers::new(|| Box::new(Lookup), 3);
+            let drafts = Offers::new(|| Box::new(draft.another()), 2);
+            for (offers, itself) in [(lookups, false), (drafts, true)] {
+                let mut offers = if paced { offers.paced() } else { offers };
+                assert_eq!(write(&mut offers, width), want, "{width} {paced} {itself}");
+                let counts = offers.take_counts();
+                let written: usize = want.iter().map(|it| it.ids.len()).sum();
+                let begun = want.iter().filter(|it| !it.ids.is_empty()).count();
+                assert_eq!(counts.passes + counts.accepted + begun, written);
+                assert!(!itself || paced || counts.accepted > 30, "{counts:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn scripted_offers_are_measured_beside_plain_decoding() {
+    let model = util::open(&util::golden().join("llama"));
+    let (team, tokenizer) = (Team::new(1), decode::tokenizer(4000));
+    let mut engine = Engine::load(&model, &Kernels::new(), &team, &Silent).unwrap();
+    for (share, accepted) in [(0.0, 0..1), (0.7, 30..100), (1.0, 60..61)] {
+        let make = |text: &[u32]| Speculation::new(Scripted::new(text, share, 1), 3);
+        let report = measure_offers(&mut engine, &tokenizer, &ids(0, 9), (41, 2), make).unwrap();
+        assert!(report.same_text && report.written_tokens == 41, "{report:?}");
+        assert_eq!(report.counts.passes + report.counts.accepted, 2 * 40, "of two rounds");
+        assert!(accepted.contains(&report.counts.accepted), "{share}: {report:?}");
+        assert!(report.ratio.median > 0.0);
+    }
 }

@@ -2,23 +2,24 @@
 use crate::{cli::program, util};
 use milm_compress::{
     checkpoint::BUILTINS,
-    forward::{Backend, ForwardError, Reference},
+    forward::{Backend, ForwardError, Head, Reference, Rows},
     linalg::Team,
     model::Model,
     package,
     progress::Silent,
     runtime::{
         Counts, Draft, Engine, GenerateSettings, Generated, Kernels, Lookup, Plain, Proposer,
-        Sampler, SamplingSettings, Sequence, Speculation, StopReason, generate_with,
-        same_vocabulary,
+        Sampler, SamplingSettings, Sequence, Speculation, States, StopReason, Wanted,
+        generate_with, same_vocabulary,
     },
     scheme::KvPrecision,
     text::{TextFiles, Tokenizer},
 };
+use std::{cell::RefCell, collections::BTreeMap};
 
-const KV: [KvPrecision; 3] = [KvPrecision::Float, KvPrecision::Int8, KvPrecision::Int4];
+pub(crate) const KV: [KvPrecision; 3] = [KvPrecision::Float, KvPrecision::Int8, KvPrecision::Int4];
 
-fn ids(first: u32, count: u32) -> Vec<u32> {
+pub(crate) fn ids(first: u32, count: u32) -> Vec<u32> {
     (0..count).map(|i| 3 + (first * 11 + i * 37) % 120).collect()
 }
 
@@ -121,7 +122,7 @@ fn rows_of_packages_are_verified_with_their_bits() {
 }
 
 /// The carried tokenizer, with another token that ends a text. Golden models take its first 128 ids.
-fn tokenizer(eos: u32) -> Tokenizer {
+pub(crate) fn tokenizer(eos: u32) -> Tokenizer {
     let mini = BUILTINS.iter().find(|it| it.name == "milm-mini").unwrap();
     let file = mini.files.iter().find(|(file, _)| *file == "tokenizer.json").unwrap().1;
     let generation = format!("{{\"eos_token_id\": {eos}}}");
@@ -149,10 +150,75 @@ impl Proposer for Oracle {
 
 const PROMPT: u32 = 12;
 
-/// The text, its pieces, the tokens that were read, and what came of offers.
-type Written = (Generated, Vec<String>, usize, Counts);
+/// Offers as an oracle does, and keeps the states that it is shown, by their places.
+struct Witness<'a> {
+    oracle: Oracle,
+    wants: Wanted,
+    seen: &'a RefCell<BTreeMap<usize, Vec<u32>>>,
+}
 
-fn write(
+impl Proposer for Witness<'_> {
+    fn wants(&self) -> Wanted {
+        self.wants
+    }
+
+    fn see(&mut self, states: States) {
+        let mut seen = self.seen.borrow_mut();
+        seen.retain(|place, _| *place < states.first());
+        let rows = states.rows();
+        let rows = rows.outer_iter().map(|row| bits(row.to_slice().unwrap()));
+        seen.extend((states.first()..).zip(rows));
+    }
+
+    fn offer(&mut self, text: &[u32], most: usize) -> Result<Vec<u32>, ForwardError> {
+        self.oracle.offer(text, most)
+    }
+}
+
+#[test]
+fn proposers_see_what_the_head_multiplies_of_the_rows_that_stay() {
+    let (model, team) = (util::open(&util::golden().join("llama")), Team::new(2));
+    let settings = GenerateSettings { max_tokens: 40, ..Default::default() };
+    let want = plain(&model, &settings, 4000, 99);
+    let text = [ids(0, PROMPT), want.0.ids.clone()].concat();
+    // Each row by itself, and what follows it.
+    let mut engine = Engine::load(&model, &Kernels::new(), &team, &Silent).unwrap();
+    engine.keep_states(Wanted::All);
+    engine.feed(&text[..PROMPT as usize]).unwrap();
+    for id in &text[PROMPT as usize..text.len() - 1] {
+        engine.feed(&[*id]).unwrap();
+    }
+    let states = engine.take_states();
+    let head = Head::load(&model, &Kernels::new()).unwrap();
+    let logits = head.read(states.rows(), (&team, Rows::Apart));
+    assert_eq!((states.first(), logits.nrows()), (0, text.len() - 1));
+    let behind = logits.outer_iter().skip(PROMPT as usize - 1);
+    for (next, row) in text[PROMPT as usize..].iter().zip(behind) {
+        let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
+        assert_eq!(best as u32, *next, "the head makes the text of them");
+    }
+    let rows: Vec<_> = states.rows().outer_iter().map(|it| bits(it.to_slice().unwrap())).collect();
+    for (wants, first) in [(Wanted::All, 0), (Wanted::Last, PROMPT as usize - 1)] {
+        for wrong in [|_| false, |at| at % 3 == 0, |_| true] as [fn(usize) -> bool; 3] {
+            let seen = RefCell::default();
+            let witness = Witness { oracle: oracle(&want, wrong), wants, seen: &seen };
+            let got = write((&model, 2), &settings, 4000, &mut Speculation::new(witness, 4), 99);
+            assert_eq!(got.0, want.0);
+            let places: Vec<usize> = seen.borrow().keys().copied().collect();
+            assert_eq!(places, (first..got.2).collect::<Vec<_>>(), "{wants:?}: those that stay");
+            assert!(seen.borrow().iter().all(|(place, row)| *row == rows[*place]), "{wants:?}");
+        }
+    }
+    let seen = RefCell::default();
+    let witness = Witness { oracle: oracle(&want, |_| false), wants: Wanted::Nothing, seen: &seen };
+    write((&model, 2), &settings, 4000, &mut Speculation::new(witness, 4), 99);
+    assert!(seen.borrow().is_empty(), "nobody asked");
+}
+
+/// The text, its pieces, the tokens that were read, and what came of offers.
+pub(crate) type Written = (Generated, Vec<String>, usize, Counts);
+
+pub(crate) fn write(
     (model, threads): (&Model, usize),
     settings: &GenerateSettings,
     eos: u32,
@@ -171,7 +237,12 @@ fn write(
     (done, got, engine.len(), speculation.take_counts())
 }
 
-fn plain(model: &Model, settings: &GenerateSettings, eos: u32, pieces: usize) -> Written {
+pub(crate) fn plain(
+    model: &Model,
+    settings: &GenerateSettings,
+    eos: u32,
+    pieces: usize,
+) -> Written {
     write((model, 1), settings, eos, &mut Speculation::new(Plain, 3), pieces)
 }
 
@@ -180,7 +251,7 @@ fn oracle(written: &Written, wrong: fn(usize) -> bool) -> Oracle {
 }
 
 /// How tokens are drawn: best, and with all that changes the draw.
-fn samplings() -> Vec<SamplingSettings> {
+pub(crate) fn samplings() -> Vec<SamplingSettings> {
     let plain = SamplingSettings::default();
     let warm = SamplingSettings { temperature: 0.9, ..plain };
     vec![
@@ -207,7 +278,7 @@ fn every_proposer_leaves_the_text_as_it_is() {
                 let name = format!("{name} {kv_cache:?} {settings:?}");
                 assert_eq!((&got.0, got.1.concat()), (&want.0, want.1.concat()), "{name}");
                 assert_eq!(got.2, want.2, "{name}: what the model has read");
-                let Counts { passes, accepted, offered } = got.3;
+                let Counts { passes, accepted, offered, .. } = got.3;
                 assert_eq!(1 + passes + accepted, got.0.ids.len(), "{name}");
                 assert!(accepted <= offered);
                 got.3
@@ -383,9 +454,74 @@ fn run_offers_and_tells_what_came_of_it() {
         assert_eq!(1 + count("passes") + count("accepted"), written);
         let share = count("accepted") as f64 / count("passes") as f64;
         assert_eq!(got["speculation"]["accepted_per_pass"], share);
+        let places = got["speculation"]["by_position"].as_array().unwrap();
+        for key in ["offered", "accepted"] {
+            let sum: u64 = places.iter().map(|it| it[key].as_u64().unwrap()).sum();
+            assert_eq!(sum, count(key), "{more:?}");
+        }
+        assert!(got["speculation"]["target_seconds"].as_f64().unwrap() > 0.0);
     }
-    for wrong in [&["--draft-tokens=2"][..], &["--lookup", "--draft=builtin:milm-mini"]] {
+    for wrong in [
+        &["--draft-tokens=2"][..],
+        &["--lookup", "--draft=builtin:milm-mini"],
+        &["--lookup", "--medusa=heads"],
+        &["--mtp", "--draft=builtin:milm-mini"],
+    ] {
         let mut command = program();
         command.args(["run", "builtin:milm-mini", "--prompt", "a"]).args(wrong).assert().code(2);
     }
+}
+
+#[test]
+fn bench_puts_decoding_with_offers_beside_plain_decoding() {
+    let out = |more: &[&str]| {
+        let mut command = program();
+        command.args(["bench", "builtin:milm-mini", "--prefill=8", "--decode=12", "--json=-"]);
+        let done = command.args(["--repeats=1", "--quiet"]).args(more).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        serde_json::from_slice::<serde_json::Value>(&done.stdout).unwrap()
+    };
+    assert!(out(&[]).get("offers").is_none());
+    for more in [
+        &["--acceptance=0.7", "--draft-tokens=3"][..],
+        &["--lookup", "--prompt=a b c a b c a b"],
+        &["--draft=builtin:milm-mini"],
+    ] {
+        let offers = out(more)["offers"].clone();
+        assert_eq!((&offers["same_text"], &offers["written_tokens"]), (&true.into(), &12.into()));
+        let count = |key: &str| offers[key].as_u64().unwrap();
+        assert_eq!(1 + count("passes") + count("accepted"), 12, "{more:?}");
+        assert!(offers["ratio"]["median"].as_f64().unwrap() > 0.0);
+    }
+    for (wrong, told) in [
+        (&["--prompt=a"][..], "nothing offers tokens"),
+        (&["--acceptance=0.5", "--lookup"], "--lookup"),
+        (&["--acceptance=0.5", "--decode=1020"], "1028 tokens"),
+    ] {
+        let mut command = program();
+        let assert =
+            command.args(["bench", "builtin:milm-mini", "--prefill=8"]).args(wrong).assert();
+        assert.code(2).stderr(predicates::str::contains(told));
+    }
+}
+
+#[test]
+fn tasks_are_answered_alike_with_offers() {
+    let top = tempfile::tempdir().unwrap();
+    let records = |name: &str, more: &[&str]| {
+        let file = top.path().join(name);
+        let mut command = program();
+        command.args(["eval", "builtin:milm-mini", "--tasks=sample", "--limit=2", "--records"]);
+        command.arg(&file).args(more).assert().success();
+        std::fs::read_to_string(file).unwrap()
+    };
+    let want = records("plain", &["--quiet"]);
+    assert_eq!(records("lookup", &["--quiet", "--lookup", "--batch=1"]), want);
+    assert_eq!(records("lookups", &["--quiet", "--lookup", "--batch=3"]), want);
+    let mut command = program();
+    command.args(["eval", "builtin:milm-mini", "--text=builtin:en", "--lookup"]);
+    command
+        .assert()
+        .code(2)
+        .stderr(predicates::str::contains("`lookup`: offers are made to texts"));
 }

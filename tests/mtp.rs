@@ -1,16 +1,22 @@
 //! Layers for multi-token prediction, and whatever else lies beside the architecture, where widths
 //! are cut or coordinates turned (tests/golden/mimo-mtp).
-use crate::{golden, util};
+use crate::{decode, golden, util};
 use milm_compress::{
+    forward::{Embedding, Head, NextLayer, Reference, Rows, Scratch},
     linalg::Team,
-    model::{Model, ModelSpec},
+    model::{Model, ModelSpec, NextLayerError},
     package::{self, Job, compressed_tensors::vllm},
     progress::Silent,
     prune::{self, Settings},
     quantize,
+    runtime::{
+        Engine, GenerateSettings, Kernels, Mtp, Plain, Proposer as _, Speculation, Wanted,
+        generate_with,
+    },
     tensor::RawTensor,
     transform::{self, Rotate, Transform},
 };
+use ndarray::{Array2, s};
 
 fn mimo() -> Model {
     util::open(&util::golden().join("mimo-mtp"))
@@ -128,4 +134,165 @@ fn a_package_carries_layers_for_multi_token_prediction_in_float_and_ignores_them
         assert_eq!((&after.shape, &*after.bytes), (&before.shape, &*before.bytes));
     }
     assert!(vllm(&package).iter().flat_map(|it| &it.places).all(|it| !it.contains("mtp")));
+}
+
+/// Both texts of the golden file, and what torch says behind each of their tokens but the last.
+fn guesses() -> Vec<(Vec<u32>, Array2<f32>)> {
+    let folder = util::golden().join("mimo-mtp");
+    let ids = util::tensors(&folder.join("golden.safetensors"))["input_ids"].clone();
+    let ids = ids.bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as u32);
+    let logits = util::tensors(&folder.join("next.safetensors"))["logits"].to_f32().unwrap();
+    let logits =
+        logits.chunks(47 * 128).map(|it| Array2::from_shape_vec((47, 128), it.to_vec()).unwrap());
+    ids.collect::<Vec<u32>>().chunks(48).map(<[u32]>::to_vec).zip(logits).collect()
+}
+
+/// Largest difference of what the layer says from torch, over the largest logit, read in parts of so
+/// many rows from a first place on.
+fn next_difference(model: &Model, rows: usize, first: usize) -> f32 {
+    let team = Team::new(1);
+    let layer = NextLayer::load(&model.next_layer().unwrap(), &Reference).unwrap();
+    let (embedding, head) =
+        (Embedding::load(model).unwrap(), Head::load(model, &Reference).unwrap());
+    let mut worst = 0.0_f32;
+    for (ids, want) in guesses() {
+        let mut engine = Engine::load(model, &Reference, &team, &Silent).unwrap();
+        engine.keep_states(Wanted::All);
+        engine.feed(&ids).unwrap();
+        let states = engine.take_states();
+        let (mut cache, mut scratch) = (layer.cache(), Scratch::default());
+        let largest = want.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+        for start in (0..47).step_by(rows) {
+            let end = 47.min(start + rows);
+            let next = embedding.rows(&ids[start + 1..=end]).unwrap();
+            let states = states.rows();
+            let part = (first + start, states.slice(s![start..end, ..]));
+            let made = layer.forward(part, next.view(), &mut cache, (&team, &mut scratch));
+            let got = head.read(made.view(), (&team, Rows::Together));
+            let want = want.slice(s![start..end, ..]);
+            worst = got.iter().zip(want).fold(worst, |m, (g, w)| m.max((g - w).abs() / largest));
+        }
+    }
+    worst
+}
+
+#[test]
+fn the_layer_guesses_what_torch_says() {
+    let mut model = mimo();
+    for rows in [47, 1, 10] {
+        let found = next_difference(&model, rows, 0);
+        assert!(found < 1e-4, "{rows}: {found}");
+    }
+    // The twins: at other places, where the first embedding is seen too, and with the halves of the
+    // input exchanged.
+    assert!(next_difference(&model, 47, 1) > 1e-2);
+    let input = model.weights.raw.get_mut("model.mtp_layers.0.input_proj.weight").unwrap();
+    let values = Array2::from_shape_vec((32, 64), input.to_f32().unwrap()).unwrap();
+    let turned = Array2::from_shape_fn((32, 64), |(row, at)| values[(row, (at + 32) % 64)]);
+    *input = RawTensor::from_f32(vec![32, 64], turned.as_slice().unwrap());
+    assert!(next_difference(&model, 47, 0) > 1e-2);
+}
+
+#[test]
+fn the_layer_offers_the_best_of_its_guesses() {
+    let (model, team) = (mimo(), Team::new(1));
+    let mut engine = Engine::load(&model, &Kernels::new(), &team, &Silent).unwrap();
+    let layer = model.next_layer().unwrap();
+    let first = Mtp::new(&layer, &engine, &Kernels::new()).unwrap();
+    for (ids, logits) in guesses() {
+        let mut mtp = first.another();
+        engine.truncate(0);
+        engine.keep_states(Wanted::All);
+        // A prompt, then rows one by one and in twos, some of which are forgotten.
+        let ends = [9, 10, 12, 13, 15, 21, 40, 47];
+        let mut read = 0;
+        for end in ends {
+            engine.feed(&ids[read..end]).unwrap();
+            if end == 12 {
+                engine.feed(&[7, 7]).unwrap();
+                engine.truncate(end);
+            }
+            read = end;
+            mtp.see(engine.take_states());
+            if end == 13 {
+                continue; // Offers rest, states come.
+            }
+            let row = logits.row(end - 1);
+            let best = (0..128).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap();
+            let offered = mtp.offer(&ids[..=end], 3).unwrap();
+            assert_eq!((offered.len(), offered[0]), (3, best as u32), "behind {end}");
+        }
+    }
+}
+
+#[test]
+fn the_layer_leaves_every_text_as_it_is() {
+    let (mut model, team) = (mimo(), Team::new(1));
+    let own = Engine::load(&model, &Kernels::new(), &team, &Silent).unwrap();
+    let layer = model.next_layer().unwrap();
+    for kv_cache in decode::KV {
+        model.spec.kv_cache = kv_cache;
+        for (sampling, threads) in decode::samplings().into_iter().zip([2, 1, 1, 1, 1, 1]) {
+            let settings = GenerateSettings { max_tokens: 40, sampling, ..Default::default() };
+            let want = decode::plain(&model, &settings, 4000, 99);
+            let mtp = Mtp::new(&layer, &own, &Kernels::new()).unwrap();
+            let mut speculation = Speculation::new(mtp, 3);
+            let got = decode::write((&model, threads), &settings, 4000, &mut speculation, 99);
+            assert_eq!((&got.0, got.1.concat(), got.2), (&want.0, want.1.concat(), want.2));
+            assert!(got.3.offered > 60, "{:?}", got.3);
+        }
+    }
+}
+
+#[test]
+fn a_conversation_goes_on_with_the_layer() {
+    let (model, team) = (mimo(), Team::new(1));
+    let (tokenizer, layer) = (decode::tokenizer(4000), model.next_layer().unwrap());
+    let settings = GenerateSettings { max_tokens: 20, ..Default::default() };
+    let talk = |offers: bool| {
+        let mut engine = Engine::load(&model, &Kernels::new(), &team, &Silent).unwrap();
+        let mut speculation = if offers {
+            Speculation::new(Mtp::new(&layer, &engine, &Kernels::new()).unwrap(), 3)
+        } else {
+            Speculation::new(Plain, 0)
+        };
+        let (mut text, mut all) = (decode::ids(3, 10), Vec::new());
+        for turn in 0..3 {
+            let model = (&mut engine as _, &mut speculation);
+            let done = generate_with(model, &tokenizer, &text, &settings, &mut |_| true).unwrap();
+            assert_eq!(speculation.take_counts().offered > 20, offers);
+            all.push(done.clone());
+            text.extend(done.ids);
+            text.extend(decode::ids(turn, 5));
+        }
+        all
+    };
+    assert_eq!(talk(true), talk(false));
+}
+
+#[test]
+fn layers_that_do_not_fit_are_refused() {
+    let told = |model: &Model| model.next_layer().unwrap_err().to_string();
+    let none = told(&util::open(&util::golden().join("qwen2")));
+    assert!(none.contains("no layers for multi-token prediction\nhint: "), "{none}");
+    let turned = rotation(&mimo(), Rotate::Hadamard).apply(&mimo()).unwrap();
+    assert!(matches!(turned.next_layer(), Err(NextLayerError::None)), "they were left out");
+    // Put back where they do not belong.
+    let mut forged = turned.clone();
+    let layers = mimo().weights.raw;
+    forged.weights.raw.extend(layers.into_iter().filter(|it| it.0.contains("mtp_layers")));
+    let error = told(&forged);
+    assert!(error.contains("was turned (`hadamard`)\nhint: "), "{error}");
+    let name = "model.mtp_layers.0.mlp.up_proj.weight";
+    let mut cut = mimo();
+    cut.weights.raw.insert(name.into(), RawTensor::from_f32(vec![40, 32], &[0.0; 40 * 32]));
+    let error = told(&cut);
+    assert!(
+        error.contains(name) && error.contains("[48, 32]") && error.contains("hint: "),
+        "{error}"
+    );
+    cut.weights.raw.remove(name);
+    assert!(told(&cut).contains("is missing"));
+    let mut command = crate::cli::program();
+    command.args(["run", "builtin:milm-mini", "--prompt=a", "--mtp"]).assert().code(2);
 }

@@ -106,6 +106,7 @@ fn run(
     let told = RefCell::new(vec![]);
     let done = |it: &Asked<'_>| told.borrow_mut().push((it.items, it.remembered));
     let bench = Bench {
+        offers: None,
         selection: &Selection {
             names: vec!["piqa".into()],
             data: Some(data.to_owned()),

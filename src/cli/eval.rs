@@ -295,6 +295,7 @@ impl Settings {
             self.yardstick.is_none() || self.reference.is_some(),
             "a yardstick without a reference\nhint: both losses are measured against `reference`"
         );
+        self.tasks.check_offers()?;
         let records = self.tasks.outputs(self);
         let more = self.save_reference.iter().chain(&records).map(PathBuf::as_path);
         self.outputs.check(more, context)?;

@@ -148,7 +148,8 @@ const ROWS: &[Row] = &[
     ("decode", "of at least 1", NO_COUNT, &["1"]),
     ("context", "of at least 0", NO_WHOLE, &["0"]),
     ("draft-tokens", "from 1 up to 64", &["-1", "0", "1.5", "nan", "65"], &["1", "64"]),
-    // A number in `export`, a text in `run`.
+    ("acceptance", "from 0 up to 1", &["-0.001", "1.001", "nan", "inf"], &["0", "0.7", "1"]),
+    // A number in `export`, a text in `run` and `bench`.
     ("prompt", "of at least 1", NO_COUNT, &["1"]),
     ("repeats", "from 1 up to 65535", &["-1", "0", "1.5", "nan", "65536"], &["1", "65535"]),
     (

@@ -9,8 +9,8 @@ use crate::{
     number::{above, above_to, number, whole},
     package::{self, Opened},
     runtime::{
-        Engine, GenerateSettings, Generated, NextToken, Plain, SamplingSettings, Speculation,
-        StopReason, generate_with,
+        Engine, GenerateSettings, Generated, NextToken, Offers, Plain, SamplingSettings,
+        Speculation, StopReason, generate_with,
     },
     scheme::KvPrecision,
     shown,
@@ -34,6 +34,7 @@ use std::{
     milm-compress run ./smollm2 --prompt 'Once' --max-tokens 64 --temperature 0.8 --seed 7\n  \
     milm-compress run ./smollm2 --prompt 'Copy this list:' --lookup\n  \
     milm-compress run ./large --draft ./small --prompt 'Once'\n  \
+    milm-compress run ./smollm2 --medusa ./heads --prompt 'Once'\n  \
     milm-compress run ./smollm2 --chat --system 'Answer in one sentence.'\n  \
     milm-compress run ./smollm2 --prompt '1, 2, 3,' --stop '9' --json")]
 pub(super) struct Args {
@@ -100,17 +101,9 @@ pub(super) struct Settings {
     #[arg(long, value_enum, value_name = "FORM")]
     #[serde(skip_serializing_if = "Option::is_none")]
     kv_cache: Option<KvPrecision>,
-    /// A model of the same vocabulary that writes first; the text is the same, sooner
-    #[arg(long, value_name = "MODEL", conflicts_with = "lookup")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    draft: Option<String>,
-    /// Offer what followed the last tokens where they stood before; the text is the same, sooner
-    #[arg(long)]
-    lookup: bool,
-    /// Tokens that are offered at once at most; how many of them is chosen by what pays [default: 5]
-    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=64))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    draft_tokens: Option<usize>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    offers: Wanted,
 }
 
 /// The answer of `--json`.
@@ -165,18 +158,8 @@ pub(super) fn continue_prompt(
 impl Settings {
     /// Finds what can be wrong before a model is there to run.
     pub(super) fn check(&self) -> anyhow::Result<()> {
-        self.wanted().check()?;
+        self.offers.check()?;
         self.prompt.is_some().then_some(()).context(NO_PROMPT)
-    }
-
-    /// Who offers tokens.
-    fn wanted(&self) -> Wanted<'_> {
-        Wanted {
-            draft: self.draft.as_deref(),
-            lookup: self.lookup,
-            tokens: self.draft_tokens,
-            backend: self.backend,
-        }
     }
 
     /// With what is not given taken from the model.
@@ -232,10 +215,12 @@ impl<'a> Session<'a> {
         settings: &Settings,
         context: &'a Context,
     ) -> anyhow::Result<Self> {
-        let speculation = settings.wanted().make(opened, context)?;
+        let offers = settings.offers.prepare(opened, settings.backend)?;
         let backend = settings.backend.backend();
         let model = with_kv_cache(&opened.model, settings.kv_cache);
         let engine = Engine::load(&model, &*backend, &context.team, context.progress())?;
+        let offers = offers.map(|it| it.start(&engine, context.progress())).transpose()?;
+        let speculation = offers.map(Offers::alone);
         let settings = settings.resolve(tokenizer, context.seed)?;
         let read = vec![];
         Ok(Self { engine, speculation, tokenizer, read, settings, json: false, context })

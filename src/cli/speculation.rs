@@ -1,26 +1,57 @@
 //! Who offers tokens to a model that writes.
-use super::{Context, model::BackendName};
+use super::model::BackendName;
 use crate::{
-    package::{self, Opened},
-    runtime::{Counts, Draft, Engine, Lookup, Speculation, same_vocabulary},
+    forward::ForwardError,
+    model::NextLayer,
+    number::whole,
+    package::{self, MedusaHeads, Opened},
+    progress::Progress,
+    runtime::{Counts, Draft, Engine, Lookup, Medusa, Mtp, Offers, Position, same_vocabulary},
 };
 use anyhow::Context as _;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Tokens offered at once, unless others are asked for: beyond, few texts agree, and rows cost.
-const TOKENS: usize = 5;
+pub(super) const TOKENS: usize = 5;
 
-/// What is asked for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted<'a> {
-    /// A draft model.
-    pub(super) draft: Option<&'a str>,
-    /// Prompt lookup.
+/// What is asked for. Every field is a flag and a recipe key of the same name.
+#[derive(clap::Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+#[group(id = "offers")]
+pub(super) struct Wanted {
+    /// A model of the same vocabulary that writes first; the text is the same, sooner
+    #[arg(long, value_name = "MODEL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) draft: Option<String>,
+    /// Offer what followed the last tokens where they stood before; the text is the same, sooner
+    #[arg(long, conflicts_with = "draft")]
     pub(super) lookup: bool,
-    /// Tokens at once at most.
-    pub(super) tokens: Option<usize>,
-    /// How the draft's weights are held.
-    pub(super) backend: BackendName,
+    /// Medusa heads of this model, in vLLM's layout or their authors'; the text is the same, sooner
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["draft", "lookup"])]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) medusa: Option<String>,
+    /// Offer by the model's own layer for multi-token prediction; the text is the same, sooner
+    #[arg(long, conflicts_with_all = ["draft", "lookup", "medusa"])]
+    pub(super) mtp: bool,
+    /// Tokens that are offered at once at most; how many of them is chosen by what pays [default: 5]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1..=64))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) draft_tokens: Option<usize>,
+}
+
+/// What was asked for, opened and found to fit, before weights are loaded.
+pub(super) struct Prepared {
+    proposer: Proposer,
+    tokens: usize,
+    backend: BackendName,
+}
+
+enum Proposer {
+    Lookup,
+    /// The draft, and the vocabulary of the model.
+    Draft(Box<Opened>, usize),
+    Medusa(MedusaHeads),
+    Mtp(Box<NextLayer>),
 }
 
 /// What came of it, in `--json`.
@@ -31,42 +62,98 @@ pub(super) struct Told {
     accepted_per_pass: f64,
 }
 
-impl Wanted<'_> {
-    /// Finds what contradicts itself.
-    pub(super) fn check(&self) -> anyhow::Result<()> {
-        let (draft, lookup) = (self.draft.is_some(), self.lookup);
+impl Wanted {
+    /// Finds what contradicts itself; gives the name of who offers, if anybody does.
+    pub(super) fn check(&self) -> anyhow::Result<Option<&'static str>> {
+        let all = [
+            ("draft", self.draft.is_some()),
+            ("lookup", self.lookup),
+            ("medusa", self.medusa.is_some()),
+            ("mtp", self.mtp),
+        ];
+        let wanted: Vec<&'static str> = all.iter().filter(|it| it.1).map(|it| it.0).collect();
+        if let [first, second, ..] = wanted.as_slice() {
+            anyhow::bail!(
+                "`{first}` and `{second}`: expected one of them, found both\nhint: leave one out"
+            );
+        }
         anyhow::ensure!(
-            !(draft && lookup),
-            "`draft` and `lookup`: expected one of them, found both\nhint: leave one out"
+            !wanted.is_empty() || self.draft_tokens.is_none(),
+            "`draft-tokens`: nothing offers tokens\n\
+             hint: give `--lookup`, `--draft MODEL`, `--medusa DIR` or `--mtp`"
         );
-        anyhow::ensure!(
-            draft || lookup || self.tokens.is_none(),
-            "`draft-tokens`: nothing offers tokens\nhint: give `--lookup` or `--draft MODEL`"
-        );
-        Ok(())
+        Ok(wanted.first().copied())
     }
 
-    /// Makes what is asked for, for `target`.
-    pub(super) fn make<'a>(
+    /// Opens what is asked for, for `target`, with weights held as `backend` does.
+    pub(super) fn prepare(
         &self,
         target: &Opened,
-        context: &'a Context,
-    ) -> anyhow::Result<Option<Speculation<'a>>> {
+        backend: BackendName,
+    ) -> anyhow::Result<Option<Prepared>> {
         self.check()?;
-        let tokens = self.tokens.unwrap_or(TOKENS);
-        let Some(name) = self.draft else {
-            return Ok(self.lookup.then(|| Speculation::new(Lookup, tokens).paced()));
+        let spec = &target.model.spec;
+        let tokens = self.draft_tokens.unwrap_or(TOKENS);
+        let proposer = if let Some(name) = &self.draft {
+            Proposer::Draft(Box::new(draft(name, target)?), spec.vocab)
+        } else if let Some(folder) = &self.medusa {
+            Proposer::Medusa(MedusaHeads::open(folder, (spec.hidden, spec.vocab))?)
+        } else if self.mtp {
+            Proposer::Mtp(Box::new(target.model.next_layer().context("--mtp")?))
+        } else if self.lookup {
+            Proposer::Lookup
+        } else {
+            return Ok(None);
         };
-        let draft = package::open(name)?;
-        let vocab = target.model.spec.vocab;
-        if target.tokenizer_sha256()? != draft.tokenizer_sha256()? {
-            let most = vocab.max(draft.model.spec.vocab);
-            same_vocabulary((target.tokenizer()?, draft.tokenizer()?), most)
-                .with_context(|| format!("--draft {name}"))?;
+        Ok(Some(Prepared { proposer, tokens, backend }))
+    }
+}
+
+/// Opens a draft of the same vocabulary.
+fn draft(name: &str, target: &Opened) -> anyhow::Result<Opened> {
+    let draft = package::open(name)?;
+    if target.tokenizer_sha256()? != draft.tokenizer_sha256()? {
+        let most = target.model.spec.vocab.max(draft.model.spec.vocab);
+        same_vocabulary((target.tokenizer()?, draft.tokenizer()?), most)
+            .with_context(|| format!("--draft {name}"))?;
+    }
+    Ok(draft)
+}
+
+impl Prepared {
+    /// [`Self::start`], for any engine.
+    pub(super) fn starter<'p>(
+        &'p self,
+        progress: &'p dyn Progress,
+    ) -> impl for<'e> Fn(&Engine<'e>) -> Result<Offers<'e>, ForwardError> + 'p {
+        move |engine| self.start(engine, progress)
+    }
+
+    /// Loads it beside the model that `engine` runs.
+    pub(super) fn start<'a>(
+        &self,
+        engine: &Engine<'a>,
+        progress: &dyn Progress,
+    ) -> Result<Offers<'a>, ForwardError> {
+        let (tokens, backend) = (self.tokens, self.backend.backend());
+        Ok(match &self.proposer {
+            Proposer::Lookup => Offers::new(|| Box::new(Lookup), tokens),
+            Proposer::Draft(draft, vocab) => {
+                let engine = Engine::load(&draft.model, &*backend, engine.team(), progress)?;
+                let draft = Draft::new(engine, *vocab);
+                Offers::new(move || Box::new(draft.another()), tokens)
+            }
+            Proposer::Medusa(heads) => {
+                let tokens = tokens.min(heads.heads.len());
+                let medusa = Medusa::new(heads.clone(), engine, &*backend);
+                Offers::new(move || Box::new(medusa.clone()), tokens)
+            }
+            Proposer::Mtp(layer) => {
+                let mtp = Mtp::new(layer, engine, &*backend)?;
+                Offers::new(move || Box::new(mtp.another()), tokens)
+            }
         }
-        let backend = self.backend.backend();
-        let engine = Engine::load(&draft.model, &*backend, &context.team, context.progress())?;
-        Ok(Some(Speculation::new(Draft::new(engine, vocab), tokens).paced()))
+        .paced())
     }
 }
 
@@ -78,7 +165,14 @@ impl From<Counts> for Told {
 
 impl std::fmt::Display for Told {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Counts { passes, offered, accepted } = self.counts;
-        write!(f, "{accepted} of {offered} offered tokens accepted in {passes} passes")
+        let Counts { passes, offered, accepted, by_position, proposer_seconds, target_seconds } =
+            &self.counts;
+        write!(f, "{accepted} of {offered} offered tokens accepted in {passes} passes")?;
+        let share = |it: &Position| format!("{:.2}", it.accepted as f64 / it.offered.max(1) as f64);
+        let shares: Vec<String> = by_position.iter().map(share).collect();
+        if !shares.is_empty() {
+            write!(f, " ({} by position)", shares.join(" "))?;
+        }
+        write!(f, ", {proposer_seconds:.2} s to offer, {target_seconds:.2} s to read")
     }
 }

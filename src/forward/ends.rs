@@ -104,14 +104,14 @@ impl Head {
 
     /// Logits `[tokens, vocab]` of the residual stream `x`, `[tokens, hidden]`.
     pub fn logits(&self, x: ArrayView2<'_, f32>, team: &Team) -> Array2<f32> {
-        self.logits_by(x, (team, Rows::Together))
+        let by = (team, Rows::Together);
+        self.read(self.normed_by(x, by).view(), by)
     }
 
-    /// As [`Self::logits`], of rows that are together or apart.
-    pub fn logits_by(&self, x: ArrayView2<'_, f32>, by: (&Team, Rows)) -> Array2<f32> {
-        let normed = self.normed_by(x, by);
-        let mut logits = Array2::zeros((x.nrows(), self.linear.out_features()));
-        self.linear.forward(normed.view(), logits.view_mut(), by);
+    /// Logits `[tokens, vocab]` of what [`Self::normed_by`] gives.
+    pub fn read(&self, normed: ArrayView2<'_, f32>, by: (&Team, Rows)) -> Array2<f32> {
+        let mut logits = Array2::zeros((normed.nrows(), self.linear.out_features()));
+        self.linear.forward(normed, logits.view_mut(), by);
         round(self.grids[1], &mut logits, by.0);
         logits
     }
@@ -121,7 +121,8 @@ impl Head {
         self.normed_by(x, (team, Rows::Together))
     }
 
-    fn normed_by(&self, x: ArrayView2<'_, f32>, (team, rows): (&Team, Rows)) -> Array2<f32> {
+    /// As [`Self::normed`], of rows that are together or apart.
+    pub fn normed_by(&self, x: ArrayView2<'_, f32>, (team, rows): (&Team, Rows)) -> Array2<f32> {
         let mut normed = Array2::zeros(x.dim());
         self.norm.rows(x, normed.view_mut(), team);
         if let Some(correction) = &self.correction {

@@ -82,6 +82,11 @@ impl Loader<'_> {
 }
 
 impl Projection {
+    /// Without a bias.
+    pub(super) fn new(linear: Box<dyn Linear>) -> Self {
+        Self { linear, bias: None }
+    }
+
     /// Rows of the weight.
     pub(super) fn out_features(&self) -> usize {
         self.linear.out_features()
@@ -149,6 +154,13 @@ pub(super) struct Norm {
 impl Norm {
     pub(super) fn load(loader: &Loader<'_>, role: Role) -> Result<Self, WeightError> {
         Ok(Self { gain: loader.gain(role)?, eps: loader.model.spec.norm_eps, role })
+    }
+
+    /// By the name of its gain, of one behind which nothing is rounded.
+    pub(super) fn named(model: &Model, gain: &str) -> Result<Self, WeightError> {
+        let offset = model.spec.gain_offset;
+        let gain = model.weights.get(gain)?.to_f32().into_iter().map(|it| it + offset).collect();
+        Ok(Self { gain, eps: model.spec.norm_eps, role: Role::FinalNorm })
     }
 
     /// `y ← x / √(mean(x²) + ε) · gain`, row by row; rows of `x` are contiguous.

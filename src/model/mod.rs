@@ -13,7 +13,7 @@ mod transformed;
 mod weights;
 
 pub use config::ConfigError;
-pub use family::{HEAD, Joined};
+pub use family::{HEAD, Joined, NextLayer, NextLayerError};
 pub use ops::{Activation, Half, Op};
 pub use role::Role;
 pub use rope::{KeptPairs, Rope, RopeScaling};

@@ -11,6 +11,7 @@ mod engines;
 mod error;
 mod inspect;
 mod kept;
+mod medusa;
 pub mod onnx;
 mod opened;
 mod session;
@@ -28,6 +29,7 @@ pub use inspect::{
     INSPECTION_SCHEMA, Inspected, Inspection, RoleFigures, TensorFigures, inspect_model,
 };
 pub use kept::Kept;
+pub use medusa::{MedusaError, MedusaHead, MedusaHeads};
 pub use opened::{Kind, Opened};
 pub use stored::StoredError;
 pub(crate) use stream::{BAND_BYTES, PIECE as PIECE_WEIGHTS};

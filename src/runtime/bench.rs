@@ -1,5 +1,5 @@
 //! Speed of an engine beside the machine's limit.
-use super::Engine;
+use super::{Engine, bench_offers::OffersReport, spread::Spread};
 use crate::forward::ForwardError;
 use crate::linalg::Team;
 use crate::model::Model;
@@ -18,15 +18,6 @@ pub struct BenchSettings {
     pub context: usize,
     /// Counted rounds after one warm-up.
     pub repeats: usize,
-}
-
-/// Minimum, median and maximum of the rounds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[expect(missing_docs, reason = "standard names")]
-pub struct Spread {
-    pub min: f64,
-    pub median: f64,
-    pub max: f64,
 }
 
 /// Tokens per second, and what the machine allows.
@@ -60,21 +51,18 @@ pub struct BenchReport {
     pub read_bytes_per_second: f64,
     /// Tokens per second if reading the weights were all there is to do.
     pub decode_limit_tokens_per_second: f64,
+    /// Decoding with offers beside that without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offers: Option<OffersReport>,
 }
 
-impl Spread {
-    /// Of at least one value.
-    pub fn of(mut values: Vec<f64>) -> Self {
-        values.sort_by(f64::total_cmp);
-        let middle = values.len() / 2;
-        let median = match values.len() {
-            0 => f64::NAN,
-            n if n % 2 == 0 => f64::midpoint(values[middle - 1], values[middle]),
-            _ => values[middle],
-        };
-        let end = |value: Option<&f64>| value.copied().unwrap_or(f64::NAN);
-        Self { min: end(values.first()), median, max: end(values.last()) }
-    }
+fn token(stride: usize, i: usize, vocab: usize) -> u32 {
+    ((stride * i + 13) % vocab) as u32
+}
+
+/// Tokens of a prompt that means nothing, spread over the vocabulary.
+pub fn prompt_tokens(count: usize, vocab: usize) -> Vec<u32> {
+    (0..count).map(|i| token(7919, i, vocab)).collect()
 }
 
 /// Measures an engine on tokens spread over the vocabulary.
@@ -83,9 +71,8 @@ pub fn measure(
     vocab: usize,
     settings: BenchSettings,
 ) -> Result<(Spread, Spread), ForwardError> {
-    let token = |stride: usize, i: usize| ((stride * i + 13) % vocab) as u32;
-    let prompt: Vec<u32> = (0..settings.prefill).map(|i| token(7919, i)).collect();
-    let context: Vec<u32> = (0..settings.context).map(|i| token(7919, i)).collect();
+    let prompt = prompt_tokens(settings.prefill, vocab);
+    let context = prompt_tokens(settings.context, vocab);
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
     for round in 0..=settings.repeats {
         engine.truncate(0);
@@ -98,7 +85,7 @@ pub fn measure(
         }
         let start = Instant::now();
         for i in 0..settings.decode {
-            engine.feed(&[token(104_729, i)])?;
+            engine.feed(&[token(104_729, i, vocab)])?;
         }
         let end = Instant::now();
         if round > 0 {

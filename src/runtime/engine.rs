@@ -1,4 +1,5 @@
 //! A loaded model with a memory of the tokens it has seen.
+use super::states::{Kept, States, Wanted};
 use crate::forward::{
     Backend, BlockWeights, Branch, Embedding, ForwardError, Head, KvCache, RotaryCache, Rows,
     Scratch,
@@ -6,7 +7,8 @@ use crate::forward::{
 use crate::linalg::Team;
 use crate::model::{Model, ModelSpec};
 use crate::progress::{Progress, Unit};
-use ndarray::{Array2, Axis};
+use ndarray::{Array2, Axis, s};
+use std::sync::Arc;
 
 /// Tokens of a prompt that pass through a block at a time.
 pub(super) const BATCH: usize = 512;
@@ -15,6 +17,7 @@ pub(super) const BATCH: usize = 512;
 #[derive(Clone, Debug, Default)]
 pub struct Sequence {
     caches: Vec<KvCache>,
+    kept: Kept,
 }
 
 impl Sequence {
@@ -31,6 +34,7 @@ impl Sequence {
     /// Forgets all tokens but the first `len`.
     pub fn truncate(&mut self, len: usize) {
         self.caches.iter_mut().for_each(|cache| cache.truncate(len));
+        self.kept.states.truncate(len);
     }
 
     /// Makes room for `tokens` tokens altogether.
@@ -43,6 +47,17 @@ impl Sequence {
         for (cache, other) in self.caches.iter_mut().zip(&other.caches) {
             cache.copy_from(other, len);
         }
+        self.kept.states = States::default();
+    }
+
+    /// Keeps the states that are wanted of what is read from now on; none of before.
+    pub fn keep_states(&mut self, wanted: Wanted) {
+        self.kept = Kept { wanted, states: States::default() };
+    }
+
+    /// The states of what was read since the last call and not forgotten since.
+    pub fn take_states(&mut self) -> States {
+        std::mem::take(&mut self.kept.states)
     }
 
     /// Bytes that `tokens` tokens take.
@@ -53,9 +68,9 @@ impl Sequence {
 
 /// All blocks of a model in memory, and a sequence of its own.
 pub struct Engine<'a> {
-    embedding: Embedding,
+    embedding: Arc<Embedding>,
     blocks: Vec<BlockWeights>,
-    head: Head,
+    head: Arc<Head>,
     own: Sequence,
     spec: ModelSpec,
     scratch: Scratch,
@@ -82,11 +97,12 @@ impl<'a> Engine<'a> {
             })
             .collect::<Result<_, _>>()?;
         progress.finish();
-        let own = Sequence { caches: blocks.iter().map(|block| block.cache(BATCH)).collect() };
+        let caches = blocks.iter().map(|block| block.cache(BATCH)).collect();
+        let own = Sequence { caches, kept: Kept::default() };
         Ok(Self {
-            embedding: Embedding::load(model)?,
+            embedding: Embedding::load(model)?.into(),
             blocks,
-            head: Head::load(model, backend)?,
+            head: Head::load(model, backend)?.into(),
             own,
             spec: model.spec.clone(),
             scratch: Scratch::default(),
@@ -115,6 +131,21 @@ impl<'a> Engine<'a> {
         self.spec.vocab
     }
 
+    /// Threads that it works with.
+    pub fn team(&self) -> &'a Team {
+        self.team
+    }
+
+    /// The embedding, which others may use.
+    pub fn embedding(&self) -> Arc<Embedding> {
+        Arc::clone(&self.embedding)
+    }
+
+    /// The last norm and the head, which others may use.
+    pub fn head(&self) -> Arc<Head> {
+        Arc::clone(&self.head)
+    }
+
     /// Forgets all tokens but the first `len`.
     pub fn truncate(&mut self, len: usize) {
         self.own.truncate(len);
@@ -125,9 +156,20 @@ impl<'a> Engine<'a> {
         self.own.bytes_of(tokens)
     }
 
+    /// As [`Sequence::keep_states`], of the engine's own.
+    pub fn keep_states(&mut self, wanted: Wanted) {
+        self.own.keep_states(wanted);
+    }
+
+    /// As [`Sequence::take_states`], of the engine's own.
+    pub fn take_states(&mut self) -> States {
+        self.own.take_states()
+    }
+
     /// An empty sequence beside the engine's own.
     pub fn sequence(&self) -> Sequence {
-        Sequence { caches: self.blocks.iter().map(|block| block.cache(0)).collect() }
+        let caches = self.blocks.iter().map(|block| block.cache(0)).collect();
+        Sequence { caches, kept: Kept::default() }
     }
 
     /// Reads tokens after those seen; returns the logits `[vocab]` of what follows the last.
@@ -149,8 +191,9 @@ impl<'a> Engine<'a> {
                 let rotary = tables.get(&self.spec, b, start..start + batch.len(), end);
                 block.forward(x.view_mut(), (cache, rotary), self.team, &mut self.scratch);
             }
+            to.kept.read((start, x.view()), |rows| self.head.normed(rows, self.team));
             if to.len() == end {
-                let last = x.slice(ndarray::s![x.nrows() - 1.., ..]);
+                let last = x.slice(s![x.nrows() - 1.., ..]);
                 self.logits = self.head.logits(last, self.team).into_raw_vec_and_offset().0;
             }
         }
@@ -186,7 +229,15 @@ impl<'a> Engine<'a> {
             let caches = texts.iter_mut().map(|(it, ids)| (&mut it.caches[b], ids.len())).collect();
             block.step(x.view_mut(), (caches, rotary), self.team, &mut self.scratch);
         }
-        Ok(self.head.logits_by(x.view(), (self.team, Rows::Apart)))
+        let by = (self.team, Rows::Apart);
+        let normed = self.head.normed_by(x.view(), by);
+        let mut first = 0;
+        for (text, ids) in texts {
+            let rows = normed.slice(s![first..first + ids.len(), ..]);
+            text.kept.verified(text.len() - ids.len(), rows);
+            first += ids.len();
+        }
+        Ok(self.head.read(normed.view(), by))
     }
 
     /// As [`Self::step`], of the engine's own sequence.

@@ -1,7 +1,12 @@
 //! `eval --tasks`: benchmarks from a folder of data files.
 use super::Settings;
 use crate::{
-    cli::{Context, Outcome, model::with_kv_cache, output},
+    cli::{
+        Context, Outcome,
+        model::with_kv_cache,
+        output,
+        speculation::{Told, Wanted},
+    },
     eval::{
         Gate,
         bench::{self, Asked, Bench, Run, Selection, Shard, TaskReport},
@@ -53,6 +58,9 @@ pub(crate) struct TaskSettings {
     #[arg(long, value_name = "N", value_parser = whole::<usize>(1..))]
     #[serde(skip_serializing_if = "Option::is_none")]
     batch: Option<usize>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    offers: Wanted,
     /// Folder that keeps results, so that an interrupted evaluation goes on where it stopped
     #[arg(long, value_name = "DIR")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,13 +89,19 @@ pub(super) fn run(model: &str, settings: &Settings, context: &Context) -> anyhow
         shard.is_none() || (settings.reference.is_none() && gates.is_empty()),
         "a part is neither compared nor gated\nhint: give --reference and gates to `eval --merge`"
     );
+    let mut opened = package::open(model)?;
+    opened.model = with_kv_cache(&opened.model, settings.kv_cache).into_owned();
+    let prepared = settings.tasks.offers.prepare(&opened, settings.backend)?;
     let answers = settings.bench(shard, context, |bench| {
         let base = settings.base(bench)?;
-        let mut opened = package::open(model)?;
-        opened.model = with_kv_cache(&opened.model, settings.kv_cache).into_owned();
+        let start = prepared.as_ref().map(|it| it.starter(context.progress()));
+        let bench = Bench { offers: start.as_ref().map(|it| it as _), ..*bench };
         Ok((base, bench.run(&opened, settings.tasks.judge.is_some())?))
     });
     let (base, answers) = answers?;
+    if let Some(counts) = answers.offers {
+        context.note(format_args!("{}", Told::from(counts)));
+    }
     if let Some((path, lines)) = settings.tasks.judge.as_ref().zip(answers.for_judge) {
         context.note(format_args!("{} answers for a judge", lines.len()));
         output::file_or_stdout(path, &(lines.join("\n") + "\n"), context)?;
@@ -183,6 +197,7 @@ impl Settings {
             backend: (&*self.backend.backend(), self.backend.isa()),
             chat_template: wanted.chat_template,
             batch: wanted.batch,
+            offers: None,
             cache: wanted.cache.as_deref(),
             shard,
             team: &context.team,
@@ -207,6 +222,17 @@ impl TaskSettings {
     /// Whether there is something to do.
     pub(crate) fn is_wanted(&self) -> bool {
         !self.tasks.is_empty() || self.judge.is_some()
+    }
+
+    /// Offers are made to texts of tasks.
+    pub(super) fn check_offers(&self) -> anyhow::Result<()> {
+        let offered = self.offers.check()?;
+        anyhow::ensure!(
+            offered.is_none() || self.is_wanted(),
+            "`{}`: offers are made to texts that tasks ask for\nhint: give `--tasks`, or leave it out",
+            offered.unwrap_or_default()
+        );
+        Ok(())
     }
 
     /// Only the table of tasks is asked for.

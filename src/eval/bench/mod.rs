@@ -22,13 +22,16 @@ use crate::{
         Counted, Items, ModelAnswerer, Options, Record, RecordKey, Summary, Task, TaskError,
         Warnings, judge_lines, run, summarize,
     },
-    forward::Backend,
+    forward::{Backend, ForwardError},
     linalg::Team,
     package::{self, Opened},
     progress::Progress,
-    runtime::Engine,
+    runtime::{Counts, Engine, Offers},
 };
 use std::path::Path;
+
+/// Makes who offers tokens to the model of an engine.
+pub type MakeOffers<'a> = dyn for<'e> Fn(&Engine<'e>) -> Result<Offers<'e>, ForwardError> + 'a;
 
 /// What is asked, of whichever model, and how it is run.
 #[derive(Clone, Copy)]
@@ -43,6 +46,8 @@ pub struct Bench<'a> {
     pub chat_template: bool,
     /// Texts that are written at once; none: as many as fit. Answers do not depend on it.
     pub batch: Option<usize>,
+    /// Makes who offers tokens to texts; not asked for a base. Answers do not depend on it.
+    pub offers: Option<&'a MakeOffers<'a>>,
     /// Folder of remembered records, which is made; none: nothing is remembered.
     pub cache: Option<&'a Path>,
     /// The part of each task's items that is asked; none: all.
@@ -79,6 +84,8 @@ pub struct Answers {
     pub records: Vec<Record>,
     /// JSON lines for an outside judge, if they were asked for.
     pub for_judge: Option<Vec<String>>,
+    /// What came of offers, if there were any.
+    pub offers: Option<Counts>,
 }
 
 impl Bench<'_> {
@@ -88,7 +95,8 @@ impl Bench<'_> {
         if Run::is(name) {
             return Ok(Run::open(Path::new(name))?.records);
         }
-        Ok(self.run(&package::open(name)?, false)?.records)
+        let plain = Self { offers: None, ..*self };
+        Ok(plain.run(&package::open(name)?, false)?.records)
     }
 
     /// Asks a model. With `for_judge`, it also answers what only a judge can score. What can be
@@ -120,7 +128,9 @@ impl Bench<'_> {
             }),
         };
         let engine = Engine::load(&opened.model, backend, self.team, self.progress)?;
+        let offers = self.offers.map(|make| make(&engine)).transpose()?;
         let mut answerer = ModelAnswerer::new(engine, tokenizer, self.team, self.chat_template)
+            .with_offers(offers)
             .with_window(Some(self.options.window))
             .with_batch(self.batch);
         let mut answers = Answers::default();
@@ -137,6 +147,7 @@ impl Bench<'_> {
         if for_judge {
             answers.for_judge = Some(judge_lines(&data, &options, &mut answerer)?);
         }
+        answers.offers = answerer.take_counts();
         Ok(answers)
     }
 

@@ -6,7 +6,10 @@ use super::{
 };
 use crate::{
     linalg::Team,
-    runtime::{Engine, GenerateSettings, Job, KV_BUDGET, SamplingSettings, generate_all, width},
+    runtime::{
+        Counts, Engine, GenerateSettings, Generated, Job, KV_BUDGET, Offers, SamplingSettings,
+        generate_all, generate_all_with, width,
+    },
     text::Tokenizer,
 };
 use ndarray::Array2;
@@ -22,6 +25,8 @@ pub struct ModelAnswerer<'a> {
     chat: bool,
     /// Texts that are written at once.
     batch: Option<usize>,
+    /// Who offers tokens to texts.
+    offers: Option<Offers<'a>>,
 }
 
 /// Receives the answer to a request by its place.
@@ -31,7 +36,7 @@ impl<'a> ModelAnswerer<'a> {
     /// With `chat`, prompts of texts go through the model's chat template.
     pub fn new(engine: Engine<'a>, tokenizer: &'a Tokenizer, team: &'a Team, chat: bool) -> Self {
         let window = engine.max_positions();
-        Self { engine, tokenizer, team, window, chat, batch: None }
+        Self { engine, tokenizer, team, window, chat, batch: None, offers: None }
     }
 
     /// Holds the model to fewer positions than it was made for.
@@ -44,6 +49,16 @@ impl<'a> ModelAnswerer<'a> {
     /// not depend on it.
     pub fn with_batch(self, batch: Option<usize>) -> Self {
         Self { batch, ..self }
+    }
+
+    /// Who offers tokens to texts; answers do not depend on it.
+    pub fn with_offers(self, offers: Option<Offers<'a>>) -> Self {
+        Self { offers, ..self }
+    }
+
+    /// What came of offers, if there were any.
+    pub fn take_counts(&mut self) -> Option<Counts> {
+        self.offers.as_mut().map(Offers::take_counts)
     }
 
     fn log_likelihoods(
@@ -129,11 +144,18 @@ impl<'a> ModelAnswerer<'a> {
         let tokens = |job: &Job| job.prompt.len().saturating_add(job.settings.max_tokens);
         let longest = jobs.iter().map(tokens).max().unwrap_or(0).min(self.engine.max_positions());
         let width = self.batch.unwrap_or_else(|| width(&self.engine, longest, KV_BUDGET));
-        generate_all(&mut self.engine, self.tokenizer, &jobs, width, &mut |job, generated| {
+        let mut done = |job: usize, generated: Generated| {
             let (at, dropped_shots, cut_tokens) = places[job];
             let response = Response::Text { tokens: generated.ids.len(), text: generated.text };
             done(at, Answered { response, dropped_shots, cut_tokens })
-        })
+        };
+        let engine = &mut self.engine;
+        match &mut self.offers {
+            None => generate_all(engine, self.tokenizer, &jobs, width, &mut done),
+            Some(offers) => {
+                generate_all_with((engine, offers), self.tokenizer, &jobs, width, &mut done)
+            }
+        }
     }
 }
 

@@ -8,6 +8,8 @@ pub(super) const FAMILY: Family = Family {
     extra_layers: Some(ExtraLayers {
         prefix: "model.mtp_layers.",
         count: "num_nextn_predict_layers",
+        norms: ["hidden_layernorm.weight", "token_layernorm.weight", "final_layernorm.weight"],
+        input: "input_proj.weight",
     }),
     ..qwen2::FAMILY
 };

@@ -32,7 +32,7 @@ mod rules;
 mod window;
 
 pub use complete::complete;
-pub use extra::without_extra_layers;
+pub use extra::{NextLayer, NextLayerError, without_extra_layers};
 use rules::{Defaults, ExpertRule, ExtraLayers, LocalRope, Switch};
 use window::WindowRule;
 

@@ -60,6 +60,10 @@ pub(super) struct ExtraLayers {
     pub(super) prefix: &'static str,
     /// Key of how many there are.
     pub(super) count: &'static str,
+    /// Behind the prefix and a number: gains of the norms of states, of embeddings, and of the last.
+    pub(super) norms: [&'static str; 3],
+    /// The matrix that makes the block's stream of a state and an embedding, in this order.
+    pub(super) input: &'static str,
 }
 
 impl Switch {

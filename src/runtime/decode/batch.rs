@@ -4,9 +4,10 @@
 //! ([`Engine::step`]), prompts are read alone, and what a prompt takes over from an earlier one are
 //! whole parts of [`BATCH`] tokens, which are computed alike in both.
 use super::{
-    pass::{Lane, pass},
+    offers::Offers,
+    pass::{Lane, Offered, pass, show},
     plain::Plain,
-    proposer::Speculation,
+    proposer::Proposer,
     writing::{GenerateError, GenerateSettings, Generated, Writing},
 };
 use crate::runtime::engine::{BATCH, Engine, Sequence};
@@ -43,34 +44,48 @@ pub fn generate_all<E: From<GenerateError>>(
     width: usize,
     done: &mut dyn FnMut(usize, Generated) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut desks: Vec<Desk<'_>> = Vec::new();
+    let mut none = Offers::new(|| Box::new(Plain), 0);
+    generate_all_with((engine, &mut none), tokenizer, jobs, width, done)
+}
+
+/// As [`generate_all`], the same texts, with fewer passes where offers are what the model writes.
+pub fn generate_all_with<'a, E: From<GenerateError>>(
+    (engine, offers): (&mut Engine<'_>, &mut Offers<'a>),
+    tokenizer: &Tokenizer,
+    jobs: &[Job],
+    width: usize,
+    done: &mut dyn FnMut(usize, Generated) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut desks: Vec<Desk<'_, 'a>> = Vec::new();
     let mut waiting = jobs.iter().enumerate();
     loop {
         while desks.iter().filter(|desk| desk.open.is_some()).count() < width.max(1) {
             let Some((place, job)) = waiting.next() else { break };
-            let desk = free_desk(engine, &mut desks, job);
-            let lane = desk.begin(engine, tokenizer, job)?;
+            let desk = free_desk((engine, offers), &mut desks, job);
+            let lane = desk.begin((engine, offers), tokenizer, job)?;
             if lane.is_over() {
                 done(place, lane.end()?)?;
             } else {
-                desk.open = Some(Open { place, lane, speculation: Speculation::new(Plain, 0) });
+                desk.open = Some(Open { place, lane });
             }
         }
-        let open =
-            desks.iter_mut().filter_map(|desk| Some((&mut desk.sequence, desk.open.as_mut()?)));
-        let (mut sequences, texts): (Vec<_>, Vec<_>) = open.unzip();
-        if texts.is_empty() {
+        let open = desks.iter_mut().filter_map(|desk| {
+            let lane = &mut desk.open.as_mut()?.lane;
+            Some((&mut desk.sequence, (lane, &mut *desk.proposer as &mut dyn Proposer)))
+        });
+        let (mut sequences, mut lanes): (Vec<_>, Vec<Offered<'_, '_>>) = open.unzip();
+        if lanes.is_empty() {
             return Ok(());
         }
-        let mut lanes: Vec<_> =
-            texts.into_iter().map(|it| (&mut it.lane, &mut it.speculation)).collect();
         let seen: Vec<usize> = sequences.iter().map(|it| it.len()).collect();
-        let kept = pass(&mut lanes, |rows| {
+        let kept = pass(&mut lanes, &mut offers.control, |rows| {
             let texts = sequences.iter_mut().map(|it| &mut **it).zip(rows.iter().copied());
             engine.step(texts.collect())
         })?;
-        for ((sequence, seen), kept) in sequences.into_iter().zip(seen).zip(kept) {
-            sequence.truncate(seen + kept);
+        let ends = seen.into_iter().zip(kept).map(|(seen, kept)| seen + kept);
+        for (((_, proposer), sequence), end) in lanes.into_iter().zip(sequences).zip(ends) {
+            sequence.truncate(end);
+            show(proposer, sequence.take_states());
         }
         for desk in &mut desks {
             if let Some(open) = desk.open.take_if(|open| open.lane.is_over()) {
@@ -81,30 +96,31 @@ pub fn generate_all<E: From<GenerateError>>(
 }
 
 /// Where one text after the other is written.
-struct Desk<'a> {
+struct Desk<'t, 'a> {
     sequence: Sequence,
+    proposer: Box<dyn Proposer + 'a>,
     /// The prompt that the sequence begins with.
     read: Vec<u32>,
-    open: Option<Open<'a>>,
+    open: Option<Open<'t>>,
 }
 
-struct Open<'a> {
+struct Open<'t> {
     place: usize,
-    lane: Lane<'a>,
-    speculation: Speculation<'a>,
+    lane: Lane<'t>,
 }
 
 /// A desk without a text, whose sequence begins with what other desks have read of the prompt.
-fn free_desk<'d, 'a>(
-    engine: &Engine<'_>,
-    desks: &'d mut Vec<Desk<'a>>,
+fn free_desk<'d, 't, 'a>(
+    (engine, offers): (&Engine<'_>, &mut Offers<'a>),
+    desks: &'d mut Vec<Desk<'t, 'a>>,
     job: &Job,
-) -> &'d mut Desk<'a> {
+) -> &'d mut Desk<'t, 'a> {
     let free = desks.iter().position(|desk| desk.open.is_none()).unwrap_or_else(|| {
-        desks.push(Desk { sequence: engine.sequence(), read: vec![], open: None });
+        let (sequence, proposer) = (engine.sequence(), offers.proposer());
+        desks.push(Desk { sequence, proposer, read: vec![], open: None });
         desks.len() - 1
     });
-    let shared = |desk: &Desk<'_>| {
+    let shared = |desk: &Desk<'_, '_>| {
         let same = desk.read.iter().zip(&job.prompt).take_while(|(a, b)| a == b).count();
         // Something must be left to read.
         same.min(job.prompt.len().saturating_sub(1)) / BATCH * BATCH
@@ -118,6 +134,7 @@ fn free_desk<'d, 'a>(
     } else if theirs > own {
         let [desk, other] = desks.get_disjoint_mut([free, best]).expect("two of them");
         desk.sequence.copy_from(&other.sequence, theirs);
+        desk.proposer = offers.proposer();
         own = theirs;
     }
     let desk = &mut desks[free];
@@ -125,21 +142,26 @@ fn free_desk<'d, 'a>(
     desk
 }
 
-impl<'a> Desk<'a> {
+impl<'t> Desk<'t, '_> {
     /// Reads what is left of a prompt.
     fn begin(
         &mut self,
-        engine: &mut Engine<'_>,
-        tokenizer: &'a Tokenizer,
-        job: &'a Job,
-    ) -> Result<Lane<'a>, GenerateError> {
+        (engine, offers): (&mut Engine<'_>, &mut Offers<'_>),
+        tokenizer: &'t Tokenizer,
+        job: &'t Job,
+    ) -> Result<Lane<'t>, GenerateError> {
         let Job { prompt, settings } = job;
         let limit = engine.max_positions();
         let writing = Writing::new(tokenizer, (prompt, limit), settings)?;
         self.sequence.reserve(prompt.len().saturating_add(settings.max_tokens).min(limit));
         let unread = &prompt[self.sequence.len()..];
+        offers.control.begin();
+        self.proposer.begin(prompt)?;
+        self.sequence.keep_states(offers.control.wants(&*self.proposer));
         let logits = engine.feed_to(&mut self.sequence, unread)?;
         self.read.clone_from(prompt);
-        Lane::begin(writing, prompt, logits)
+        let lane = Lane::begin(writing, prompt, logits)?;
+        show(&mut *self.proposer, self.sequence.take_states());
+        Ok(lane)
     }
 }

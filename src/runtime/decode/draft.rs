@@ -3,9 +3,13 @@
 use super::proposer::Proposer;
 use crate::{
     forward::ForwardError,
-    runtime::{engine::Engine, sample::best},
+    runtime::{
+        engine::{Engine, Sequence},
+        sample::best,
+    },
     text::Tokenizer,
 };
+use std::{cell::RefCell, rc::Rc};
 
 /// A draft model that stands for other tokens.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +45,8 @@ pub fn same_vocabulary(
 
 /// A model that reads along.
 pub struct Draft<'a> {
-    engine: Engine<'a>,
+    engine: Rc<RefCell<Engine<'a>>>,
+    sequence: Sequence,
     /// What it has read.
     read: Vec<u32>,
     /// Ids that both models know are below.
@@ -52,22 +57,29 @@ impl<'a> Draft<'a> {
     /// For a model of a vocabulary of `vocab` tokens, the same as the draft's ([`same_vocabulary`])
     /// where both have tokens.
     pub fn new(engine: Engine<'a>, vocab: usize) -> Self {
-        let vocab = vocab.min(engine.vocab());
-        Self { engine, read: vec![], vocab }
+        let (vocab, sequence) = (vocab.min(engine.vocab()), engine.sequence());
+        Self { engine: Rc::new(RefCell::new(engine)), sequence, read: vec![], vocab }
+    }
+
+    /// For one more text, with the same weights.
+    pub fn another(&self) -> Self {
+        let (engine, sequence) = (Rc::clone(&self.engine), self.engine.borrow().sequence());
+        Self { engine, sequence, read: vec![], vocab: self.vocab }
     }
 
     /// Reads `text` as far as it was not read; whether there is place for it and it is known.
     fn follow(&mut self, text: &[u32]) -> Result<bool, ForwardError> {
         let same = self.read.iter().zip(text).take_while(|(a, b)| a == b).count();
-        self.engine.truncate(same);
+        self.sequence.truncate(same);
         self.read.truncate(same);
         let unread = &text[same..];
         let known = unread.iter().all(|id| (*id as usize) < self.vocab);
-        if !known || text.len() > self.engine.max_positions() {
+        let mut engine = self.engine.borrow_mut();
+        if !known || text.len() > engine.max_positions() {
             return Ok(false);
         }
         if !unread.is_empty() {
-            self.engine.feed(unread)?;
+            engine.feed_to(&mut self.sequence, unread)?;
             self.read.extend(unread);
         }
         Ok(true)
@@ -85,8 +97,9 @@ impl Proposer for Draft<'_> {
         let Some((last, before)) = text.split_last() else { return Ok(offered) };
         let mut next = *last;
         let mut place = self.follow(before)? && (next as usize) < self.vocab;
-        while place && offered.len() < most && self.engine.len() < self.engine.max_positions() {
-            let logits = self.engine.feed(&[next])?;
+        let mut engine = self.engine.borrow_mut();
+        while place && offered.len() < most && self.sequence.len() < engine.max_positions() {
+            let logits = engine.feed_to(&mut self.sequence, &[next])?;
             self.read.push(next);
             let best = best(logits.iter().copied().take(self.vocab));
             place = best.is_some();

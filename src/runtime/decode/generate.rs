@@ -1,11 +1,18 @@
 //! One text from a model, token by token.
 use super::{
-    pass::{Lane, pass},
+    offers::Speculation,
+    pass::{Lane, pass, show},
     plain::Plain,
-    proposer::Speculation,
     writing::{GenerateError, GenerateSettings, Generated, Writing},
 };
-use crate::{forward::ForwardError, runtime::engine::Engine, text::Tokenizer};
+use crate::{
+    forward::ForwardError,
+    runtime::{
+        engine::Engine,
+        states::{States, Wanted},
+    },
+    text::Tokenizer,
+};
 use ndarray::Array2;
 
 /// What can follow the tokens seen so far.
@@ -19,6 +26,14 @@ pub trait NextToken {
 
     /// Forgets all tokens but the first `len`.
     fn truncate(&mut self, len: usize);
+
+    /// Keeps the states that are wanted of what is read from now on; what has none keeps none.
+    fn keep_states(&mut self, _wanted: Wanted) {}
+
+    /// The states of what was read since the last call and not forgotten since.
+    fn take_states(&mut self) -> States {
+        States::default()
+    }
 
     /// Tokens seen so far.
     fn seen(&self) -> usize;
@@ -38,6 +53,14 @@ impl NextToken for Engine<'_> {
 
     fn truncate(&mut self, len: usize) {
         Engine::truncate(self, len);
+    }
+
+    fn keep_states(&mut self, wanted: Wanted) {
+        Engine::keep_states(self, wanted);
+    }
+
+    fn take_states(&mut self) -> States {
+        Engine::take_states(self)
     }
 
     fn seen(&self) -> usize {
@@ -79,13 +102,18 @@ pub fn generate_with(
         prompt.get(seen..).filter(|it| !it.is_empty()).ok_or(GenerateError::EmptyPrompt)?;
     let mut writing = Writing::new(tokenizer, (prompt, limit), settings)?.to(receive);
     speculation.begin(prompt)?;
+    model.keep_states(speculation.wants());
     let logits = model.feed(unread)?;
     writing.hand_on();
     let mut lane = Lane::begin(writing, prompt, logits)?;
+    let Speculation { proposer, control } = speculation;
+    show(&mut **proposer, model.take_states());
     while !lane.is_over() {
         let seen = model.seen();
-        let kept = pass(&mut [(&mut lane, speculation)], |rows| model.verify(rows[0]))?;
+        let lanes = &mut [(&mut lane, &mut **proposer as _)];
+        let kept = pass(lanes, control, |rows| model.verify(rows[0]))?;
         model.truncate(seen + kept[0]);
+        show(&mut **proposer, model.take_states());
     }
     Ok(Generated { prompt_tokens: unread.len(), ..lane.end()? })
 }

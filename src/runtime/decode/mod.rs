@@ -11,19 +11,30 @@
 //! [`pass`]: pass::pass
 //! [`Engine::step`]: super::Engine::step
 mod batch;
+mod control;
 mod draft;
 mod generate;
 mod lookup;
+mod medusa;
+mod mtp;
+mod offers;
 mod pace;
 mod pass;
 mod plain;
 mod proposer;
+mod report;
+mod scripted;
 mod writing;
 
-pub use batch::{Job, KV_BUDGET, generate_all, width};
+pub use batch::{Job, KV_BUDGET, generate_all, generate_all_with, width};
 pub use draft::{Draft, DraftError, same_vocabulary};
 pub use generate::{NextToken, generate, generate_with};
 pub use lookup::Lookup;
+pub use medusa::Medusa;
+pub use mtp::Mtp;
+pub use offers::{Offers, Speculation};
 pub use plain::Plain;
-pub use proposer::{Counts, Proposer, Speculation};
+pub use proposer::Proposer;
+pub use report::{Counts, Position};
+pub use scripted::Scripted;
 pub use writing::{GenerateError, GenerateSettings, Generated, StopReason};

@@ -76,14 +76,16 @@ impl Pace {
         if self.credit >= lost { best } else { 0 }
     }
 
-    /// What became of a pass: of `offered` tokens, which took `offering` seconds, `accepted` were
-    /// accepted; reading all took `reading` seconds.
-    pub(super) fn learn(
-        &mut self,
-        offered: usize,
-        accepted: usize,
-        (offering, reading): (f64, f64),
-    ) {
+    /// What became of a pass: tokens offered to each text and those among them that were accepted; all
+    /// offering took `offering` seconds, reading all `reading`. Of several texts the mean counts, and one
+    /// without an offer as one whose first token was not accepted.
+    pub(super) fn learn(&mut self, texts: &[(usize, usize)], (offering, reading): (f64, f64)) {
+        let mean = |of: fn(&(usize, usize)) -> usize| {
+            texts.iter().map(of).sum::<usize>() as f64 / texts.len().max(1) as f64
+        };
+        let offered = texts.iter().map(|it| it.0).max().unwrap_or(0);
+        let accepted = mean(|it| it.1);
+        let tried = mean(|(offered, accepted)| (accepted + 1).min(*offered).max(1));
         self.since = if offered == 0 { 0 } else { self.since + 1 };
         if std::mem::take(&mut self.cold) {
             return;
@@ -91,13 +93,13 @@ impl Pace {
         if let Some(recent) = self.passes.get_mut(offered) {
             recent.push(reading);
         }
-        self.credit += TRIALS * (accepted + 1) as f64;
+        self.credit += TRIALS * (accepted + 1.0);
         if offered > 0 {
             self.offering.push(offering / offered as f64);
-            self.accepted = DECAY * self.accepted + accepted as f64;
-            self.tried = DECAY * self.tried + (accepted + 1).min(offered) as f64;
+            self.accepted = DECAY * self.accepted + accepted;
+            self.tried = DECAY * self.tried + tried;
             let plain = self.passes[0].median().unwrap_or(reading);
-            self.credit += (accepted + 1) as f64 - DOUBT * (offering + reading) / plain;
+            self.credit += accepted + 1.0 - DOUBT * (offering + reading) / plain;
         }
         self.credit = self.credit.clamp(DEBT, CREDIT);
     }
@@ -171,7 +173,7 @@ mod tests {
             let first = if written == 0 { 2.0 } else { 1.0 };
             let reading = first * noise * (1.0 + world.row * offered as f64);
             let offering = world.offering * offered as f64;
-            pace.learn(offered, accepted, (offering, reading));
+            pace.learn(&[(offered, accepted)], (offering, reading));
             written += accepted + 1;
             seconds += offering + reading;
         }
@@ -204,13 +206,13 @@ mod tests {
         let mut pace = Pace::new(5);
         for _ in 0..200 {
             let offered = pace.choose(5);
-            pace.learn(offered, 0, (0.0, 1.0 + 0.2 * offered as f64));
+            pace.learn(&[(offered, 0)], (0.0, 1.0 + 0.2 * offered as f64));
         }
         let mut accepted = 0;
         for _ in 0..200 {
             let offered = pace.choose(5);
             accepted += offered;
-            pace.learn(offered, offered, (0.0, 1.0 + 0.2 * offered as f64));
+            pace.learn(&[(offered, offered)], (0.0, 1.0 + 0.2 * offered as f64));
         }
         assert!(accepted > 400, "{accepted}");
     }

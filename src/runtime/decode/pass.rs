@@ -1,9 +1,10 @@
 //! One pass over a model, for all texts that are being written.
 use super::{
-    proposer::Speculation,
+    control::Control,
+    proposer::Proposer,
     writing::{GenerateError, Generated, Writing},
 };
-use crate::forward::ForwardError;
+use crate::{forward::ForwardError, runtime::states::States};
 use ndarray::{Array2, ArrayView2, s};
 use std::time::Instant;
 
@@ -47,10 +48,14 @@ impl<'a> Lane<'a> {
         Ok((!self.is_over()).then_some(id))
     }
 
-    fn offer(&mut self, speculation: &mut Speculation<'_>) -> Result<(), GenerateError> {
+    /// Asks for up to `most` tokens.
+    fn offer(&mut self, proposer: &mut dyn Proposer, most: usize) -> Result<(), GenerateError> {
         self.rows.clear();
         self.rows.extend(self.text.last());
-        self.rows.extend(speculation.offer(&self.text, self.writing.room())?);
+        let most = most.min(self.writing.room());
+        if most > 0 {
+            self.rows.extend(proposer.offer(&self.text, most)?.into_iter().take(most));
+        }
         Ok(())
     }
 
@@ -69,28 +74,43 @@ impl<'a> Lane<'a> {
     }
 }
 
+/// A text and who offers it tokens.
+pub(super) type Offered<'t, 'a> = (&'t mut Lane<'a>, &'t mut (dyn Proposer + 't));
+
 /// Lets a model read the next rows of each text, by `read`: of the rows of each the logits
 /// `[rows, vocab]` of all, one after the other. Gives how many rows of each belong to its text; the
 /// memory is to forget those behind.
 pub(super) fn pass(
-    lanes: &mut [(&mut Lane<'_>, &mut Speculation<'_>)],
+    lanes: &mut [Offered<'_, '_>],
+    control: &mut Control,
     read: impl FnOnce(&[&[u32]]) -> Result<Array2<f32>, ForwardError>,
 ) -> Result<Vec<usize>, GenerateError> {
-    for (lane, speculation) in &mut *lanes {
-        lane.offer(speculation)?;
+    let began = Instant::now();
+    let room = lanes.iter().map(|(lane, _)| lane.writing.room()).max();
+    let most = control.choose(room.unwrap_or(0));
+    for (lane, proposer) in &mut *lanes {
+        lane.offer(*proposer, most)?;
     }
     let rows: Vec<&[u32]> = lanes.iter().map(|(lane, _)| lane.rows.as_slice()).collect();
-    let began = Instant::now();
+    let offered = Instant::now();
     let logits = read(&rows)?;
-    let seconds = began.elapsed().as_secs_f64();
-    let mut first = 0;
-    let follow = |(lane, speculation): &mut (&mut Lane<'_>, &mut Speculation<'_>)| {
+    let seconds = ((offered - began).as_secs_f64(), offered.elapsed().as_secs_f64());
+    let (mut first, mut kept, mut texts) = (0, Vec::new(), Vec::new());
+    for (lane, _) in &mut *lanes {
         let own = first..first + lane.rows.len();
         first = own.end;
         let offered = own.len() - 1;
-        let kept = lane.follow(logits.slice(s![own, ..]))?;
-        speculation.learn(offered, kept - 1, seconds);
-        Ok(kept)
-    };
-    lanes.iter_mut().map(follow).collect()
+        let stay = lane.follow(logits.slice(s![own, ..]))?;
+        texts.push((offered, stay - 1));
+        kept.push(stay);
+    }
+    control.learn(&texts, seconds);
+    Ok(kept)
+}
+
+/// Shows states to a proposer, if there are any.
+pub(super) fn show(proposer: &mut dyn Proposer, states: States) {
+    if !states.is_empty() {
+        proposer.see(states);
+    }
 }
