@@ -22,6 +22,7 @@ pub(super) fn kind(of: DataType) -> Kind {
         DataType::Uint8 => "u8",
         DataType::Int8 => "i8",
         DataType::Uint16 => "u16",
+        DataType::Int32 => "i32",
         DataType::Int64 => "i64",
         DataType::Bool => "boolean",
         DataType::Float16 => "f16",
@@ -43,13 +44,18 @@ fn precision(kind: Kind) -> String {
 #[derive(Clone, Debug)]
 pub(super) struct Op {
     name: &'static str,
-    set: u32,
+    set: String,
     data: Vec<(&'static str, String)>,
 }
 
 impl Op {
     pub(super) fn new(name: &'static str, set: u32) -> Self {
-        Self { name, set, data: Vec::new() }
+        Self { name, set: format!("opset{set}"), data: Vec::new() }
+    }
+
+    /// An operator that a library brings.
+    pub(super) fn extension(name: &'static str) -> Self {
+        Self { name, set: "extension".to_owned(), data: Vec::new() }
     }
 
     /// The same with an attribute.
@@ -100,8 +106,9 @@ impl Network {
         self.layers.len()
     }
 
-    /// The file, with settings of a run that the model asks for.
-    pub(super) fn xml(&self, settings: &[(&str, &str)]) -> String {
+    /// The file, with facts for those who read it: `(key, value)`, of the settings of a run under
+    /// `runtime_options`.
+    pub(super) fn xml(&self, facts: &[(&str, String)], settings: &[(&str, &str)]) -> String {
         let (mut layers, mut edges) = (String::new(), String::new());
         for (id, layer) in self.layers.iter().enumerate() {
             layer.write(id, &mut layers);
@@ -113,12 +120,15 @@ impl Network {
                 );
             }
         }
-        let settings = settings.iter().map(|(key, value)| format!(r#"<{key} value="{value}"/>"#));
+        let fact = |key: &str, value: &str| format!(r#"<{key} value="{}"/>"#, escaped(value));
+        let facts: Vec<String> = facts.iter().map(|(key, value)| fact(key, value)).collect();
+        let settings: Vec<String> = settings.iter().map(|(key, value)| fact(key, value)).collect();
         format!(
-            "<?xml version=\"1.0\"?>\n<net name=\"decoder\" version=\"11\">\n\
+            "<?xml version=\"1.0\"?>\n<net name=\"model\" version=\"11\">\n\
              <layers>\n{layers}</layers>\n<edges>\n{edges}</edges>\n\
-             <rt_info><runtime_options>{}</runtime_options></rt_info>\n</net>\n",
-            settings.collect::<String>()
+             <rt_info>{}<runtime_options>{}</runtime_options></rt_info>\n</net>\n",
+            facts.concat(),
+            settings.concat()
         )
     }
 }
@@ -127,7 +137,7 @@ impl Layer {
     fn write(&self, id: usize, out: &mut String) {
         let Op { name, set, data } = &self.op;
         let called = escaped(&self.name);
-        let head = format!(r#"id="{id}" name="{called}" type="{name}" version="opset{set}""#);
+        let head = format!(r#"id="{id}" name="{called}" type="{name}" version="{set}""#);
         let data = data.iter().map(|(key, value)| format!(r#" {key}="{}""#, escaped(value)));
         let data = data.collect::<Vec<_>>().concat();
         let port = |id: usize, kind: Kind, told: &str| {
@@ -177,14 +187,14 @@ mod tests {
         network.call(ids[0], "a\"b");
         let sum = network.layer(Op::new("Add", 1), "sum", &[ids[0], ids[0]], &["f32"]);
         network.layer(Op::new("Result", 1), "end", &sum, &[]);
-        let xml = network.xml(&[("KEY", "0")]);
+        let xml = network.xml(&[("fact", "<".to_owned())], &[("KEY", "0")]);
         for part in [
             r#"<layer id="0" name="a&quot;b" type="Parameter" version="opset1"><data shape="?,?" element_type="i64"/>"#,
             r#"<output><port id="0" precision="I64" names="a&quot;b"/></output>"#,
             r#"<output><port id="2" precision="FP32"/></output>"#,
             r#"<edge from-layer="0" from-port="0" to-layer="1" to-port="1"/>"#,
             r#"<edge from-layer="1" from-port="2" to-layer="2" to-port="0"/>"#,
-            r#"<KEY value="0"/>"#,
+            r#"<fact value="&lt;"/><runtime_options><KEY value="0"/></runtime_options>"#,
         ] {
             assert!(xml.contains(part), "{part} in {xml}");
         }

@@ -8,17 +8,15 @@ use super::{
         proto::DataType,
         stored::{Source, Stored},
     },
-    ir::{Kind, Network, Op, Port, kind},
+    constants::Constants,
+    ir::{Kind, Network, Op, Port},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Where constants begin.
-const ALIGNMENT: u64 = 64;
-
-/// The network, and its constants with the places of their bytes.
+/// The network and its constants.
 pub(super) struct Translated<'a> {
     pub(super) network: Network,
-    pub(super) constants: Vec<(u64, Stored<'a>)>,
+    pub(super) constants: Constants<'a>,
 }
 
 /// A decoder as a network that holds keys and values itself.
@@ -28,9 +26,7 @@ pub(super) fn translate<'a>(export: &Export<'a>) -> Result<Translated<'a>, OnnxE
         stored: export.stored().iter().map(|it| (it.name.as_str(), it)).collect(),
         values: BTreeMap::new(),
         turned: BTreeSet::new(),
-        constants: Vec::new(),
-        known: BTreeMap::new(),
-        end: 0,
+        constants: Constants::default(),
     };
     for name in ["input_ids", "attention_mask", "position_ids"] {
         t.parameter(name, ("i64", "?,?"));
@@ -51,10 +47,7 @@ pub(super) struct Translator<'e, 'a> {
     pub(super) values: BTreeMap<String, Port>,
     /// Values that are the transpose of what stands for them.
     pub(super) turned: BTreeSet<String>,
-    constants: Vec<(u64, Stored<'a>)>,
-    /// Constants by what they hold.
-    known: BTreeMap<String, Port>,
-    end: u64,
+    constants: Constants<'a>,
 }
 
 impl<'a> Translator<'_, 'a> {
@@ -135,23 +128,7 @@ impl<'a> Translator<'_, 'a> {
         (element, shape): (DataType, Vec<usize>),
         source: Source<'a>,
     ) -> Port {
-        let key = format!("{element:?} {shape:?} {source:?}");
-        if let Some(port) = self.known.get(&key) {
-            return *port;
-        }
-        let words: Vec<String> = shape.iter().map(ToString::to_string).collect();
-        let stored = Stored { name: name.to_owned(), kind: element, shape, source };
-        let (offset, bytes) = (self.end.next_multiple_of(ALIGNMENT), stored.bytes() as u64);
-        self.end = offset + bytes;
-        let op = Op::new("Const", 1)
-            .with("element_type", kind(element))
-            .with("shape", words.join(","))
-            .with("offset", offset)
-            .with("size", bytes);
-        let port = self.typed(op, name, &[], kind(element));
-        self.constants.push((offset, stored));
-        self.known.insert(key, port);
-        port
+        self.constants.put(&mut self.network, name, (element, shape), source)
     }
 
     /// Whole numbers as a list.
