@@ -184,5 +184,5 @@ fn what_the_htp_does_not_compute_is_refused() {
     let folder = exported(top.path(), ("w8", "builtin:milm-mini"), &["--scheme=w8a16"], &[]);
     let mut command = program();
     command.arg("run").arg(&folder).args(["--prompt", "a"]);
-    command.assert().code(2).stderr(contains("graphs for one chip"));
+    command.assert().code(2).stderr(contains("graphs for one engine"));
 }

@@ -30,6 +30,7 @@ mod golden;
 mod guard;
 mod onnx;
 mod mutate;
+mod openvino;
 mod outliers;
 mod portable;
 mod package;

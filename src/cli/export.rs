@@ -27,6 +27,9 @@ use std::path::PathBuf;
 ///
 /// Hexagon, for Qualcomm's NPU (HTP) by onnxruntime-qnn: graphs of fixed shapes for prompts and for a token over
 /// one file of weights, the options of their sessions, and a short program that writes text with them.
+///
+/// OpenVINO, for its runtime and OpenVINO GenAI: a folder with the decoder as a network that holds keys and values
+/// itself. Codes stay codes, and products compute with float activations unless the package has others.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  \
     milm-compress export builtin:milm-mini --to gguf -o milm-mini.gguf\n  \
@@ -35,7 +38,8 @@ use std::path::PathBuf;
     milm-compress export ./package --to gguf --embeddings q6_k -o small.gguf\n  \
     milm-compress export ./package --to onnx -o smollm2-onnx\n  \
     milm-compress export ./package --to onnx --graph float -o smollm2-qnn\n  \
-    milm-compress export ./package --to hexagon --context 1024 -o smollm2-htp")]
+    milm-compress export ./package --to hexagon --context 1024 -o smollm2-htp\n  \
+    milm-compress export ./package --to openvino -o smollm2-ov")]
 pub(super) struct Args {
     /// Checkpoint, package, or builtin:milm-mini
     model: String,
@@ -52,10 +56,10 @@ pub(super) struct Settings {
     /// The form
     #[arg(long, value_enum)]
     to: Form,
-    /// File to write; of ONNX a folder
+    /// File to write; of ONNX, Hexagon and OpenVINO a folder
     #[arg(short, long, value_name = "FILE.gguf|DIR")]
     output: PathBuf,
-    /// Float format of matrices that are not quantized [default: the model's own; f32 in ONNX]
+    /// Float format of matrices that are not quantized [default: the model's own; f32 in ONNX and OpenVINO]
     #[arg(long, value_enum)]
     #[serde(skip_serializing_if = "Option::is_none")]
     dtype: Option<FloatName>,

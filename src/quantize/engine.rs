@@ -34,6 +34,10 @@ pub enum TargetEngine {
     OnnxRuntime,
     /// Qualcomm's HTP by onnxruntime-qnn, by `export --to hexagon`
     Hexagon,
+    /// OpenVINO, by `export --to openvino`
+    #[value(name = "openvino")]
+    #[serde(rename = "openvino")]
+    OpenVino,
 }
 
 impl TargetEngine {
@@ -53,14 +57,17 @@ impl TargetEngine {
             Self::LlamaCpp => name == "llama.cpp",
             Self::OnnxRuntime => name == "ONNX Runtime",
             Self::Hexagon => name == "Hexagon HTP",
+            Self::OpenVino => name == "OpenVINO",
         }
     }
 
     /// What becomes of embeddings and head: codes, where its loader takes them there.
     pub fn embeddings(self) -> Embeddings {
         match self {
-            Self::Milm | Self::LlamaCpp | Self::OnnxRuntime | Self::Hexagon => Embeddings::Eight,
             Self::Portable | Self::Transformers | Self::Vllm => Embeddings::Float,
+            Self::Milm | Self::LlamaCpp | Self::OnnxRuntime | Self::Hexagon | Self::OpenVino => {
+                Embeddings::Eight
+            }
         }
     }
 }

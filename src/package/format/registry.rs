@@ -10,8 +10,13 @@ use crate::{linalg::Team, progress::Progress};
 use std::path::Path;
 
 /// Every form. The first answers for what none claims: it tells best what is missing in a folder.
-pub const FORMATS: &[&dyn Format] =
-    &[&compressed_tensors::Form, &gguf::Form, &onnx::Form, &onnx::hexagon::Form];
+pub const FORMATS: &[&dyn Format] = &[
+    &compressed_tensors::Form,
+    &gguf::Form,
+    &onnx::Form,
+    &onnx::hexagon::Form,
+    &onnx::openvino::Form,
+];
 
 /// The form that claims what stands at a path.
 pub fn find(name: &str) -> Result<Option<&'static dyn Format>, PackageError> {
@@ -112,36 +117,36 @@ mod tests {
 
     #[test]
     fn engines_load_what_they_know() {
-        assert_eq!(fits(|_| ()), [true; 6]);
-        assert_eq!(fits(|c| c["head_dim"] = json!(6)), [true; 6]);
-        // transformers, vLLM, llama.cpp, ONNX Runtime, Hexagon HTP, here
+        assert_eq!(fits(|_| ()), [true; 7]);
+        assert_eq!(fits(|c| c["head_dim"] = json!(6)), [true; 7]);
+        // transformers, vLLM, llama.cpp, ONNX Runtime, Hexagon HTP, OpenVINO, here
         let list = fits(|c| c["intermediate_size"] = json!([256, 128]));
-        assert_eq!(list, [false, false, true, true, true, true]);
+        assert_eq!(list, [false, false, true, true, true, true, true]);
         let three = |c: &mut Value| {
             (c["num_attention_heads"], c["num_key_value_heads"]) = (json!(3), json!(1));
         };
-        assert_eq!(fits(three), [false, true, true, true, true, true]);
+        assert_eq!(fits(three), [false, true, true, true, true, true, true]);
         let pairs = json!([[0], [1]]);
         let kept =
             json!({"rope_type": "kept-pairs", "original_head_dim": 32, "pairs": [pairs, pairs]});
         let by_head = |c: &mut Value| (c["head_dim"], c["rope_scaling"]) = (json!(2), kept);
-        assert_eq!(fits(by_head), [false, false, false, true, true, true]);
+        assert_eq!(fits(by_head), [false, false, false, true, true, true, true]);
         let long = json!({"rope_type": "longrope", "short_factor": [1.0], "long_factor": [1.0]});
         let qwen3 = |c: &mut Value| {
             c["architectures"] = json!(["Qwen3ForCausalLM"]);
             c["model_type"] = json!("qwen3");
             (c["head_dim"], c["rope_scaling"]) = (json!(2), long);
         };
-        assert_eq!(fits(qwen3), [true, true, false, true, true, true]);
+        assert_eq!(fits(qwen3), [true, true, false, true, true, true, true]);
         let rotated = |c: &mut Value| c["milm_transform"] = json!({"rotation": "hadamard"});
-        assert_eq!(fits(rotated), [true; 6]);
+        assert_eq!(fits(rotated), [true; 7]);
         let keys = |c: &mut Value| c["milm_transform"] = json!({"keys": true});
-        assert_eq!(fits(keys), [false, false, false, true, true, true]);
+        assert_eq!(fits(keys), [false, false, false, true, true, true, true]);
         let experts = |c: &mut Value| {
             c["architectures"] = json!(["MixtralForCausalLM"]);
             c["model_type"] = json!("mixtral");
             (c["num_local_experts"], c["num_experts_per_tok"]) = (json!(4), json!(2));
         };
-        assert_eq!(fits(experts), [true; 6]);
+        assert_eq!(fits(experts), [true; 7]);
     }
 }

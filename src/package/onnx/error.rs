@@ -35,9 +35,9 @@ pub enum OnnxError {
         /// What.
         what: String,
     },
-    /// Graphs for a chip.
+    /// Graphs for an engine.
     #[error(
-        "`{folder}` holds graphs for one chip, and no model to go on from\nhint: take the package that it was made from"
+        "`{folder}` holds graphs for one engine, and no model to go on from\nhint: take the package that it was made from"
     )]
     Compiled {
         /// The folder.

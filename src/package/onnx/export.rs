@@ -150,14 +150,23 @@ impl<'a> Export<'a> {
             let bytes = export.graph(&tensors).encode_to_vec();
             files.insert((*name).to_owned(), output.write(name, &bytes)?);
         }
-        let mut write = |name: &str, bytes: &[u8]| -> Result<(), OnnxError> {
-            files.insert(name.to_owned(), output.write(name, bytes)?);
-            Ok(())
-        };
-        write("config.json", &serde_json::to_vec_pretty(&first.config()).unwrap_or_default())?;
+        files.extend(first.write_beside(output, folder)?);
+        Ok(files)
+    }
+
+    /// Writes `config.json`, tokenizer and what else belongs to the model.
+    pub(super) fn write_beside(
+        &self,
+        output: &OutputDir,
+        folder: &Folder,
+    ) -> Result<BTreeMap<String, FileRecord>, OnnxError> {
+        let mut files = BTreeMap::new();
+        let config = serde_json::to_vec_pretty(&self.config()).unwrap_or_default();
+        files.insert("config.json".to_owned(), output.write("config.json", &config)?);
         for name in folder.side_files()? {
             if let Some(bytes) = folder.read(&name)? {
-                write(&name, &bytes)?;
+                let record = output.write(&name, &bytes)?;
+                files.insert(name, record);
             }
         }
         Ok(files)
@@ -308,6 +317,11 @@ impl<'a> Export<'a> {
     /// The model that is written.
     pub(super) fn model(&self) -> &'a Model {
         self.model
+    }
+
+    /// Every stored tensor.
+    pub(super) fn stored(&self) -> &[Stored<'a>] {
+        &self.stored
     }
 
     /// The nodes in the order of computing.

@@ -14,6 +14,7 @@ pub(in crate::package) mod hexagon;
 mod layers;
 mod mlp;
 mod names;
+pub(in crate::package) mod openvino;
 mod positions;
 mod proto;
 mod read;

@@ -172,6 +172,7 @@ pub(super) enum DataType {
     Uint8 = 2,
     Int8 = 3,
     Uint16 = 4,
+    Int32 = 6,
     Int64 = 7,
     Bool = 9,
     Float16 = 10,
@@ -180,11 +181,12 @@ pub(super) enum DataType {
 }
 
 impl DataType {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Float,
         Self::Uint8,
         Self::Int8,
         Self::Uint16,
+        Self::Int32,
         Self::Int64,
         Self::Bool,
         Self::Float16,
@@ -210,7 +212,7 @@ impl DataType {
     /// Bits of an element.
     fn bits(self) -> usize {
         match self {
-            Self::Float => 32,
+            Self::Float | Self::Int32 => 32,
             Self::Uint8 | Self::Int8 | Self::Bool => 8,
             Self::Uint16 | Self::Float16 | Self::Bfloat16 => 16,
             Self::Int64 => 64,

@@ -20,7 +20,7 @@ pub(super) struct Stored<'a> {
 }
 
 /// Where the bytes come from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Source<'a> {
     /// These.
     Bytes(Vec<u8>),
