@@ -226,3 +226,27 @@ fn networks_of_strings_make_our_ids() {
     // The change is seen.
     assert_ne!(beginnings[1], beginnings[2]);
 }
+
+/// A pruned model as GGUF: heads that kept the first rotary pairs are told by another base, which OpenVINO GenAI
+/// reads; it ignores divisors.
+#[test]
+fn openvino_genai_reads_the_gguf_of_a_pruned_model() {
+    let Some(python) = engines() else { return };
+    let top = tempfile::tempdir().unwrap();
+    let (pruned, file) = (top.path().join("pruned"), top.path().join("pruned.gguf"));
+    let mut command = program();
+    command.args(["prune", "builtin:milm-mini", "--keep=0.8", "--balance=1", "-o"]).arg(&pruned);
+    command.args(["--calibration-samples=16", "--calibration-tokens=128"]).assert().success();
+    let model = util::open(&pruned);
+    assert!(model.spec.blocks[0].head_dim < 32 && !model.config.to_string().contains("longrope"));
+    let mut command = program();
+    command.arg("export").arg(&pruned).args(["--to=gguf", "--dtype=f16", "-o"]).arg(&file);
+    command.assert().success();
+    let prompt = "It was a dark night, and the old man";
+    let theirs = in_genai(&python, &file, 24, &[prompt]);
+    let mut command = program();
+    command.arg("run").arg(&pruned).args(["--prompt", prompt, "--max-tokens=24", "--json"]);
+    command.args(["--backend=reference", "--quiet"]);
+    let ours: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+    assert_eq!(theirs["written"][0], ours["text"]);
+}

@@ -586,3 +586,31 @@ fn windows_of_upper_blocks_follow_them() {
     assert_eq!(keep(&[1, 2]), [Some(7), Some(7)]);
     assert_eq!(keep(&[0]), [None]);
 }
+
+/// Every n-th pair from the first on: another base says it, in a config that every engine reads.
+#[test]
+fn even_pairs_are_another_base() {
+    for name in ["llama", "llama-rope-linear", "qwen2"] {
+        let model = parent(name);
+        for pairs in [[0, 1, 2, 3], [0, 2, 4, 6]] {
+            let mut kept = all(&model);
+            cut_pairs(&mut kept, &pairs);
+            let small = pruned(&model, &kept);
+            assert!(!small.config.to_string().contains("longrope"), "{name}: {}", small.config);
+            let want = masked(&model, &kept);
+            let found = difference(&small, &want);
+            assert!(found < SAME, "{name}, {pairs:?}: {found}");
+            // The twin: a base that is far off.
+            let mut twin = small.clone();
+            twin.spec.rope.theta = model.spec.rope.theta.powi(2);
+            let found = difference(&twin, &want);
+            assert!(found > OTHER, "{name}, {pairs:?}: {found}");
+        }
+    }
+    for (name, pairs) in [("llama", [1, 2, 3, 4]), ("llama-rope-llama3", [0, 1, 2, 3])] {
+        let model = parent(name);
+        let mut kept = all(&model);
+        cut_pairs(&mut kept, &pairs);
+        assert!(pruned(&model, &kept).config.to_string().contains("longrope"), "{name}");
+    }
+}

@@ -1,9 +1,9 @@
 //! The `config.json` of a pruned model.
 //!
 //! Where all heads keep the same rotary pairs S, a narrow head is an ordinary head whose pair `i`
-//! turns as pair `S_i` did: `longrope` divisors `f_i = base^(−2i/d) / frequency(S_i)` say so to
-//! every engine that knows that kind of stretching. Pairs that differ by head need this project's
-//! `kept-pairs`.
+//! turns as pair `S_i` did. Of every n-th pair another base says so, which every engine knows;
+//! else `longrope` divisors `f_i = base^(−2i/d) / frequency(S_i)` do, for engines that know that
+//! kind of stretching. Pairs that differ by head need this project's `kept-pairs`.
 use super::{BlockShape, Kept, PruneError};
 use crate::model::{Block, KeptPairs, Mlp, ModelSpec, Rope, RopeScaling, family};
 use serde_json::{Map, Value, json};
@@ -21,6 +21,16 @@ const LISTS: [&str; 6] = [
 /// The `config.json` of a model that keeps `kept`, one entry per block, of the model that `config`
 /// and `spec` describe. Keeping everything gives the same config.
 pub fn pruned_config(config: &Value, spec: &ModelSpec, kept: &[Kept]) -> Result<Value, PruneError> {
+    cut_config(config, spec, kept, true)
+}
+
+/// [`pruned_config`]; divisors even where another base would do, unless the pairs are `chosen`.
+fn cut_config(
+    config: &Value,
+    spec: &ModelSpec,
+    kept: &[Kept],
+    chosen: bool,
+) -> Result<Value, PruneError> {
     if kept.len() != spec.blocks.len() {
         return Err(PruneError::Blocks { expected: spec.blocks.len(), found: kept.len() });
     }
@@ -34,15 +44,21 @@ pub fn pruned_config(config: &Value, spec: &ModelSpec, kept: &[Kept]) -> Result<
     }
     let mut new = spec.resized(config, &blocks)?;
     family::without_extra_layers(&mut new);
-    if let Some(rope) = rope(config, spec, kept)? {
-        new[rope_key(config)] = rope;
+    match shared(spec, kept).and_then(|pairs| base(spec, pairs)).filter(|_| chosen) {
+        Some(base) => set_base(&mut new, base),
+        None => {
+            if let Some(rope) = rope(config, spec, kept)? {
+                new[rope_key(config)] = rope;
+            }
+        }
     }
     ModelSpec::from_config(&new)?;
     Ok(new)
 }
 
 /// The `config.json` of a model with these block sizes, as if each block kept its first units:
-/// right in everything but the rotary divisors, which depend on the pairs.
+/// right in everything but the rotary divisors, which depend on the pairs; another base may do in
+/// their place.
 pub fn shaped_config(
     config: &Value,
     spec: &ModelSpec,
@@ -60,7 +76,7 @@ pub fn shaped_config(
             return Err(PruneError::Kept { block, unit, expected, found });
         }
     }
-    pruned_config(config, spec, &kept)
+    cut_config(config, spec, &kept, false)
 }
 
 /// The `config.json` of a model of some of the blocks.
@@ -112,9 +128,7 @@ fn rope_key(config: &Value) -> &'static str {
 /// Rotary settings of the pruned model; `None` where they stay as they are.
 fn rope(config: &Value, spec: &ModelSpec, kept: &[Kept]) -> Result<Option<Value>, PruneError> {
     let (Some(old), Some(first)) = (spec.blocks.first(), kept.first()) else { return Ok(None) };
-    let shared = &first.kv_heads[0].pairs;
-    let alike = kept.iter().flat_map(|kept| &kept.kv_heads).all(|head| head.pairs == *shared);
-    let cut = 2 * shared.len() < old.head_dim;
+    let cut = 2 * first.kv_heads[0].pairs.len() < old.head_dim;
     if !cut && spec.rope.kept.is_none() {
         return Ok(None);
     }
@@ -122,15 +136,46 @@ fn rope(config: &Value, spec: &ModelSpec, kept: &[Kept]) -> Result<Option<Value>
         return Err(PruneError::DynamicRope);
     }
     let nested = config.get(rope_key(config)).unwrap_or(&Value::Null);
-    let mut rope = if alike && spec.rope.kept.is_none() {
-        longrope(&spec.rope, old.head_dim, shared)
-    } else {
-        kept_pairs(&spec.rope, nested, old.head_dim, kept)
+    let mut rope = match shared(spec, kept) {
+        Some(pairs) => longrope(&spec.rope, old.head_dim, pairs),
+        None => kept_pairs(&spec.rope, nested, old.head_dim, kept),
     };
     if let Some(theta) = nested.get("rope_theta") {
         rope.insert("rope_theta".to_owned(), theta.clone());
     }
     Ok(Some(Value::Object(rope)))
+}
+
+/// The pairs that all heads keep, if they are the same.
+fn shared<'k>(spec: &ModelSpec, kept: &'k [Kept]) -> Option<&'k [usize]> {
+    let first = kept.first()?.kv_heads.first()?.pairs.as_slice();
+    let mut heads = kept.iter().flat_map(|kept| &kept.kv_heads);
+    let alike = spec.rope.kept.is_none() && heads.all(|head| head.pairs == first);
+    alike.then_some(first)
+}
+
+/// The base `θ^(n·d'/d)` that makes pair `i` of heads `d'` wide turn as pair `pairs[i]` of heads `d`
+/// wide, where these are every n-th one from the first on.
+fn base(spec: &ModelSpec, pairs: &[usize]) -> Option<f64> {
+    let (width, step) = (spec.blocks.first()?.head_dim, *pairs.get(1)?);
+    let cut = 2 * pairs.len() < width;
+    let even = pairs.iter().enumerate().all(|(i, pair)| *pair == i * step);
+    let plain = matches!(spec.rope.scaling, RopeScaling::Default | RopeScaling::Linear { .. });
+    let power = (2 * step * pairs.len()) as f64 / width as f64;
+    (cut && even && plain).then(|| spec.rope.theta.powf(power))
+}
+
+/// Sets the base wherever a config names one.
+fn set_base(config: &mut Value, base: f64) {
+    let key = "rope_theta";
+    for nested in ["rope_parameters", "rope_scaling"] {
+        if let Some(theta) = config.get_mut(nested).and_then(|it| it.get_mut(key)) {
+            *theta = base.into();
+        }
+    }
+    if let Some(theta) = config.get_mut(key) {
+        *theta = base.into();
+    }
 }
 
 /// Divisors that make pair `i` of a narrow head turn as pair `pairs[i]` of the wide one.

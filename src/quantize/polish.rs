@@ -99,7 +99,8 @@ impl State<'_> {
                 let wanted = grid.round_scale(scale + b / a, self.grids.scale_type());
                 let step = wanted - scale;
                 let gain = 2.0 * step * b - step * step * a;
-                if gain > 0.0 && wanted.is_finite() && wanted.abs() > 0.0 {
+                // A scale keeps its sign: some engines know no negative ones.
+                if gain > 0.0 && wanted.is_finite() && wanted * scale > 0.0 {
                     self.scales[at] = wanted;
                     let moved = moved.row(row);
                     let moved = moved.to_slice().expect("rows are contiguous");

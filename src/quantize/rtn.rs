@@ -213,6 +213,20 @@ mod tests {
         }
     }
 
+    /// Of positive scales the search is as good as the vendors' form at least, where it would take mirrored grids.
+    #[test]
+    fn the_search_finds_positive_scales() {
+        let x: Vec<f32> = (0..512).map(|i| ((i as f32) * 0.7).sin().powi(5)).collect();
+        for bits in [4, 8] {
+            let of = |method| rtn(bits, true, method, FloatType::F16).tensor(&x, [4, 128]);
+            let [vendor, positive, any] =
+                [Method::Absmax, Method::MsePositive, Method::Mse].map(of);
+            assert!(positive.scales.iter().all(|scale| *scale > 0.0), "{:?}", positive.scales);
+            assert!(any.scales.iter().any(|scale| *scale < 0.0), "the twin: {:?}", any.scales);
+            assert!(squared_error(&positive, &x) <= squared_error(&vendor, &x));
+        }
+    }
+
     #[test]
     fn the_search_finds_better_scales_for_long_tails() {
         let x: Vec<f32> = (0..64).map(|i| ((i as f32) * 0.7).sin().powi(5)).collect();

@@ -32,6 +32,8 @@ pub enum Method {
     /// The scale with the least squared error of those tried
     #[default]
     Mse,
+    /// As mse, of positive scales only: for engines that know no mirrored grids
+    MsePositive,
 }
 
 /// How the scales of a weight are chosen and stored.

@@ -9,7 +9,8 @@
 //! small that its scale would round to 0, has scale 1.
 //!
 //! [`Method::Mse`] tries multiples of that scale (of both signs for int4) and keeps the first of
-//! least squared error; the min-max scale is among them. Sums are float32 in 16 lanes.
+//! least squared error; the min-max scale is among them. [`Method::MsePositive`] tries their sizes, and the scale that
+//! puts the largest magnitude on the highest code. Sums are float32 in 16 lanes.
 use super::{
     Activations, Granularity, IntScheme, QTensor, Qparams, WeightDecodeError,
     ggml::{BlockFormat, decode_rows, encode_row, grid_format},
@@ -162,13 +163,11 @@ impl Chooser for Searched {
     #[inline(always)]
     fn choose(self, x: &[f32], weight: impl Fn(usize) -> f32 + Copy) -> Qparams {
         let (min, max) = range(x);
-        if self.rule.method == Method::Absmax && self.scheme.symmetric {
-            let scale = max.max(-min) / self.scheme.max_code() as f32;
-            let scale = round_to(self.rule.scale_type, scale);
-            return Qparams { scale: if scale > 0.0 { scale } else { 1.0 }, zero_point: 0 };
-        }
-        let start = self.params(min, max, 1.0);
-        if self.rule.method != Method::Mse || min >= max && min.abs() <= 0.0 {
+        let method = self.rule.method;
+        let searched = matches!(method, Method::Mse | Method::MsePositive);
+        let positive = self.scheme.symmetric && !matches!(method, Method::Minmax | Method::Mse);
+        let start = if positive { self.highest(min, max) } else { self.params(min, max, 1.0) };
+        if !searched || min >= max && min.abs() <= 0.0 {
             return start;
         }
         let (mut best, mut least) = (start, self.error(x, start, weight));
@@ -179,11 +178,14 @@ impl Chooser for Searched {
             (true, _) => (1.01, 0.015, 16),
             (false, _) => (1.0, 0.02, 21),
         };
-        let signs: &[f32] =
-            if self.scheme.symmetric && self.scheme.bits == 4 { &[1.0, -1.0] } else { &[1.0] };
+        let mirrored = self.scheme.symmetric && self.scheme.bits == 4 && !positive;
+        let signs: &[f32] = if mirrored { &[1.0, -1.0] } else { &[1.0] };
         for sign in signs {
             for k in 0..count {
-                let q = self.params(min, max, sign * (first - step * k as f32));
+                let mut q = self.params(min, max, sign * (first - step * k as f32));
+                if positive {
+                    q.scale = q.scale.abs();
+                }
                 if q == last {
                     continue;
                 }
@@ -210,6 +212,14 @@ impl Chooser for Searched {
 }
 
 impl Searched {
+    /// The positive scale that puts the largest magnitude on the highest code.
+    #[inline(always)]
+    fn highest(self, min: f32, max: f32) -> Qparams {
+        let scale = max.max(-min) / self.scheme.max_code() as f32;
+        let scale = round_to(self.rule.scale_type, scale);
+        Qparams { scale: if scale > 0.0 { scale } else { 1.0 }, zero_point: 0 }
+    }
+
     /// Parameters for a range scaled by `factor`. Negative factors mirror symmetric grids.
     #[inline(always)]
     fn params(self, min: f32, max: f32, factor: f32) -> Qparams {

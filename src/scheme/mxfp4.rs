@@ -216,7 +216,7 @@ impl Chooser for Shared {
         let scale = match self.0 {
             Method::Minmax => start,
             Method::Absmax => half_of(power + i32::from(clips)),
-            Method::Mse => {
+            Method::Mse | Method::MsePositive => {
                 let mut best = (start, error(x, start, weight));
                 for other in [half_of(power + 1), half_of(power - 1)] {
                     let found = error(x, other, weight);

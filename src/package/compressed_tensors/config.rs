@@ -209,7 +209,7 @@ fn entry((weights, format, activations): Key, targets: Value, method: Method) ->
     };
     let observer = match method {
         Method::Minmax | Method::Absmax => "memoryless_minmax",
-        Method::Mse => "memoryless_mse",
+        Method::Mse | Method::MsePositive => "memoryless_mse",
     };
     let fixed = activations == Activations::Int8Static;
     let input = json!({

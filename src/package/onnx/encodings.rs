@@ -7,6 +7,7 @@
 use super::{
     OnnxError,
     export::Export,
+    names::table_of,
     proto::NodeProto,
     stored::{Piece, quantized, turn},
 };
@@ -69,11 +70,13 @@ impl Export<'_> {
         list.next("param_encodings").map_err(failed)?;
         let weights = &self.model().weights.quantized;
         for name in self.stored_names() {
-            match weights.get(name) {
-                Some((scheme, _)) if scheme.outliers == 0 => {
-                    let tensor = quantized(self.model(), name, Piece::Base)?;
+            // A table that is looked up has numbers on a grid and no product that an encoding would be of.
+            let of = table_of(name).filter(|table| weights.contains_key(*table)).unwrap_or(name);
+            match weights.get(of) {
+                Some((scheme, _)) if scheme.outliers == 0 && !self.is_table(name) => {
+                    let tensor = quantized(self.model(), of, Piece::Base)?;
                     coverage.weights += 1;
-                    let turned = self.is_turned(name);
+                    let turned = of != name || self.is_turned(name);
                     list.put(&weight(name, &tensor, (version, turned))).map_err(failed)?;
                 }
                 _ => coverage.open_weights.push(name.to_owned()),

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     checkpoint::{FileRecord, Folder, OutputDir, sha256},
-    model::{Input, Model, ModelSpec, RopeScaling},
+    model::{Input, Model, ModelSpec, Role, RopeScaling},
     package::format::GraphForm,
     progress::{Progress, Unit},
     scheme::{ActivationGrid, KvPrecision, TensorScheme},
@@ -343,6 +343,11 @@ impl<'a> Export<'a> {
     /// Whether a weight is stored as `[in, out]`.
     pub(super) fn is_turned(&self, name: &str) -> bool {
         self.model.spec.tensors.iter().find(|it| it.name == name).is_some_and(is_turned)
+    }
+
+    /// Whether a tensor is the table of embeddings.
+    pub(super) fn is_table(&self, name: &str) -> bool {
+        self.model.spec.tensors.iter().any(|it| it.name == name && it.role == Role::Embed)
     }
 
     /// Static grids by value of the graph.

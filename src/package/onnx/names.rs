@@ -20,6 +20,18 @@ pub(super) const SOURCE_KEY: &str = "milm.source_sha256";
 /// What `FORM_KEY` says.
 pub(super) const FORM: &str = "1";
 
+/// The head that is tied to a table, where it is a tensor of its own.
+pub(super) fn head_of(table: &str) -> String {
+    format!("{table}{HEAD}")
+}
+
+/// The table that a tensor is the head of.
+pub(super) fn table_of(head: &str) -> Option<&str> {
+    head.strip_suffix(HEAD)
+}
+
+const HEAD: &str = ".head";
+
 /// Whether a matrix is stored as `[in, out]`.
 pub(super) fn is_turned(tensor: &TensorSpec) -> bool {
     tensor.input.is_some() && tensor.role != Role::Embed

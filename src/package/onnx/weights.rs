@@ -1,6 +1,7 @@
 //! Products with weights, norms, and how inputs are rounded.
 use super::{
     graph::{Builder, MATMUL_NBITS},
+    names::head_of,
     proto::{AttributeProto, DataType},
     stored::{Piece, Source},
 };
@@ -96,14 +97,19 @@ impl<'a> Builder<'a> {
         self.node("Mul", &[&codes, &scale], label)
     }
 
-    /// The table as a head, `[in, out]`: of codes a copy of its own, since a table that is looked up is not
-    /// what engines multiply by.
+    /// The table as a head, `[in, out]`: of codes, and beside encodings, a copy of its own, since a table that is
+    /// looked up is not what engines multiply by.
     fn tied_head(&mut self, table: &'a TensorSpec, label: &str) -> String {
         let Some(grid) = self.row_grid(table) else {
+            let weights = &self.model.weights;
+            let encoded = !(weights.quantized.is_empty() && weights.activations.is_empty());
+            if self.form == GraphForm::Float && encoded {
+                return self.matrix(table, true);
+            }
             let rows = self.matrix(table, false);
             return self.transpose(&rows, &[1, 0], &format!("{label}.weight"));
         };
-        let prefix = format!("{}.head", table.name);
+        let prefix = head_of(&table.name);
         self.dequantized(table, Grid { prefix: &prefix, ..grid }, true)
     }
 
@@ -180,8 +186,9 @@ impl<'a> Builder<'a> {
             _ => (DataType::Float, FloatType::F32),
         };
         let source = Source::Values { name: &weight.name, turned, float };
-        let own = if self.is_own_head(weight, turned) { ".head" } else { "" };
-        let stored = self.store(format!("{}{own}", weight.name), kind, shape, source);
+        let own = turned && weight.role == Role::Embed;
+        let name = if own { head_of(&weight.name) } else { weight.name.clone() };
+        let stored = self.store(name, kind, shape, source);
         let name = format!("{stored}.float");
         if kind == DataType::Float {
             return stored;
@@ -342,11 +349,6 @@ impl<'a> Builder<'a> {
             number("accuracy_level", 1),
         ];
         self.node_with(MATMUL_NBITS, &[x, &codes, &scales], &product, settings)
-    }
-
-    /// Whether a matrix is the head that a table is tied to, in a graph that holds both.
-    fn is_own_head(&self, weight: &TensorSpec, turned: bool) -> bool {
-        turned && weight.role == Role::Embed && self.form.fixed().is_some()
     }
 
     /// Rows multiplied by the Hadamard matrix of their width.
