@@ -68,7 +68,7 @@ fn trained_heads_are_accepted_where_untrained_ones_are_not() {
     let untrained = trained.iter().map(|(name, it)| (name.clone(), zeros(it))).collect();
     write(top.path(), "model.safetensors", &untrained, &config);
     let (with, without) = (counts(&golden()), counts(top.path().to_str().unwrap()));
-    assert!(with.accepted * 10 > with.offered, "{with:?}");
+    assert!(with.accepted * 20 > with.offered, "{with:?}");
     assert!(with.accepted > 2 * without.accepted, "{with:?} {without:?}");
     assert_eq!(with.by_position.len(), 2);
     assert!(with.by_position[0].accepted > with.by_position[1].accepted, "{with:?}");
