@@ -167,13 +167,13 @@ impl Measured<'_> {
     ) -> anyhow::Result<OffersReport> {
         let offers =
             self.offers.as_ref().map(|it| it.start(engine, context.progress())).transpose()?;
-        let make = |text: &[u32]| match offers {
-            Some(offers) => offers.alone(),
-            None => {
-                let share = args.acceptance.unwrap_or(0.0);
-                let tokens = args.offers.draft_tokens.unwrap_or(TOKENS);
-                Speculation::new(Scripted::new(text, share, context.seed), tokens).paced()
+        let make = |text: &[u32]| {
+            if let Some(offers) = offers {
+                return offers.alone();
             }
+            let share = args.acceptance.unwrap_or(0.0);
+            let tokens = args.offers.draft_tokens.unwrap_or(TOKENS);
+            Speculation::new(Scripted::new(text, share, context.seed), tokens).paced()
         };
         let counts = (args.decode.max(1), args.repeats.into());
         Ok(runtime::measure_offers(engine, self.tokenizer, &self.prompt, counts, make)?)

@@ -1,7 +1,7 @@
 //! `milm-compress heads`: heads that guess ahead.
 use super::{Context, Outcome, calibration, output};
 use crate::{
-    calibrate,
+    calibrate::{self, Request},
     number::whole,
     package,
     pipeline::{TrainHeads, fingerprint},
@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
          hint: more text, or fewer --calibration-samples"
     );
     let progress = context.progress();
-    let base = fingerprint((&args.model, &opened), &set, &Default::default(), progress)?;
+    let base = fingerprint((&args.model, &opened), &set, &Request::default(), progress)?;
     let recipe = json!({
         "model": base, "settings": args.medusa, "seed": context.seed,
         "version": env!("CARGO_PKG_VERSION"),

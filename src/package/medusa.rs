@@ -129,7 +129,7 @@ impl MedusaHeads {
 fn stored(folder: &Folder) -> Result<BTreeMap<String, RawTensor>, MedusaError> {
     let names = folder.list()?;
     let has = |file: &&str| names.iter().any(|name| name == file);
-    if ![WEIGHTS_FILE, INDEX_FILE].iter().any(|file| has(file)) {
+    if ![WEIGHTS_FILE, INDEX_FILE].iter().any(&has) {
         if let Some(bytes) = folder.read(OFFICIAL_FILE)? {
             folder.refuse_pointer(OFFICIAL_FILE, &bytes)?;
             return Ok(parse_safetensors(&bytes).map_err(|source| CheckpointError::Header {

@@ -1,6 +1,6 @@
 //! Causal attention inside windows. Nothing but its input is kept: probabilities are computed again on the
 //! way back, tile by tile (`FlashAttention`, arXiv 2205.14135).
-use super::block::Run;
+use super::run::Run;
 use crate::{
     linalg::{matmul, matmul_add, softmax, softmax_gradient},
     model::Block,
@@ -103,7 +103,9 @@ impl Attend {
                 for (p, mut ds) in p.outer_iter().zip(ds.outer_iter_mut()) {
                     let ds = ds.as_slice_mut().expect("rows are contiguous");
                     softmax_gradient(p.to_slice().expect("rows are contiguous"), ds);
-                    ds.iter_mut().for_each(|ds| *ds *= self.scale);
+                    for ds in ds.iter_mut() {
+                        *ds *= self.scale;
+                    }
                 }
                 matmul(ds.view(), seen(&group.keys).view(), dq.slice_mut(s![rows.clone(), ..]));
                 matmul_add(ds.t(), queries.slice(s![rows, ..]), dk.slice_mut(s![keys.clone(), ..]));
@@ -126,7 +128,9 @@ impl Attend {
         for (token, mut row) in tile.queries.clone().zip(scores.outer_iter_mut()) {
             let row = row.as_slice_mut().expect("rows are contiguous");
             let (first, end) = (self.first(token) - tile.keys.start, token + 1 - tile.keys.start);
-            row[first..end].iter_mut().for_each(|x| *x *= self.scale);
+            for x in &mut row[first..end] {
+                *x *= self.scale;
+            }
             softmax(&mut row[first..end]);
             row[..first].fill(0.0);
             row[end..].fill(0.0);

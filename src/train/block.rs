@@ -7,6 +7,7 @@ use super::{
     linear::Linear,
     norm::{HeadNorms, Norm},
     parameters::{Loader, Parameters},
+    run::Run,
 };
 use crate::{
     forward::Rotary,
@@ -14,15 +15,6 @@ use crate::{
     model::{Half, Model, ModelSpec, Op, Tensors},
 };
 use ndarray::Array2;
-
-/// What ops need beside parameters and tokens.
-pub(super) struct Run<'a> {
-    pub(super) team: &'a Team,
-    /// Tokens of a window; the rows of a matrix are those of one window after the other.
-    pub(super) window: usize,
-    /// Row `t` belongs to token `t` of a window.
-    pub(super) rotary: &'a Rotary,
-}
 
 /// An op with its parameters.
 #[derive(Clone, Debug)]
@@ -148,7 +140,8 @@ impl Block {
             let (mut y, mut kept) = (x.clone(), Vec::new());
             for layer in &self.halves[half] {
                 let (made, keeps) = layer.forward(y, &self.parameters, &run);
-                (y, _) = (made, kept.push(keeps));
+                y = made;
+                kept.push(keeps);
             }
             x += &y;
             kept

@@ -1,10 +1,10 @@
 //! Gated feed-forward parts.
 use super::{
     TrainError,
-    block::Run,
     linear::Linear,
     parameters::{Loader, Parameters},
     rows,
+    run::Run,
 };
 use crate::{
     linalg::{gelu_mul, gelu_mul_gradient, silu_mul, silu_mul_gradient},
@@ -15,7 +15,7 @@ use ndarray::{Array2, ArrayView2, Axis, s};
 /// `act(gate(x)) · up(x)`.
 #[derive(Clone, Debug)]
 pub(super) struct Gate {
-    gate: Linear,
+    opening: Linear,
     up: Linear,
     activation: Activation,
 }
@@ -25,7 +25,7 @@ impl Gate {
         loader: &mut Loader<'_>,
         activation: Activation,
     ) -> Result<Self, TrainError> {
-        Ok(Self { gate: loader.linear(Role::Gate)?, up: loader.linear(Role::Up)?, activation })
+        Ok(Self { opening: loader.linear(Role::Gate)?, up: loader.linear(Role::Up)?, activation })
     }
 
     /// Of `x`, `[tokens, hidden]`: gate and up side by side, and what comes out.
@@ -35,9 +35,9 @@ impl Gate {
         parameters: &Parameters,
         run: &Run<'_>,
     ) -> (Array2<f32>, Array2<f32>) {
-        let width = self.gate.width(parameters);
+        let width = self.opening.width(parameters);
         let mut both = Array2::zeros((x.nrows(), 2 * width));
-        self.gate.forward(x, both.slice_mut(s![.., ..width]), parameters, run.team);
+        self.opening.forward(x, both.slice_mut(s![.., ..width]), parameters, run.team);
         self.up.forward(x, both.slice_mut(s![.., width..]), parameters, run.team);
         let mut y = both.slice(s![.., ..width]).to_owned();
         rows::each(y.view_mut(), run.team, |t, y| {
@@ -71,7 +71,7 @@ impl Gate {
         });
         let mut dx = Array2::zeros(x.dim());
         let (dgate, dup) = both.view().split_at(Axis(1), width);
-        self.gate.backward(x, dgate, dx.view_mut(), parameters, run.team);
+        self.opening.backward(x, dgate, dx.view_mut(), parameters, run.team);
         self.up.backward(x, dup, dx.view_mut(), parameters, run.team);
         dx
     }

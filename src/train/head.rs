@@ -1,11 +1,11 @@
 //! The end of a model that can learn: the last norm and the head.
 use super::{
     TrainError,
-    block::Run,
     linear::Linear,
     loss::{Target, losses},
     norm::Norm,
     parameters::{Loader, Parameters},
+    run::Run,
 };
 use crate::{
     forward::Rotary,

@@ -1,10 +1,10 @@
 //! Queries, keys and values of all heads, and their turns by position.
 use super::{
     TrainError,
-    block::Run,
     linear::Linear,
     parameters::{Loader, Parameters},
     rows,
+    run::Run,
 };
 use crate::model::{Block, Role};
 use ndarray::{Array2, s};

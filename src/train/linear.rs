@@ -1,6 +1,12 @@
 //! Linear layers.
-use super::parameters::{Id, Parameters};
-use crate::linalg::{Team, matmul_tiled};
+use super::{
+    TrainError,
+    parameters::{Id, Loader, Parameters},
+};
+use crate::{
+    linalg::{Team, matmul_tiled},
+    model::{Part, Role},
+};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
 /// `y = x·Wᵀ + b`.
@@ -8,6 +14,13 @@ use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 pub(super) struct Linear {
     pub(super) weight: Id,
     pub(super) bias: Option<Id>,
+}
+
+impl Loader<'_> {
+    /// A weight with its bias.
+    pub(super) fn linear(&mut self, role: Role) -> Result<Linear, TrainError> {
+        Ok(Linear { weight: self.weight(role)?, bias: self.find(role, Part::Bias)? })
+    }
 }
 
 impl Linear {

@@ -21,6 +21,7 @@ mod norm;
 mod parameters;
 mod regress;
 mod rows;
+mod run;
 mod settings;
 mod student;
 

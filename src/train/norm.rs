@@ -1,9 +1,9 @@
 //! Norms of tokens and of heads.
 use super::TrainError;
 use super::{
-    block::Run,
     parameters::{Id, Loader, Parameters},
     rows,
+    run::Run,
 };
 use crate::{
     linalg::{rms_norm, rms_norm_gradient},

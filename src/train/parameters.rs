@@ -70,12 +70,6 @@ impl Loader<'_> {
         let missing = missing();
         self.find(role, Part::Weight)?.ok_or(missing)
     }
-
-    /// A weight with its bias.
-    pub(super) fn linear(&mut self, role: Role) -> Result<super::linear::Linear, TrainError> {
-        let weight = self.weight(role)?;
-        Ok(super::linear::Linear { weight, bias: self.find(role, Part::Bias)? })
-    }
 }
 
 impl Parameters {

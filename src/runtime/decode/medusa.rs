@@ -30,9 +30,11 @@ struct Weights {
     token_map: Option<Vec<u32>>,
 }
 
+/// A layer with its bias.
+type Biased = (Box<dyn Linear>, Option<Vec<f32>>);
+
 struct Layers {
-    /// Each with its bias.
-    blocks: Vec<(Box<dyn Linear>, Option<Vec<f32>>)>,
+    blocks: Vec<Biased>,
     matrix: Option<Box<dyn Linear>>,
 }
 
