@@ -186,7 +186,7 @@ fn keys_and_values_stay_within_their_budget() {
 fn small_jobs() -> Vec<Job> {
     let job = |i: u32| {
         let sampling = SamplingSettings {
-            temperature: if i % 2 == 0 { 0.0 } else { 0.9 },
+            temperature: if i.is_multiple_of(2) { 0.0 } else { 0.9 },
             seed: i.into(),
             ..SamplingSettings::default()
         };

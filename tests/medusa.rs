@@ -208,18 +208,20 @@ fn run_takes_heads_from_a_folder() {
     assert_eq!(1 + count("passes") + count("accepted"), written);
 }
 
+fn put(tensors: &mut Tensors, name: &str, shape: &[usize]) {
+    let zeros = vec![0.0; shape.iter().product()];
+    tensors.insert(name.to_owned(), RawTensor::from_f32(shape.to_vec(), &zeros));
+}
+
+fn map(tensors: &mut Tensors, ids: &[i64]) {
+    let bytes = Bytes::owned(ids.iter().flat_map(|id| id.to_le_bytes()).collect());
+    let map = RawTensor { dtype: Dtype::I64, shape: vec![ids.len()], bytes };
+    tensors.insert("token_map".to_owned(), map);
+}
+
 #[test]
 fn heads_that_do_not_fit_are_refused_by_name() {
     type Change = fn(&mut Tensors, &mut Value);
-    fn put(tensors: &mut Tensors, name: &str, shape: &[usize]) {
-        let zeros = vec![0.0; shape.iter().product()];
-        tensors.insert(name.to_owned(), RawTensor::from_f32(shape.to_vec(), &zeros));
-    }
-    fn map(tensors: &mut Tensors, ids: &[i64]) {
-        let bytes = Bytes::owned(ids.iter().flat_map(|id| id.to_le_bytes()).collect());
-        let map = RawTensor { dtype: Dtype::I64, shape: vec![ids.len()], bytes };
-        tensors.insert("token_map".to_owned(), map);
-    }
     let changes: [(Change, &[&str]); 14] = [
         (
             |t, _| put(t, "blocks.1.layers.0.weight", &[64, 32]),

@@ -278,7 +278,7 @@ fn layers_that_do_not_fit_are_refused() {
     let turned = rotation(&mimo(), Rotate::Hadamard).apply(&mimo()).unwrap();
     assert!(matches!(turned.next_layer(), Err(NextLayerError::None)), "they were left out");
     // Put back where they do not belong.
-    let mut forged = turned.clone();
+    let mut forged = turned;
     let layers = mimo().weights.raw;
     forged.weights.raw.extend(layers.into_iter().filter(|it| it.0.contains("mtp_layers")));
     let error = told(&forged);
