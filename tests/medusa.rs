@@ -219,10 +219,11 @@ fn map(tensors: &mut Tensors, ids: &[i64]) {
     tensors.insert("token_map".to_owned(), map);
 }
 
-#[test]
-fn heads_that_do_not_fit_are_refused_by_name() {
-    type Change = fn(&mut Tensors, &mut Value);
-    let changes: [(Change, &[&str]); 14] = [
+type Change = fn(&mut Tensors, &mut Value);
+
+/// What is done to heads, and what is told of it.
+fn changes() -> [(Change, &'static [&'static str]); 14] {
+    [
         (
             |t, _| put(t, "blocks.1.layers.0.weight", &[64, 32]),
             &["blocks.1.layers.0.weight", "[64, 64]", "[64, 32]"],
@@ -271,8 +272,12 @@ fn heads_that_do_not_fit_are_refused_by_name() {
             },
             &["blocks.0.layers.0.weight", "F32, F16 or BF16", "I8"],
         ),
-    ];
-    for (change, told) in changes {
+    ]
+}
+
+#[test]
+fn heads_that_do_not_fit_are_refused_by_name() {
+    for (change, told) in changes() {
         let top = tempfile::tempdir().unwrap();
         let (mut tensors, mut config) = (random(2, 128), config());
         change(&mut tensors, &mut config);
