@@ -34,6 +34,7 @@ mod openvino;
 mod outliers;
 mod portable;
 mod package;
+mod heads;
 mod hexagon;
 mod hostile;
 mod kv_cache;
