@@ -38,10 +38,10 @@ pub struct Settings {
 }
 
 const BLOCK_EPOCHS: usize = 2;
-const BLOCK_RATE: f64 = 3e-4;
+const BLOCK_RATE: f64 = 1e-3;
 const EPOCHS: usize = 1;
 const RATE: f64 = 1e-4;
-const STEP_WINDOWS: usize = 8;
+const STEP_WINDOWS: usize = 4;
 const CLIP: f64 = 1.0;
 /// More passes than this are a slip of the pen.
 const MOST_EPOCHS: u64 = 1000;
