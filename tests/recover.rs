@@ -312,7 +312,11 @@ fn a_parent_is_told_by_its_hash() {
     recover(&pruned, &[&["--force-parent"], &quick[..]].concat())
         .success()
         .stdout(predicate::str::contains("squared distance to the parent's streams"));
-    recover(Path::new("builtin:milm-mini"), &["--force", "--calibration-samples=100000"])
+    // Some ninety tokens: one window, and none to decide by.
+    let short = top.path().join("short.txt");
+    fs::write(&short, "It was a dark night. ".repeat(16)).unwrap();
+    let text = format!("--calibration={}", short.display());
+    recover(Path::new("builtin:milm-mini"), &["--force", &text, "--calibration-samples=6"])
         .code(2)
         .stderr(predicate::str::contains("too few to decide"));
 }
