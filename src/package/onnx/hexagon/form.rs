@@ -8,14 +8,12 @@ use super::{
 };
 use crate::{
     checkpoint::OutputDir,
-    linalg::Team,
     model::ModelSpec,
     package::{
-        Declared, EngineFit, Opened, PackageError, Verification,
+        Declared, EngineFit, Opened, PackageError,
         format::{Format, GraphForm, Place, Target, Wanted, Writer},
-        trust::{Contents, by_manifest, seal},
+        trust::{Contents, seal},
     },
-    progress::Progress,
     scheme::Schemes,
     tensor::FloatType,
 };
@@ -46,25 +44,6 @@ impl Format for Form {
     /// Its graphs are for one chip: there is nothing to go on from.
     fn open(&self, name: &str) -> Result<Opened, PackageError> {
         Err(OnnxError::Compiled { folder: name.to_owned() }.into())
-    }
-
-    fn verify(
-        &self,
-        name: &str,
-        team: &Team,
-        progress: &dyn Progress,
-    ) -> Result<Verification, PackageError> {
-        Ok(by_manifest(name, &|_, _, _, _| Vec::new(), team, progress)?.result)
-    }
-
-    fn decode(
-        &self,
-        name: &str,
-        _team: &Team,
-        _progress: &dyn Progress,
-        _result: &mut Verification,
-    ) -> Result<(), PackageError> {
-        self.open(name).map(|_| ())
     }
 
     fn engines(&self, of: Declared<'_>) -> Vec<EngineFit> {
