@@ -63,6 +63,18 @@ pub(super) struct Told {
 }
 
 impl Wanted {
+    /// All that can be asked for, each to something.
+    #[cfg(test)]
+    pub(super) fn full() -> Self {
+        Self {
+            draft: Some("d".into()),
+            lookup: true,
+            medusa: Some("m".into()),
+            mtp: true,
+            draft_tokens: Some(1),
+        }
+    }
+
     /// Finds what contradicts itself; gives the name of who offers, if anybody does.
     pub(super) fn check(&self) -> anyhow::Result<Option<&'static str>> {
         let all = [

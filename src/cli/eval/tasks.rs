@@ -256,6 +256,7 @@ impl TaskSettings {
             subjects: vec!["s".into()],
             task_window: Some(1),
             batch: Some(1),
+            offers: Wanted::full(),
             cache: Some("c".into()),
             shard: Some("1/2".into()),
             judge: Some("j".into()),
