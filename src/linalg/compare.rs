@@ -56,6 +56,17 @@ vectorized! {
     }
 }
 
+/// The index of the largest value. Ties go to the lower index; NaN is never chosen.
+pub fn largest(values: impl Iterator<Item = f32>) -> Option<u32> {
+    let mut largest: Option<(f32, u32)> = None;
+    for (value, index) in values.zip(0..) {
+        if value > largest.map_or(f32::NEG_INFINITY, |(most, _)| most) {
+            largest = Some((value, index));
+        }
+    }
+    largest.map(|(_, index)| index)
+}
+
 /// Inserts a value into the list of the largest; equals keep their order.
 fn place(best: &mut [(f32, u32); 5], value: f32, index: u32) {
     let before = |held: &(f32, u32)| value > held.0 || (held.1 == u32::MAX && value >= held.0);

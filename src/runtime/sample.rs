@@ -1,4 +1,5 @@
 //! Choosing the next token from logits.
+use crate::linalg::largest;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -106,7 +107,7 @@ impl Sampler {
     pub fn choose(&mut self, logits: &[f32]) -> Result<u32, SampleError> {
         if self.settings.temperature <= 0.0 {
             let logits = logits.iter().enumerate().map(|(id, logit)| self.penalized(*logit, id));
-            return best(logits).ok_or(SampleError::NoCandidate);
+            return largest(logits).ok_or(SampleError::NoCandidate);
         }
         self.gather(logits);
         self.keep_top_k();
@@ -207,17 +208,6 @@ impl Sampler {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that sorting takes")]
 fn order(a: &(f32, u32), b: &(f32, u32)) -> std::cmp::Ordering {
     b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
-}
-
-/// The token of the largest logit. Ties go to the lower id; NaN is never chosen.
-pub(super) fn best(logits: impl Iterator<Item = f32>) -> Option<u32> {
-    let mut best: Option<(f32, u32)> = None;
-    for (logit, id) in logits.zip(0..) {
-        if logit > best.map_or(f32::NEG_INFINITY, |(most, _)| most) {
-            best = Some((logit, id));
-        }
-    }
-    best.map(|(_, id)| id)
 }
 
 #[cfg(test)]

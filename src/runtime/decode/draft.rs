@@ -3,10 +3,8 @@
 use super::proposer::Proposer;
 use crate::{
     forward::ForwardError,
-    runtime::{
-        engine::{Engine, Sequence},
-        sample::best,
-    },
+    linalg::largest,
+    runtime::engine::{Engine, Sequence},
     text::Tokenizer,
 };
 use std::{cell::RefCell, rc::Rc};
@@ -101,7 +99,7 @@ impl Proposer for Draft<'_> {
         while place && offered.len() < most && self.sequence.len() < engine.max_positions() {
             let logits = engine.feed_to(&mut self.sequence, &[next])?;
             self.read.push(next);
-            let best = best(logits.iter().copied().take(self.vocab));
+            let best = largest(logits.iter().copied().take(self.vocab));
             place = best.is_some();
             if let Some(id) = best {
                 offered.push(id);

@@ -2,12 +2,11 @@
 use super::proposer::Proposer;
 use crate::{
     forward::{Backend, ForwardError, Head, Linear, Rows},
-    linalg::{Team, add_assign},
+    linalg::{Team, add_assign, largest},
     model::Weight,
     package::MedusaHeads,
     runtime::{
         engine::Engine,
-        sample::best,
         states::{States, Wanted},
     },
     tensor::RawTensor,
@@ -91,11 +90,11 @@ impl Weights {
                 Some(matrix) => {
                     let mut logits = Array2::zeros((1, matrix.out_features()));
                     matrix.forward(x, logits.view_mut(), team);
-                    let row = best(logits.iter().copied())?;
+                    let row = largest(logits.iter().copied())?;
                     let map = self.token_map.as_ref().filter(|it| it.len() == logits.len());
                     map.map_or(row, |map| map[row as usize])
                 }
-                None => best(shared.as_ref()?.row(at).iter().copied())?,
+                None => largest(shared.as_ref()?.row(at).iter().copied())?,
             };
             Some(id)
         })

@@ -4,11 +4,10 @@
 use super::proposer::Proposer;
 use crate::{
     forward::{Backend, Embedding, ForwardError, Head, KvCache, NextLayer, Rows, Scratch},
-    linalg::Team,
+    linalg::{Team, largest},
     model,
     runtime::{
         engine::{BATCH, Engine},
-        sample::best,
         states::{States, Wanted},
     },
 };
@@ -100,7 +99,7 @@ impl Proposer for Mtp<'_> {
         let known = self.cache.len();
         loop {
             let logits = self.ends.1.read(state.view(), (self.team, Rows::Apart));
-            let Some(id) = best(logits.iter().copied()) else { break };
+            let Some(id) = largest(logits.iter().copied()) else { break };
             offered.push(id);
             if offered.len() >= most {
                 break;
