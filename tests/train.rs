@@ -33,7 +33,7 @@ fn learn(model: &Model, threads: usize) -> (Student, f64) {
 #[test]
 fn the_loss_is_that_of_the_forward_pass() {
     for (name, model) in trainable() {
-        let (mut student, loss) = learn(&model, 2);
+        let (student, loss) = learn(&model, 2);
         let team = Team::new(1);
         let logits = forward::logits(&model, &Reference, &IDS[..IDS.len() - 1], &team).unwrap();
         let each = logits.outer_iter().zip(&IDS[1..]).map(|(row, id)| {

@@ -30,6 +30,7 @@ pub use kv_cache::{Branch, KvCache, Memory};
 pub use linear::{Backend, Dense, Linear, Reference, Rows, SideBySide};
 pub use next::NextLayer;
 pub use points::Point;
+pub(crate) use projection::each_row;
 pub use rotary::{Rotary, RotaryCache};
 pub use runner::Runner;
 pub use scratch::{Run, Scratch};

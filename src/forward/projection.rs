@@ -183,7 +183,7 @@ impl Norm {
 }
 
 /// Calls `f(token, row)` for each row, in parallel over runs of tokens.
-pub(super) fn each_row(
+pub(crate) fn each_row(
     mut x: ArrayViewMut2<'_, f32>,
     team: &Team,
     f: impl Fn(usize, &mut [f32]) + Sync,

@@ -38,21 +38,26 @@ impl Rotary {
     /// Turns one head of the token in row `token`: pair `i` is `(x[i], x[i + head_dim / 2])`.
     /// `kv_head` is the head itself, or that which a query head belongs to.
     pub fn turn(&self, token: usize, kv_head: usize, head: &mut [f32]) {
-        let (first, second) = head.split_at_mut(head.len() / 2);
-        let Table { cos, sin } = &self.tables[kv_head.min(self.tables.len() - 1)];
-        let (cos, sin) = (cos.row(token), sin.row(token));
-        for (((x, y), c), s) in first.iter_mut().zip(second).zip(cos).zip(sin) {
-            (*x, *y) = (*x * c - *y * s, *y * c + *x * s);
-        }
+        self.each_pair((token, kv_head), head, |x, y, c, s| (x * c - y * s, y * c + x * s));
     }
 
     /// Turns a head by the opposite angles, scaled as [`Self::turn`] does: the transposed map.
     pub fn turn_back(&self, token: usize, kv_head: usize, head: &mut [f32]) {
+        self.each_pair((token, kv_head), head, |x, y, c, s| (x * c + y * s, y * c - x * s));
+    }
+
+    #[inline(always)]
+    fn each_pair(
+        &self,
+        (token, kv_head): (usize, usize),
+        head: &mut [f32],
+        f: impl Fn(f32, f32, f32, f32) -> (f32, f32),
+    ) {
         let (first, second) = head.split_at_mut(head.len() / 2);
         let Table { cos, sin } = &self.tables[kv_head.min(self.tables.len() - 1)];
         let (cos, sin) = (cos.row(token), sin.row(token));
         for (((x, y), c), s) in first.iter_mut().zip(second).zip(cos).zip(sin) {
-            (*x, *y) = (*x * c + *y * s, *y * c - *x * s);
+            (*x, *y) = f(*x, *y, *c, *s);
         }
     }
 }

@@ -4,14 +4,14 @@ use crate::{
     calibrate::HiddenStates,
     checkpoint::{OutputDir, ShardWriter, TensorPlan},
     forward::{ForwardError, Head, Reference},
-    linalg::Team,
+    linalg::{Team, largest},
     model::Tensors,
     package::{Opened, refuse_over_input},
     progress::{Progress, Unit},
     tensor::{Bytes, Dtype, RawTensor},
     train::{Accepted, Answers, Medusa, MedusaSettings, TrainError},
 };
-use ndarray::{Array2, ArrayView1};
+use ndarray::Array2;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -94,7 +94,9 @@ impl TrainHeads<'_> {
             let mut best = Vec::with_capacity(stream.nrows());
             for rows in stream.axis_chunks_iter(ndarray::Axis(0), ROWS) {
                 let logits = head.logits(rows, self.team);
-                best.extend(logits.outer_iter().map(largest));
+                best.extend(
+                    logits.outer_iter().map(|row| largest(row.iter().copied()).unwrap_or(0)),
+                );
             }
             answers.best.push(best);
         }
@@ -148,10 +150,4 @@ impl TrainHeads<'_> {
         output.write("config.json", format!("{config:#}\n").as_bytes())?;
         Ok(output.commit()?)
     }
-}
-
-/// The place of the largest logit, the first of equal ones.
-fn largest(logits: ArrayView1<'_, f32>) -> u32 {
-    let order = |a: &(usize, &f32), b: &(usize, &f32)| a.1.total_cmp(b.1).then(b.0.cmp(&a.0));
-    logits.iter().enumerate().max_by(order).map_or(0, |(at, _)| at as u32)
 }

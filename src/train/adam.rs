@@ -1,5 +1,5 @@
 //! `AdamW` (arXiv 1711.05101), and how its rate moves.
-use super::parameters::Parameters;
+use super::parameters::{Parameters, from_raw, to_raw};
 use crate::{
     linalg::Team,
     tensor::{Bytes, Dtype, RawTensor},
@@ -75,9 +75,7 @@ impl Adam {
         let mut all = BTreeMap::from([("steps".to_owned(), raw)]);
         for (i, moments) in self.moments.iter().enumerate() {
             for (j, moment) in moments.iter().enumerate() {
-                let shape = vec![moment.nrows(), moment.ncols()];
-                let values = moment.as_slice().expect("in standard layout");
-                all.insert(format!("{i}.{j}"), RawTensor::from_f32(shape, values));
+                all.insert(format!("{i}.{j}"), to_raw(moment));
             }
         }
         all
@@ -86,11 +84,7 @@ impl Adam {
     /// What [`Self::to_tensors`] was called on; `None` where something is missing.
     pub fn from_tensors(tensors: &BTreeMap<String, RawTensor>) -> Option<Self> {
         let steps = i32::from_le_bytes((*tensors.get("steps")?.bytes).try_into().ok()?);
-        let moment = |i: usize, j: usize| {
-            let raw = tensors.get(&format!("{i}.{j}"))?;
-            let &[rows, columns] = raw.shape.as_slice() else { return None };
-            Array2::from_shape_vec((rows, columns), raw.to_f32()?).ok()
-        };
+        let moment = |i: usize, j: usize| from_raw(tensors.get(&format!("{i}.{j}"))?);
         let count = tensors.len() / 2;
         let moments = (0..count).map(|i| Some([moment(i, 0)?, moment(i, 1)?]));
         Some(Self { steps, moments: moments.collect::<Option<_>>()? })

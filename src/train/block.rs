@@ -58,14 +58,14 @@ impl Layer {
 
     fn forward(&self, x: Array2<f32>, p: &Parameters, run: &Run<'_>) -> (Array2<f32>, Kept) {
         let y = match self {
-            Self::Norm(norm) => norm.forward(&x, p, run),
-            Self::Heads(heads) => heads.forward(&x, p, run),
-            Self::HeadNorms(norms) => norms.forward(&x, p, run),
+            Self::Norm(norm) => norm.forward(&x, p, run.team),
+            Self::Heads(heads) => heads.forward(&x, p, run.team),
+            Self::HeadNorms(norms) => norms.forward(&x, p, run.team),
             Self::Turn(turn) => return (turn.turn(x, false, run), Kept::Nothing),
             Self::Attend(attend) => attend.forward(&x, run),
             Self::Linear(linear) => linear.of(x.view(), p, run.team),
             Self::Gate(gate) => {
-                let (both, y) = gate.forward(x.view(), p, run);
+                let (both, y) = gate.forward(x.view(), p, run.team);
                 return (y, Kept::Gate(x, both));
             }
         };
@@ -80,12 +80,14 @@ impl Layer {
         run: &Run<'_>,
     ) -> Array2<f32> {
         match (self, kept) {
-            (Self::Norm(norm), Kept::Input(x)) => norm.backward(&x, dy, p, run),
-            (Self::Heads(heads), Kept::Input(x)) => heads.backward(&x, &dy, p, run),
-            (Self::HeadNorms(norms), Kept::Input(x)) => norms.backward(&x, dy, p, run),
+            (Self::Norm(norm), Kept::Input(x)) => norm.backward(&x, dy, p, run.team),
+            (Self::Heads(heads), Kept::Input(x)) => heads.backward(&x, &dy, p, run.team),
+            (Self::HeadNorms(norms), Kept::Input(x)) => norms.backward(&x, dy, p, run.team),
             (Self::Turn(turn), _) => turn.turn(dy, true, run),
             (Self::Attend(attend), Kept::Input(qkv)) => attend.backward(&qkv, &dy, run),
-            (Self::Gate(gate), Kept::Gate(x, both)) => gate.backward((x.view(), both), &dy, p, run),
+            (Self::Gate(gate), Kept::Gate(x, both)) => {
+                gate.backward((x.view(), both), &dy, p, run.team)
+            }
             (Self::Linear(linear), Kept::Input(x)) => {
                 let mut dx = Array2::zeros(x.dim());
                 linear.backward(x.view(), dy.view(), dx.view_mut(), p, run.team);

@@ -1,6 +1,7 @@
 //! A whole model learns the distributions of its parent.
 use super::{
-    Adam, Parent, Settings, Step, Student, TrainError, clip,
+    Adam, Parameter, Parent, Settings, Step, Student, TrainError, clip,
+    parameters::{from_raw, to_raw},
     regress::{batch, order},
 };
 use crate::{calibrate::HiddenStates, forward, linalg::Team, tensor::RawTensor};
@@ -180,9 +181,7 @@ impl<'a> Distillation<'a> {
         let values = self.student.parameters().flat_map(|it| &it.list).map(learnt);
         for (kind, list) in [("now", values.collect::<Vec<_>>()), ("best", self.best.clone())] {
             for (i, value) in list.iter().enumerate() {
-                let shape = vec![value.nrows(), value.ncols()];
-                let values = value.as_slice().expect("in standard layout");
-                all.insert(format!("{kind}.{i}"), RawTensor::from_f32(shape, values));
+                all.insert(format!("{kind}.{i}"), to_raw(value));
             }
         }
         for (i, adam) in self.adams.iter().enumerate() {
@@ -204,11 +203,7 @@ impl<'a> Distillation<'a> {
         let mut student = student;
         let count = student.parameters().map(|it| it.list.len()).sum::<usize>();
         let list = |kind: &str| -> Option<Vec<Array2<f32>>> {
-            let value = |i| {
-                let raw = tensors.get(&format!("{kind}.{i}"))?;
-                let &[rows, columns] = raw.shape.as_slice() else { return None };
-                Array2::from_shape_vec((rows, columns), raw.to_f32()?).ok()
-            };
+            let value = |i| from_raw(tensors.get(&format!("{kind}.{i}"))?);
             (0..count).map(value).collect()
         };
         let (now, best) = (list("now")?, list("best")?);
@@ -239,7 +234,7 @@ impl<'a> Distillation<'a> {
 }
 
 /// The value of a parameter that learns; nothing of others.
-fn learnt(parameter: &super::Parameter) -> Array2<f32> {
+fn learnt(parameter: &Parameter) -> Array2<f32> {
     if parameter.gradient.is_empty() { Array2::zeros((0, 0)) } else { parameter.value.clone() }
 }
 

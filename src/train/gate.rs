@@ -3,11 +3,10 @@ use super::{
     TrainError,
     linear::Linear,
     parameters::{Loader, Parameters},
-    rows,
-    run::Run,
 };
 use crate::{
-    linalg::{gelu_mul, gelu_mul_gradient, silu_mul, silu_mul_gradient},
+    forward::each_row,
+    linalg::{Team, gelu_mul, gelu_mul_gradient, silu_mul, silu_mul_gradient},
     model::{Activation, Role},
 };
 use ndarray::{Array2, ArrayView2, Axis, s};
@@ -33,14 +32,14 @@ impl Gate {
         &self,
         x: ArrayView2<'_, f32>,
         parameters: &Parameters,
-        run: &Run<'_>,
+        team: &Team,
     ) -> (Array2<f32>, Array2<f32>) {
         let width = self.opening.width(parameters);
         let mut both = Array2::zeros((x.nrows(), 2 * width));
-        self.opening.forward(x, both.slice_mut(s![.., ..width]), parameters, run.team);
-        self.up.forward(x, both.slice_mut(s![.., width..]), parameters, run.team);
+        self.opening.forward(x, both.slice_mut(s![.., ..width]), parameters, team);
+        self.up.forward(x, both.slice_mut(s![.., width..]), parameters, team);
         let mut y = both.slice(s![.., ..width]).to_owned();
-        rows::each(y.view_mut(), run.team, |t, y| {
+        each_row(y.view_mut(), team, |t, y| {
             let up = both.slice(s![t, width..]);
             let up = up.to_slice().expect("rows are contiguous");
             match self.activation {
@@ -57,10 +56,10 @@ impl Gate {
         (x, mut both): (ArrayView2<'_, f32>, Array2<f32>),
         dy: &Array2<f32>,
         parameters: &mut Parameters,
-        run: &Run<'_>,
+        team: &Team,
     ) -> Array2<f32> {
         let width = dy.ncols();
-        rows::each(both.view_mut(), run.team, |t, row| {
+        each_row(both.view_mut(), team, |t, row| {
             let (gate, up) = row.split_at_mut(width);
             let dy = dy.row(t);
             let dy = dy.to_slice().expect("rows are contiguous");
@@ -71,8 +70,8 @@ impl Gate {
         });
         let mut dx = Array2::zeros(x.dim());
         let (dgate, dup) = both.view().split_at(Axis(1), width);
-        self.opening.backward(x, dgate, dx.view_mut(), parameters, run.team);
-        self.up.backward(x, dup, dx.view_mut(), parameters, run.team);
+        self.opening.backward(x, dgate, dx.view_mut(), parameters, team);
+        self.up.backward(x, dup, dx.view_mut(), parameters, team);
         dx
     }
 }

@@ -2,13 +2,11 @@
 use super::{
     TrainError,
     linear::Linear,
-    loss::{Target, losses},
+    loss::{Target, learn, loss},
     norm::Norm,
     parameters::{Loader, Parameters},
-    run::Run,
 };
 use crate::{
-    forward::Rotary,
     linalg::Team,
     model::{Model, Role, Tensors},
 };
@@ -21,7 +19,6 @@ pub struct Head {
     linear: Linear,
     /// The norm's gain, and the head's matrix.
     pub parameters: Parameters,
-    rotary: Rotary,
 }
 
 impl Head {
@@ -35,23 +32,27 @@ impl Head {
         let norm = Norm::load(&mut loader, Role::FinalNorm)?;
         loader.learns = false;
         let linear = loader.linear(role)?;
-        Ok(Self { norm, linear, parameters, rotary: Rotary::new(&model.spec, 0, 0..1, 1) })
+        Ok(Self { norm, linear, parameters })
     }
 
     /// The sum of the losses of streams `[tokens, hidden]` and its gradient by them, times `scale`; the sum of
     /// the norm's gradients grows.
-    pub fn losses(
+    pub fn learn(
         &mut self,
         x: &Array2<f32>,
-        target: &dyn Target,
-        scale: f32,
+        (target, scale): (&dyn Target, f32),
         team: &Team,
     ) -> (f64, Array2<f32>) {
-        let run = Run { team, window: 1, rotary: &self.rotary };
-        let normed = self.norm.forward(x, &self.parameters, &run);
+        let normed = self.norm.forward(x, &self.parameters, team);
         let end = (self.linear, &mut self.parameters);
-        let (loss, dnormed) = losses(end, normed.view(), (target, scale), team);
-        (loss, self.norm.backward(x, dnormed, &mut self.parameters, &run))
+        let (loss, dnormed) = learn(end, normed.view(), (target, scale), team);
+        (loss, self.norm.backward(x, dnormed, &mut self.parameters, team))
+    }
+
+    /// The sum of the losses alone.
+    pub fn loss(&self, x: &Array2<f32>, target: &dyn Target, team: &Team) -> f64 {
+        let normed = self.norm.forward(x, &self.parameters, team);
+        loss((self.linear, &self.parameters), normed.view(), target, team)
     }
 
     /// The tensors that learn, as a checkpoint holds them.

@@ -3,10 +3,13 @@ use super::{
     TrainError,
     linear::Linear,
     parameters::{Loader, Parameters},
-    rows,
     run::Run,
 };
-use crate::model::{Block, Role};
+use crate::{
+    forward::each_row,
+    linalg::Team,
+    model::{Block, Role},
+};
 use ndarray::{Array2, s};
 use std::ops::Range;
 
@@ -38,12 +41,12 @@ impl Heads {
         &self,
         x: &Array2<f32>,
         parameters: &Parameters,
-        run: &Run<'_>,
+        team: &Team,
     ) -> Array2<f32> {
         let columns = self.columns(parameters);
         let mut y = Array2::zeros((x.nrows(), columns[2].end));
         for (linear, columns) in self.projections.iter().zip(columns) {
-            linear.forward(x.view(), y.slice_mut(s![.., columns]), parameters, run.team);
+            linear.forward(x.view(), y.slice_mut(s![.., columns]), parameters, team);
         }
         y
     }
@@ -53,12 +56,12 @@ impl Heads {
         x: &Array2<f32>,
         dy: &Array2<f32>,
         parameters: &mut Parameters,
-        run: &Run<'_>,
+        team: &Team,
     ) -> Array2<f32> {
         let mut dx = Array2::zeros(x.dim());
         for (linear, columns) in self.projections.iter().zip(self.columns(parameters)) {
             let dy = dy.slice(s![.., columns]);
-            linear.backward(x.view(), dy, dx.view_mut(), parameters, run.team);
+            linear.backward(x.view(), dy, dx.view_mut(), parameters, team);
         }
         dx
     }
@@ -76,7 +79,7 @@ impl Turn {
     pub(super) fn turn(&self, mut x: Array2<f32>, back: bool, run: &Run<'_>) -> Array2<f32> {
         let Block { heads, kv_heads, head_dim, .. } = self.sizes;
         let repeat = self.sizes.kv_repeat();
-        rows::each(x.view_mut(), run.team, |t, row| {
+        each_row(x.view_mut(), run.team, |t, row| {
             let turned = row[..(heads + kv_heads) * head_dim].chunks_mut(head_dim);
             for (index, head) in turned.enumerate() {
                 let kv_head = if index < heads { index / repeat } else { index - heads };

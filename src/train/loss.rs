@@ -17,9 +17,22 @@ pub trait Target {
 /// Rows of logits that are in memory at a time.
 const ROWS: usize = 128;
 
-/// The sum of the losses of logits `x·Wᵀ`, and its gradient by `x`, `[tokens, hidden]`, times `scale`; the sums of
-/// the layer's gradients grow. Logits are made [`ROWS`] rows at a time.
-pub(super) fn losses(
+/// The sum of the losses of logits `x·Wᵀ`, `[tokens, hidden]`. Logits are made [`ROWS`] rows at a time.
+pub(super) fn loss(
+    (linear, parameters): (Linear, &Parameters),
+    x: ArrayView2<'_, f32>,
+    target: &dyn Target,
+    team: &Team,
+) -> f64 {
+    let parts = x.axis_chunks_iter(Axis(0), ROWS).enumerate().map(|(part, x)| {
+        let rows = part * ROWS..part * ROWS + x.nrows();
+        target.gradient(rows, &mut linear.of(x, parameters, team), team)
+    });
+    parts.sum()
+}
+
+/// As [`loss`], and its gradient by `x` times `scale`; the sums of the layer's gradients grow.
+pub(super) fn learn(
     (linear, parameters): (Linear, &mut Parameters),
     x: ArrayView2<'_, f32>,
     (target, scale): (&dyn Target, f32),

@@ -3,18 +3,18 @@
 use super::{
     Adam, Labels, NO_LABEL, Settings, Step, TrainError, clip,
     linear::Linear,
-    loss::losses,
+    loss,
     parameters::{Parameter, Parameters},
     regress::{batch, order},
-    rows,
 };
 use crate::{
     calibrate::HiddenStates,
-    linalg::Team,
+    forward::each_row,
+    linalg::{Team, largest},
     model::Tensors,
     number::{above, number, whole},
 };
-use ndarray::{Array2, Axis};
+use ndarray::{Array2, ArrayView1, Axis};
 use serde::{Deserialize, Serialize};
 
 /// Settings of `heads`. Every field is a flag.
@@ -208,12 +208,8 @@ impl Medusa {
     fn guesses(&self, head: &Parameters, x: &Array2<f32>, team: &Team) -> Vec<u32> {
         let (_, z) = block(head, x, team);
         let logits = LOGITS.of(z.view(), head, team);
-        let best = logits.outer_iter().map(|row| {
-            let order =
-                |a: &(usize, &f32), b: &(usize, &f32)| a.1.total_cmp(b.1).then(b.0.cmp(&a.0));
-            row.iter().enumerate().max_by(order).map_or(0, |(at, _)| self.tokens[at])
-        });
-        best.collect()
+        let row = |row: ArrayView1<'_, f32>| largest(row.iter().copied()).unwrap_or(0);
+        logits.outer_iter().map(|it| self.tokens[row(it) as usize]).collect()
     }
 }
 
@@ -235,8 +231,8 @@ fn step_head(
 ) -> f64 {
     let (u, z) = block(head, x, team);
     let target = Labels(labels);
-    let (loss, mut du) = losses((LOGITS, head), z.view(), (&target, scale), team);
-    rows::each(du.view_mut(), team, |t, du| {
+    let (loss, mut du) = loss::learn((LOGITS, head), z.view(), (&target, scale), team);
+    each_row(du.view_mut(), team, |t, du| {
         for (du, u) in du.iter_mut().zip(u.row(t)) {
             let open = 1.0 / (1.0 + (-u).exp());
             *du *= open + u * open * (1.0 - open);

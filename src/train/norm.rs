@@ -3,10 +3,10 @@ use super::TrainError;
 use super::{
     parameters::{Id, Loader, Parameters},
     rows,
-    run::Run,
 };
 use crate::{
-    linalg::{rms_norm, rms_norm_gradient},
+    forward::each_row,
+    linalg::{Team, rms_norm, rms_norm_gradient},
     model::{Block, Role},
 };
 use ndarray::Array2;
@@ -34,11 +34,11 @@ impl Norm {
         &self,
         x: &Array2<f32>,
         parameters: &Parameters,
-        run: &Run<'_>,
+        team: &Team,
     ) -> Array2<f32> {
         let gain = self.gain(parameters);
         let mut y = Array2::zeros(x.dim());
-        rows::each(y.view_mut(), run.team, |t, y| {
+        each_row(y.view_mut(), team, |t, y| {
             rms_norm(x.row(t).to_slice().expect("rows are contiguous"), &gain, self.eps, y);
         });
         y
@@ -50,10 +50,10 @@ impl Norm {
         x: &Array2<f32>,
         mut dy: Array2<f32>,
         parameters: &mut Parameters,
-        run: &Run<'_>,
+        team: &Team,
     ) -> Array2<f32> {
         let gain = self.gain(parameters);
-        let dgain = rows::summed(dy.view_mut(), gain.len(), run.team, |t, dy, sum| {
+        let dgain = rows::summed(dy.view_mut(), gain.len(), team, |t, dy, sum| {
             let x = x.row(t).to_slice().expect("rows are contiguous");
             rms_norm_gradient(x, &gain, self.eps, dy, sum);
         });
@@ -84,11 +84,11 @@ impl HeadNorms {
         &self,
         x: &Array2<f32>,
         parameters: &Parameters,
-        run: &Run<'_>,
+        team: &Team,
     ) -> Array2<f32> {
         let gains = [0, 1].map(|side| self.sides[side].gain(parameters));
         let mut y = x.clone();
-        rows::each(y.view_mut(), run.team, |t, row| {
+        each_row(y.view_mut(), team, |t, row| {
             let x = x.row(t).to_slice().expect("rows are contiguous");
             for (head, (y, x)) in self.heads(row).zip(x.chunks(self.sizes.head_dim)).enumerate() {
                 let side = self.side(head);
@@ -104,11 +104,11 @@ impl HeadNorms {
         x: &Array2<f32>,
         mut dy: Array2<f32>,
         parameters: &mut Parameters,
-        run: &Run<'_>,
+        team: &Team,
     ) -> Array2<f32> {
         let width = self.sizes.head_dim;
         let gains = [0, 1].map(|side| self.sides[side].gain(parameters));
-        let dgains = rows::summed(dy.view_mut(), 2 * width, run.team, |t, row, sums| {
+        let dgains = rows::summed(dy.view_mut(), 2 * width, team, |t, row, sums| {
             let x = x.row(t).to_slice().expect("rows are contiguous");
             for (head, (dy, x)) in self.heads(row).zip(x.chunks(width)).enumerate() {
                 let side = self.side(head);

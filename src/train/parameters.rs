@@ -87,11 +87,6 @@ impl Parameters {
     pub fn clear(&mut self) {
         self.list.iter_mut().for_each(|it| it.gradient.fill(0.0));
     }
-
-    /// Numbers that are learnt.
-    pub fn learnt(&self) -> usize {
-        self.list.iter().map(|it| it.gradient.len()).sum()
-    }
 }
 
 impl Parameter {
@@ -108,4 +103,16 @@ impl Parameter {
         float.encode(self.value.as_slice().expect("in standard layout"), &mut bytes);
         RawTensor { dtype: float.dtype(), shape: shape.clone(), bytes: Bytes::owned(bytes) }
     }
+}
+
+/// A matrix as a tensor, to be kept.
+pub(super) fn to_raw(matrix: &Array2<f32>) -> RawTensor {
+    let values = matrix.as_slice().expect("in standard layout");
+    RawTensor::from_f32(matrix.shape().to_vec(), values)
+}
+
+/// The matrix that [`to_raw`] was called on.
+pub(super) fn from_raw(raw: &RawTensor) -> Option<Array2<f32>> {
+    let &[rows, columns] = raw.shape.as_slice() else { return None };
+    Array2::from_shape_vec((rows, columns), raw.to_f32()?).ok()
 }

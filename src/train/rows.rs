@@ -5,11 +5,6 @@ use ndarray::{ArrayViewMut2, Axis};
 /// Tokens whose terms are summed before they join those of others.
 const CHUNK: usize = 64;
 
-/// Calls `f(token, row)` for each row.
-pub(super) fn each(x: ArrayViewMut2<'_, f32>, team: &Team, f: impl Fn(usize, &mut [f32]) + Sync) {
-    summed(x, 0, team, |t, row, _| f(t, row));
-}
-
 /// Calls `f(token, row, sum)` for each row; what the calls add to `sum`, `[width]`, is given back.
 pub(super) fn summed(
     mut x: ArrayViewMut2<'_, f32>,

@@ -50,7 +50,7 @@ impl Student {
             let (y, tape) = block.forward(x, team);
             (x, last) = (y, Some(tape));
         }
-        let (loss, mut dx) = self.head.losses(&x, target, scale, team);
+        let (loss, mut dx) = self.head.learn(&x, (target, scale), team);
         for (block, x) in self.blocks.iter_mut().zip(inputs).rev() {
             let tape = last.take().unwrap_or_else(|| block.forward(x, team).1);
             dx = block.backward(tape, dx, team);
@@ -60,7 +60,7 @@ impl Student {
 
     /// The sum of the losses, nothing learnt.
     pub fn loss(
-        &mut self,
+        &self,
         windows: &[&[u32]],
         target: &dyn Target,
         team: &Team,
@@ -69,7 +69,7 @@ impl Student {
         for block in &self.blocks {
             x = block.forward(x, team).0;
         }
-        Ok(self.head.losses(&x, target, 0.0, team).0)
+        Ok(self.head.loss(&x, target, team))
     }
 
     /// Everything that may learn, block by block, the end last.
