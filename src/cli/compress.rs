@@ -117,7 +117,7 @@ impl<'a> Work<'a> {
     /// Where the model lies that step `at` makes: the last in the output, others beside it until all is done.
     fn target(&self, at: usize) -> PathBuf {
         let mut name = self.args.output.as_os_str().to_owned();
-        if at + 1 < self.makers() {
+        if self.is_between(at) {
             name.push(if self.steps[at].place() == 0 { ".pruned" } else { ".recovered" });
         }
         name.into()

@@ -1,10 +1,16 @@
 //! What a stage has done so far, so that it can be taken up after the last finished block.
 use super::PipelineError;
 use crate::{
-    calibrate::HiddenStates, checkpoint::WorkDir, model::Tensors, package::PackageError,
-    prune::BlockScores, train::TrainError,
+    calibrate::HiddenStates,
+    checkpoint::{OutputDir, WorkDir},
+    model::Tensors,
+    package::PackageError,
+    prune::BlockScores,
+    train::TrainError,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use std::path::Path;
 
 /// Which pass over the blocks is under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -38,8 +44,43 @@ pub(super) struct Journal<R> {
     pub(super) state: State<R>,
 }
 
+/// The output of a stage, and the work on it.
+pub(super) struct Output<'a> {
+    target: &'a Path,
+    key: &'a Value,
+    resume: bool,
+    force: bool,
+    /// It is there, made with this key: a run was killed between the last two steps.
+    pub(super) finished: bool,
+}
+
+impl<'a> Output<'a> {
+    /// Refuses what is in the way; `report` is the file of the output that tells what was done.
+    pub(super) fn check(
+        (target, report): (&'a Path, &str),
+        key: &'a Value,
+        (resume, force): (bool, bool),
+    ) -> Result<Self, PipelineError> {
+        let finished = (resume || !force) && WorkDir::is_finished(target, key, report)?;
+        if !finished {
+            OutputDir::check(target, force)?;
+        }
+        Ok(Self { target, key, resume, force, finished })
+    }
+
+    /// Does the work, see [`Journal::run`].
+    pub(super) fn work<R: Clone + Serialize + DeserializeOwned, T>(
+        &self,
+        work: impl FnOnce(&mut Journal<R>) -> Result<T, PipelineError>,
+    ) -> Result<T, PipelineError> {
+        let folder =
+            WorkDir::begin(self.target, self.key, self.resume || self.finished, self.force)?;
+        Journal::open(folder)?.run(work)
+    }
+}
+
 impl<R: Clone + Serialize + DeserializeOwned> Journal<R> {
-    pub(super) fn open(work: WorkDir) -> Result<Self, PipelineError> {
+    fn open(work: WorkDir) -> Result<Self, PipelineError> {
         let state = match work.state()? {
             Some(state) => serde_json::from_value(state).map_err(PipelineError::State)?,
             None => State {
@@ -171,7 +212,7 @@ impl<R: Clone + Serialize + DeserializeOwned> Journal<R> {
 
     /// Does the work. Its record goes when it is done, and when it cannot be done: what fails for
     /// any other reason than the system's would fail again.
-    pub(super) fn run<T>(
+    fn run<T>(
         mut self,
         work: impl FnOnce(&mut Self) -> Result<T, PipelineError>,
     ) -> Result<T, PipelineError> {

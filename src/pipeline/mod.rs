@@ -29,7 +29,7 @@ pub use memory::Footprint;
 pub use prune::{Cost, Pruned, REPORT_FILE};
 pub use pruning::{Measured, Prune};
 pub use quantize::Quantized;
-pub use recover::{Gain, RECOVER_FILE, Recover, Recovered};
+pub use recover::{Gain, Recover, Recovered};
 pub use rounding::Quantize;
 pub use sensitivity::Allocate;
 pub use trial::Trial;

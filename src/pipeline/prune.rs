@@ -1,14 +1,14 @@
 //! A checkpoint with narrower blocks: score, choose, cut, refit, measure, write.
 use super::{
     PipelineError,
-    journal::Journal,
+    journal::{Journal, Output},
     pruning::{Measured, Prune},
     shot::Shot,
 };
 use crate::{
     calibrate::{Request, Walk, check_tokens},
-    checkpoint::{DEFAULT_SHARD_BYTES, OutputDir, WorkDir},
-    eval::{Figures, LogitSource, ModelSource, StreamSource, Window, measure},
+    checkpoint::DEFAULT_SHARD_BYTES,
+    eval::{Figures, LogitSource, StreamSource, Window, measure},
     forward::{ForwardError, Head, Reference},
     model::{Model, Role},
     package::{Rewritten, refuse_over_input},
@@ -55,11 +55,7 @@ impl Prune<'_> {
     /// Prunes. The checkpoint appears at `target` when it is complete; what is finished before
     /// lies in a work folder beside it, from which `resume` goes on.
     pub fn write(&self, target: &Path, resume: bool, force: bool) -> Result<Pruned, PipelineError> {
-        // A run may have been killed between the last two steps.
-        let finished = (resume || !force) && WorkDir::is_finished(target, self.key, REPORT_FILE)?;
-        if !finished {
-            OutputDir::check(target, force)?;
-        }
+        let output = Output::check((target, REPORT_FILE), self.key, (resume, force))?;
         prune::check_float(&self.opened.model)?;
         refuse_over_input(self.opened, target)?;
         let plan = prune::Plan::of(&self.opened.model, self.settings)?;
@@ -69,10 +65,9 @@ impl Prune<'_> {
             self.write_checkpoint(&model, &text(&pruned)?, target, force)?;
             return Ok(pruned);
         }
-        let work = WorkDir::begin(target, self.key, resume || finished, force)?;
-        Journal::open(work)?.run(|journal| {
+        output.work(|journal| {
             let (model, pruned) = self.work(plan, journal)?;
-            if !finished {
+            if !output.finished {
                 let report = text(&pruned)?;
                 journal.note_output(&report)?;
                 self.write_checkpoint(&model, &report, target, force)?;
@@ -129,11 +124,9 @@ impl Prune<'_> {
         kept.sort_unstable();
         let model = keep_blocks(float, &kept)?;
         let mut costs = Vec::new();
-        for Measured { name, windows } in self.measured {
-            let mut pruned = ModelSource::new(&model, &Reference, self.team, self.progress);
-            let mut float = ModelSource::new(float, &Reference, self.team, self.progress);
-            let float = Some(&mut float as &mut dyn LogitSource);
-            let figures = measure::<std::io::Sink>(windows, &mut pruned, float, None, aids)?.0;
+        for measured in self.measured {
+            let name = &measured.name;
+            let figures = measured.figures(&model, float, aids)?;
             let (before_repair, after_repair) = (figures.clone(), figures);
             costs.push(Cost { text: name.clone(), before_repair, after_repair });
         }

@@ -2,8 +2,10 @@
 use super::PipelineError;
 use crate::{
     calibrate::{CalibrationSet, Statistics},
-    eval::Window,
+    eval::{Figures, LogitSource, ModelSource, Window, measure},
+    forward::Reference,
     linalg::Team,
+    model::Model,
     package::Opened,
     progress::Progress,
     prune::{Choice, Pairs, PruneError, Repair, Settings, score},
@@ -47,6 +49,22 @@ pub struct Measured {
     pub name: String,
     /// Its windows.
     pub windows: Vec<Window>,
+}
+
+impl Measured {
+    /// Figures of a model against another over the windows.
+    pub(super) fn figures(
+        &self,
+        model: &Model,
+        reference: &Model,
+        aids: (&Team, &dyn Progress),
+    ) -> Result<Figures, PipelineError> {
+        let [mut model, mut reference] =
+            [model, reference].map(|it| ModelSource::new(it, &Reference, aids.0, aids.1));
+        let reference = Some(&mut reference as &mut dyn LogitSource);
+        let windows = &self.windows;
+        Ok(measure::<std::io::Sink>(windows, &mut model, reference, None, aids)?.0)
+    }
 }
 
 impl Prune<'_> {

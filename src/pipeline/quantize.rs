@@ -3,13 +3,12 @@
 use super::{
     Allocate, Allocation, PipelineError,
     basis::Basis,
-    journal::{Journal, Phase},
+    journal::{Journal, Output, Phase},
     rounding::{Quantize, streams},
     trial::Trial,
 };
 use crate::{
     calibrate::{CalibrationSet, min_max_grids},
-    checkpoint::{OutputDir, WorkDir},
     eval::{Figures, LogitSource, StreamSource, Window, measure},
     forward::{ForwardError, Head, Reference},
     model::Model,
@@ -61,17 +60,12 @@ impl Quantize<'_> {
         resume: bool,
         force: bool,
     ) -> Result<(Quantized, Summary), PipelineError> {
-        // A run may have been killed between the last two steps.
-        let finished = (resume || !force) && WorkDir::is_finished(target, self.key, REPORT_FILE)?;
-        if !finished {
-            OutputDir::check(target, force)?;
-        }
+        let output = Output::check((target, REPORT_FILE), self.key, (resume, force))?;
         refuse_over_input(self.opened, target)?;
         let mut transform = self.bases.taken().next().cloned().unwrap_or_default();
         let mut basis = self.basis(&transform)?;
         self.candidates(&basis)?; // refuses before anything is written
-        let work = WorkDir::begin(target, self.key, resume || finished, force)?;
-        Journal::open(work)?.run(|journal| {
+        output.work(|journal| {
             let trials = self.trials(journal)?;
             let taken = trials.iter().filter(|it| it.refused.is_none());
             let best = taken.min_by(|a, b| a.error.total_cmp(&b.error)).map(|it| &it.transform);
@@ -94,7 +88,7 @@ impl Quantize<'_> {
                 progress: self.progress,
             };
             journal.note_output(&report)?;
-            let manifest = rewritten.write(target, force || finished)?;
+            let manifest = rewritten.write(target, force || output.finished)?;
             Ok((quantized, Summary::new(&manifest, &plan)))
         })
     }

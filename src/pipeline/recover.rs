@@ -1,13 +1,13 @@
 //! A pruned model learns from its parent: block by block, then as a whole.
 use super::{
     Measured, PipelineError,
-    journal::{Journal, Phase},
+    journal::{Journal, Output, Phase},
     streams,
 };
 use crate::{
     calibrate::HiddenStates,
-    checkpoint::{DEFAULT_SHARD_BYTES, OutputDir, WorkDir},
-    eval::{Figures, LogitSource, ModelSource, Window, measure},
+    checkpoint::DEFAULT_SHARD_BYTES,
+    eval::Figures,
     forward::{ForwardError, Head, Reference},
     linalg::Team,
     model::{Model, Tensors},
@@ -84,7 +84,7 @@ pub struct Gain {
 const SCHEMA: u32 = 1;
 
 /// The file beside the weights that holds a [`Recovered`].
-pub const RECOVER_FILE: &str = "recover.json";
+const RECOVER_FILE: &str = "recover.json";
 
 /// The parts of the work, as shots of the journal.
 const BLOCKS: usize = 0;
@@ -101,8 +101,9 @@ struct Reached {
 
 /// The note with a [`Reached`].
 const REACHED: &str = "whole.json";
-/// The parent's last streams.
+/// Streams of the parent, at last those behind its last block; and of the student.
 const PARENT: &str = "parent";
+const STUDENT: &str = "student";
 
 impl Recover<'_> {
     /// Recovers. The checkpoint appears at `target` when it is complete; what is finished before lies in a work
@@ -113,17 +114,13 @@ impl Recover<'_> {
         resume: bool,
         force: bool,
     ) -> Result<Recovered, PipelineError> {
-        let finished = (resume || !force) && WorkDir::is_finished(target, self.key, RECOVER_FILE)?;
-        if !finished {
-            OutputDir::check(target, force)?;
-        }
+        let output = Output::check((target, RECOVER_FILE), self.key, (resume, force))?;
         self.check()?;
         refuse_over_input(self.student, target)?;
         refuse_over_input(self.parent, target)?;
-        let work = WorkDir::begin(target, self.key, resume || finished, force)?;
-        Journal::open(work)?.run(|journal| {
+        output.work(|journal| {
             let (model, recovered) = self.work(journal)?;
-            if !finished {
+            if !output.finished {
                 let report = serde_json::to_string_pretty(&recovered);
                 let report = report.map_err(PipelineError::State)? + "\n";
                 journal.note_output(&report)?;
@@ -164,7 +161,7 @@ impl Recover<'_> {
     }
 
     fn work(&self, journal: &mut Journal<BlockLoss>) -> Result<(Model, Recovered), PipelineError> {
-        if !journal.is_past(BLOCKS, Phase::Rewrite) {
+        if !journal.is_past(BLOCKS, Phase::Observe) {
             if self.settings.block_epochs > 0 {
                 self.learn_blocks(journal)?;
             }
@@ -196,34 +193,30 @@ impl Recover<'_> {
     /// now that they have learnt.
     fn learn_blocks(&self, journal: &mut Journal<BlockLoss>) -> Result<(), PipelineError> {
         let (student, parent) = (&self.student.model, &self.parent.model);
-        let mut carried = match (journal.streams(PARENT)?, journal.streams("student")?) {
-            (Some(parent), Some(student)) => [parent, student],
-            _ => [parent, student]
-                .map(|it| HiddenStates::embed(it, self.windows))
-                .into_iter()
-                .collect::<Result<Vec<_>, _>>()?
-                .try_into()
-                .expect("two models"),
+        let kept = journal.streams(PARENT)?.zip(journal.streams(STUDENT)?);
+        let embed = |model| HiddenStates::embed(model, self.windows);
+        let (mut above, mut below) = match kept {
+            Some(kept) => kept,
+            None => (embed(parent)?, embed(student)?),
         };
-        let first = journal.next(BLOCKS, Phase::Rewrite).max(journal.next(BLOCKS, Phase::Observe));
+        let first = journal.next(BLOCKS, Phase::Observe);
         let count = student.spec.blocks.len();
         self.progress.start("recover blocks", (count - first) as u64, Unit::Items);
         for b in first..count {
-            let [above, below] = &mut carried;
-            streams::carry(parent, b, above, self.team)?;
+            streams::carry(parent, b, &mut above, self.team)?;
             let mut block = Block::load(student, b, self.windows[0].len(), true)?;
-            let learnt = Streams { inputs: below, targets: above, learnt: self.learnt };
+            let learnt = Streams { inputs: &below, targets: &above, learnt: self.learnt };
             let loss = regress((b, &mut block), learnt, self.settings, (self.seed, self.team))?;
             let tensors = block.tensors();
             let part = Model::part(&student.spec, tensors.clone());
-            streams::carry(&part, b, below, self.team)?;
+            streams::carry(&part, b, &mut below, self.team)?;
             journal.put_block(BLOCKS, b, &tensors)?;
             journal.state.layers.push(loss);
-            journal.finished(&[(PARENT, above), ("student", below)])?;
+            journal.finished(&[(PARENT, &above), (STUDENT, &below)])?;
             self.progress.advance(1);
         }
         self.progress.finish();
-        Ok(())
+        if self.settings.epochs > 0 { keep_parent(journal, &above) } else { Ok(()) }
     }
 
     /// The whole model learns the parent's distributions; what it learnt, and the losses on the way.
@@ -268,33 +261,25 @@ impl Recover<'_> {
         Ok((run.into_best().tensors(), notes))
     }
 
-    /// The parent's streams behind its last block, made once.
+    /// The parent's streams behind its last block: those that its blocks left, or made here.
     fn parent_streams(&self, journal: &Journal<BlockLoss>) -> Result<HiddenStates, PipelineError> {
         if let Some(raw) = journal.file_if_there(PARENT)?.and_then(|mut it| it.remove(PARENT)) {
             return Ok(HiddenStates::from_raw(&raw)?);
         }
         let aids = ("parent", self.team, self.progress);
         let states = streams::last(&self.parent.model, self.windows, aids)?;
-        journal.put_file(PARENT, &BTreeMap::from([(PARENT.to_owned(), states.to_raw())]))?;
+        keep_parent(journal, &states)?;
         Ok(states)
     }
 
     /// Measures the model as it was and as it is against its parent.
     fn gains(&self, model: &Model) -> Result<Vec<Gain>, PipelineError> {
-        let aids = (self.team, self.progress);
-        let figures = |model: &Model, windows: &[Window]| {
-            let mut own = ModelSource::new(model, &Reference, self.team, self.progress);
-            let mut parent =
-                ModelSource::new(&self.parent.model, &Reference, self.team, self.progress);
-            let parent = Some(&mut parent as &mut dyn LogitSource);
-            Ok::<_, PipelineError>(
-                measure::<std::io::Sink>(windows, &mut own, parent, None, aids)?.0,
-            )
+        let figures = |text: &Measured, model| {
+            text.figures(model, &self.parent.model, (self.team, self.progress))
         };
         let gain = |it: &Measured| {
-            let before = figures(&self.student.model, &it.windows)?;
-            let after = figures(model, &it.windows)?;
-            Ok(Gain { text: it.name.clone(), before, after })
+            let before = figures(it, &self.student.model)?;
+            Ok(Gain { text: it.name.clone(), before, after: figures(it, model)? })
         };
         self.measured.iter().map(gain).collect()
     }
@@ -320,4 +305,9 @@ impl Recover<'_> {
         rewritten.write(target, force)?;
         Ok(())
     }
+}
+
+/// Keeps the parent's streams behind its last block.
+fn keep_parent(journal: &Journal<BlockLoss>, states: &HiddenStates) -> Result<(), PipelineError> {
+    journal.put_file(PARENT, &BTreeMap::from([(PARENT.to_owned(), states.to_raw())]))
 }
