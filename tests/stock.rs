@@ -50,14 +50,17 @@ fn in_transformers(
     each.collect()
 }
 
-/// Prunes the model that the environment names.
-fn pruned(target: &Path, flags: &[&str]) {
-    let model = std::env::var_os("MILM_SMOLLM2_DIR").map_or_else(
+/// The model that the environment names.
+fn parent() -> PathBuf {
+    std::env::var_os("MILM_SMOLLM2_DIR").map_or_else(
         || PathBuf::from("builtin:milm-mini"),
         |folder| PathBuf::from(folder).join("smollm2-bf16"),
-    );
+    )
+}
+
+fn pruned(target: &Path, flags: &[&str]) {
     let mut command = program();
-    command.arg("prune").arg(model).arg("-o").arg(target).args(flags);
+    command.arg("prune").arg(parent()).arg("-o").arg(target).args(flags);
     command.args(["--keep=0.8", "--balance=1", "--measure-windows=1"]);
     command.assert().success();
 }
@@ -100,12 +103,13 @@ fn likeliest(ours: &[f32], theirs: &[f32], vocab: usize) -> f64 {
     worst
 }
 
-/// The same model with a rotation that leaves its divisors out is another one: what the engines
-/// are compared by sees it.
-fn without_divisors(model: &Model) -> Model {
-    let mut plain = model.clone();
-    plain.spec.rope.scaling = milm_compress::model::RopeScaling::Default;
-    plain
+/// The same model with the frequencies of its parent's first pairs is another one: what the engines are
+/// compared by sees it.
+fn with_other_frequencies(model: &Model) -> Model {
+    let mut other = model.clone();
+    let parent = package::open(parent().to_str().unwrap()).unwrap().model.spec.rope;
+    (other.spec.rope.theta, other.spec.rope.scaling) = (parent.theta, parent.scaling);
+    other
 }
 
 /// One model in both engines.
@@ -116,7 +120,10 @@ fn stock_engines_run_a_pruned_model() {
     let shared = folder.path().join("shared");
     pruned(&shared, &["--calibration-samples=32"]);
     let model = crate::util::open(&shared);
-    assert!(model.config["rope_scaling"].is_object(), "narrow heads: {}", model.config);
+    // Heads that kept their first pairs turn as their parent's by another base.
+    let parent = package::open(parent().to_str().unwrap()).unwrap().model;
+    assert!(model.spec.blocks[0].head_dim < parent.spec.blocks[0].head_dim, "{}", model.config);
+    assert!(model.config["rope_theta"] != parent.config["rope_theta"], "{}", model.config);
     by_transformers(&python, &shared, &model);
     by_llama_cpp(&python, &shared, &model);
     let allocated = folder.path().join("allocated");
@@ -136,7 +143,7 @@ fn by_transformers(python: &Path, target: &Path, model: &Model) {
     let (found, most) = (largest(&got, &want), top(&want));
     println!("transformers: {found} of {most}");
     assert!(found < 1e-3 * most, "{found} of {most}");
-    let wrong = largest(&got, &logits(&without_divisors(model), &ours));
+    let wrong = largest(&got, &logits(&with_other_frequencies(model), &ours));
     assert!(wrong > 1e-2 * most, "other frequencies change {wrong} of {most} only");
 }
 
@@ -155,7 +162,7 @@ fn by_llama_cpp(python: &Path, target: &Path, model: &Model) {
     let (found, most) = (likeliest(&want, &got, vocab), largest(&got, &want));
     println!("llama.cpp, {name}, f32: {found} among the likeliest, {most} of {}", top(&want));
     assert!(found < 0.002, "{name}: {found}");
-    let other = likeliest(&logits(&without_divisors(model), &ours), &got, vocab);
+    let other = likeliest(&logits(&with_other_frequencies(model), &ours), &got, vocab);
     assert!(other > 0.1, "{name}: other frequencies change {other} only");
     let (_, got) = in_llama_cpp(python, &exported(target, "f16"), &["--ids", &list(&ours)]);
     let (found, most) = (likeliest(&want, &got, vocab), largest(&got, &want));
