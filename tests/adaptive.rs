@@ -82,6 +82,8 @@ fn the_loss_that_is_told_is_that_of_the_package() {
     loss_is_told(with(|_| ()));
     // Hidden units of MLPs change places behind the walk that measured the loss.
     loss_is_told(with(|it| it.outliers = Some(0.125)));
+    // Scales have moved since.
+    loss_is_told(with(|it| it.tuning = crate::tune::tuning()));
     // The head's scale is chosen behind the last block.
     loss_is_told(with(|it| {
         (it.scheme, it.activations) = ("w8a8".into(), ActivationScales::Static);
@@ -173,20 +175,25 @@ fn every_family_is_rounded_whole() {
 
 #[test]
 fn a_run_that_is_stopped_anywhere_goes_on() {
+    goes_on(|| with(|_| ()));
+    goes_on(|| with(|it| it.tuning = crate::tune::tuning()));
+}
+
+fn goes_on(settings: impl Fn() -> Settings) {
     let opened = golden("llama");
     let top = tempfile::tempdir().unwrap();
     let whole = top.path().join("whole");
     let count = Fuse::new(usize::MAX);
-    Job { progress: &count, ..Job::new(&opened, with(|_| ())) }.write(&whole).unwrap();
+    Job { progress: &count, ..Job::new(&opened, settings()) }.write(&whole).unwrap();
     let reports = count.reports.load(Ordering::Relaxed);
     let (mut resumed, mut begun) = (0, 0);
     for at in (0..reports).step_by(13).chain([reports - 1]) {
         let parts = top.path().join(format!("parts-{at}"));
         let fuse = Fuse::new(at);
-        let stopped = Job { progress: &fuse, ..Job::new(&opened, with(|_| ())) };
+        let stopped = Job { progress: &fuse, ..Job::new(&opened, settings()) };
         let stopped = catch_unwind(AssertUnwindSafe(|| stopped.write(&parts)));
         assert!(stopped.is_err() && !parts.exists(), "{at} of {reports}");
-        let other = with(|it| it.damping = 0.5);
+        let other = Settings { damping: 0.5, ..settings() };
         match (Job { resume: true, ..Job::new(&opened, other) }.write(&parts)) {
             // Nothing was finished yet: there is nothing to mix with other settings.
             Ok(_) => {
@@ -197,7 +204,7 @@ fn a_run_that_is_stopped_anywhere_goes_on() {
             Err(error) => assert!(error.to_string().contains("settings.damping"), "{error}"),
         }
         let rest = Fuse::new(usize::MAX);
-        let job = Job { resume: true, progress: &rest, ..Job::new(&opened, with(|_| ())) };
+        let job = Job { resume: true, progress: &rest, ..Job::new(&opened, settings()) };
         job.write(&parts).unwrap();
         same(&whole, &parts, &format!("stopped at {at} of {reports}"));
         resumed += usize::from(rest.reports.load(Ordering::Relaxed) < reports);
@@ -211,11 +218,13 @@ fn a_run_that_is_stopped_anywhere_goes_on() {
 #[test]
 fn threads_change_no_byte() {
     let top = tempfile::tempdir().unwrap();
-    for name in ["llama", "qwen2-moe"] {
+    let tuned = with(|it| it.tuning = crate::tune::tuning());
+    let cases = [("llama", with(|_| ())), ("qwen2-moe", with(|_| ())), ("qwen3-tied", tuned)];
+    for (name, settings) in cases {
         let opened = golden(name);
         let [one, two] = [1, 3].map(|threads| {
             let target = top.path().join(format!("{name}-{threads}"));
-            Job { threads, ..Job::new(&opened, with(|_| ())) }.write(&target).unwrap();
+            Job { threads, ..Job::new(&opened, settings.clone()) }.write(&target).unwrap();
             target
         });
         same(&one, &two, name);

@@ -58,6 +58,7 @@ mod stored;
 mod text;
 mod train;
 mod text_files;
+mod tune;
 mod tasks;
 mod tidy;
 mod util;

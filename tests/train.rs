@@ -5,8 +5,9 @@ use milm_compress::{
     forward::{self, Reference},
     linalg::Team,
     model::{Mlp, Model},
-    train::{Labels, Student},
+    train::{Labels, Learns, Parent, Student, Target},
 };
+use ndarray::Array2;
 use std::{path::Path, process::Command};
 
 const IDS: [u32; 24] =
@@ -24,7 +25,7 @@ fn trainable() -> impl Iterator<Item = (&'static str, Model)> {
 /// The sum of the cross-entropies of the tokens, the gradients in the student.
 fn learn(model: &Model, threads: usize) -> (Student, f64) {
     let window = IDS.len() - 1;
-    let mut student = Student::load(model, window).unwrap();
+    let mut student = Student::load(model, window, Learns::Everything).unwrap();
     let (team, labels) = (Team::new(threads), Labels(&IDS[1..]));
     let loss = student.learn(&[&IDS[..window]], &labels, 1.0, &team).unwrap();
     (student, loss)
@@ -68,7 +69,7 @@ fn the_number_of_threads_does_not_change_a_bit_of_a_gradient() {
 fn difference(student: &Student, torch: &Path, sign: f32) -> (f64, String) {
     let want = util::tensors(torch);
     let mut worst = (0.0, String::new());
-    let learnt = student.parameters().flat_map(|it| &it.list).filter(|it| !it.gradient.is_empty());
+    let learnt = student.parameters().flat_map(|it| &it.list).filter(|it| it.learns());
     let mut compared = 0;
     for parameter in learnt {
         let want = want[&parameter.name].to_f32().unwrap();
@@ -112,5 +113,41 @@ fn gradients_of_every_family_are_those_of_torch() {
         // The twin: the other sign is seen, in the parameter where it is seen least.
         let (found, _) = difference(&student, &out(name), -1.0);
         assert!(found > 1.9, "{name}: {found}");
+    }
+}
+
+/// KL(parent ‖ model) and its gradient by the logits, T·(q − p), in float64 beside ours.
+#[test]
+fn the_divergence_to_a_parent_is_that_of_float64() {
+    let parent = util::open(&util::golden().join("llama"));
+    let head = forward::Head::load(&parent, &Reference).unwrap();
+    let (team, vocab) = (Team::new(2), parent.spec.vocab);
+    let wave = |rows: usize, columns: usize, step: f32| {
+        Array2::from_shape_fn((rows, columns), |(t, i)| 3.0 * ((t * 37 + i) as f32 * step).sin())
+    };
+    let (stream, logits) = (wave(3, parent.spec.hidden, 0.7), wave(3, vocab, 1.3));
+    let wanted = head.logits(stream.view(), &team);
+    for temperature in [1.0, 2.0] {
+        let t = f64::from(temperature);
+        let distribution = |z: ndarray::ArrayView1<'_, f32>| {
+            let e: Vec<f64> = z.iter().map(|z| (f64::from(*z) / t).exp()).collect();
+            let sum: f64 = e.iter().sum();
+            e.into_iter().map(|e| e / sum).collect::<Vec<f64>>()
+        };
+        let target = Parent { head: &head, stream: stream.view(), temperature };
+        let mut gradient = logits.clone();
+        let loss = target.gradient(0..3, &mut gradient, &team);
+        let mut want = 0.0;
+        for (row, (z, above)) in logits.outer_iter().zip(wanted.outer_iter()).enumerate() {
+            let (q, p) = (distribution(z), distribution(above));
+            want += t * t * p.iter().zip(&q).map(|(p, q)| p * (p / q).ln()).sum::<f64>();
+            for ((found, p), q) in gradient.row(row).iter().zip(&p).zip(&q) {
+                // Each probability is off by some 2⁻²² of itself: exponential, sum, product.
+                assert!((f64::from(*found) - t * (q - p)).abs() < 1e-6, "{row}: {found} {p} {q}");
+            }
+        }
+        // Terms of up to 8 nats whose sum is off by some 2⁻²² of them, three rows.
+        assert!((loss - want).abs() < 1e-5 * t * t, "{loss} {want}");
+        assert!(want > 0.1, "there is something to see: {want}");
     }
 }

@@ -74,6 +74,7 @@ impl Bases {
             })
         };
         let plan = quantize::plan(model, &settings)?;
+        settings.tuning.check(&plan, settings.preset)?;
         let mut kept = model.spec.clone();
         kept.kv_cache = settings.kv_cache;
         if let Some((engine, reason)) = refused(&kept, &plan.schemes()) {
@@ -122,7 +123,8 @@ impl Bases {
         let turned = self.taken().any(|it| !it.is_identity());
         let settings = &self.settings;
         let searched = settings.rounding() != CodeChoice::Nearest || settings.has_budget();
-        !(searched || turned || settings.preset == Effort::VendorStandard)
+        let learns = settings.tuning.tune.is_some();
+        !(searched || turned || learns || settings.preset == Effort::VendorStandard)
     }
 
     /// Whether the quantization needs text to calibrate on.
@@ -131,6 +133,7 @@ impl Bases {
         settings.rounding() == CodeChoice::Adaptive
             || self.taken().any(transform::Settings::needs_evidence)
             || settings.has_budget()
+            || settings.tuning.tune.is_some()
             || settings.preset == Effort::VendorStandard
     }
 }

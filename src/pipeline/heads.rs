@@ -84,7 +84,8 @@ impl TrainHeads<'_> {
     /// What the model says to the windows.
     fn answers(&self) -> Result<Answers, PipelineError> {
         let model = &self.opened.model;
-        let last = streams::last(model, self.windows, ("read", self.team, self.progress))?;
+        let last =
+            streams::last((model, &Reference), self.windows, ("read", self.team, self.progress))?;
         let head = Head::load(model, &Reference).map_err(ForwardError::from)?;
         let mut answers =
             Answers { states: HiddenStates::of_width(model.spec.hidden), best: Vec::new() };

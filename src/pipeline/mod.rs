@@ -6,6 +6,7 @@ mod allocation;
 mod bases;
 mod basis;
 mod calibration;
+mod distil;
 mod error;
 mod heads;
 mod journal;
@@ -19,6 +20,7 @@ mod sensitivity;
 mod shot;
 mod streams;
 mod trial;
+mod tune;
 
 pub use allocation::{Allocation, ChoiceLoss, UnitLoss};
 pub use bases::{Bases, Offer};

@@ -17,6 +17,7 @@ use crate::{
     quantize::{self, Candidates, CodeChoice, Effort, LayerReport, Magnitudes, Plan, Streams},
     runtime::Kernels,
     scheme::Activations,
+    train::Noted,
     transform,
 };
 use serde::Serialize;
@@ -40,6 +41,9 @@ pub struct Quantized {
     pub layers: Vec<LayerReport>,
     /// The layer with the largest error.
     pub worst: Option<LayerReport>,
+    /// KL divergences to the float model in the course of tuning, where scales were tuned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tuned: Option<Vec<Noted>>,
 }
 
 /// Version of the JSON form of [`Quantized`].
@@ -110,15 +114,27 @@ impl Quantize<'_> {
         }
         let plan = quantize::plan(&basis.outline, &settings)?;
         let mut model = self.ends(basis, &plan)?;
-        let loss = match self.settings.rounding() {
-            CodeChoice::Adaptive => self.adaptive(basis, &plan, &mut model, journal)?,
-            CodeChoice::Nearest => self.nearest(basis, &plan, &mut model)?,
+        let streams = match self.settings.rounding() {
+            CodeChoice::Adaptive => Some(self.adaptive(basis, &plan, &mut model, journal)?),
+            CodeChoice::Nearest => self.nearest(basis, &plan, &mut model).map(|()| None)?,
+        };
+        let (streams, tuned) = match self.settings.tuning.tune {
+            Some(what) => {
+                let float = streams.map(|it| it.float);
+                let (streams, notes) = self.tune(what, basis, (&mut model, float), journal)?;
+                (Some(streams), Some(notes))
+            }
+            None => (streams, None),
+        };
+        let loss = match &streams {
+            Some(streams) => self.loss(basis, &model, streams)?,
+            None => None,
         };
         let layers = journal.state.layers.clone();
         let worst = layers.iter().max_by(|a, b| a.error.total_cmp(&b.error)).cloned();
         let transform = basis.transform.as_ref().map(|it| it.report().clone());
         let quantized =
-            Quantized { schema: SCHEMA, loss, trials, transform, allocation, layers, worst };
+            Quantized { schema: SCHEMA, loss, trials, transform, allocation, layers, worst, tuned };
         Ok((model, plan, quantized))
     }
 
@@ -156,14 +172,14 @@ impl Quantize<'_> {
         Ok(allocation)
     }
 
-    /// Rounds every block on the streams of both models; the loss on windows that are held out.
+    /// Rounds every block on the streams of both models; those behind the last block.
     fn adaptive(
         &self,
         basis: &Basis<'_>,
         plan: &Plan,
         model: &mut Model,
         journal: &mut Journal<LayerReport>,
-    ) -> Result<Option<Figures>, PipelineError> {
+    ) -> Result<Streams, PipelineError> {
         let CalibrationSet { windows, held_out, .. } = self.calibration;
         let all = [windows.as_slice(), held_out].concat();
         let mut streams = match (journal.streams("float")?, journal.streams("quantized")?) {
@@ -192,7 +208,7 @@ impl Quantize<'_> {
         }
         model.weights.quantized.extend(plan.schemes());
         self.scale_head(model, &streams)?;
-        self.loss(basis, model, &streams)
+        Ok(streams)
     }
 
     /// Chooses the scale of the head's static activations, where it has them.
@@ -243,7 +259,7 @@ impl Quantize<'_> {
         basis: &Basis<'_>,
         plan: &Plan,
         model: &mut Model,
-    ) -> Result<Option<Figures>, PipelineError> {
+    ) -> Result<(), PipelineError> {
         let blocks = basis.source.spec.blocks.len();
         self.progress.start("quantize", blocks as u64, Unit::Items);
         for b in 0..blocks {
@@ -262,6 +278,6 @@ impl Quantize<'_> {
             model.weights.activations = min_max_grids(&basis.outline, windows, bits, aids)?;
             self.progress.finish();
         }
-        Ok(None)
+        Ok(())
     }
 }

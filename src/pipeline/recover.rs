@@ -1,6 +1,7 @@
 //! A pruned model learns from its parent: block by block, then as a whole.
 use super::{
     Measured, PipelineError,
+    distil::Distil,
     journal::{Journal, Output, Phase},
     streams,
 };
@@ -16,11 +17,10 @@ use crate::{
     prune::check_float,
     quantize::Method,
     train::{
-        Block, BlockLoss, Distillation, Lessons, Noted, Settings, Streams, Student, TrainError,
-        regress,
+        Block, BlockLoss, Learns, Lessons, Noted, Settings, Streams, Student, TrainError, regress,
     },
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 use std::{collections::BTreeMap, path::Path};
 
@@ -90,17 +90,6 @@ const RECOVER_FILE: &str = "recover.json";
 const BLOCKS: usize = 0;
 const WHOLE_MODEL: usize = 1;
 
-/// How far a distillation is.
-#[derive(Serialize, Deserialize)]
-struct Reached {
-    step: usize,
-    notes: Vec<Noted>,
-    /// The file with its tensors.
-    file: String,
-}
-
-/// The note with a [`Reached`].
-const REACHED: &str = "whole.json";
 /// Streams of the parent, at last those behind its last block; and of the student.
 const PARENT: &str = "parent";
 const STUDENT: &str = "student";
@@ -203,13 +192,13 @@ impl Recover<'_> {
         let count = student.spec.blocks.len();
         self.progress.start("recover blocks", (count - first) as u64, Unit::Items);
         for b in first..count {
-            streams::carry(parent, b, &mut above, self.team)?;
-            let mut block = Block::load(student, b, self.windows[0].len(), true)?;
+            streams::carry((parent, &Reference), b, &mut above, self.team)?;
+            let mut block = Block::load(student, b, self.windows[0].len(), Learns::Everything)?;
             let learnt = Streams { inputs: &below, targets: &above, learnt: self.learnt };
             let loss = regress((b, &mut block), learnt, self.settings, (self.seed, self.team))?;
             let tensors = block.tensors();
             let part = Model::part(&student.spec, tensors.clone());
-            streams::carry(&part, b, &mut below, self.team)?;
+            streams::carry((&part, &Reference), b, &mut below, self.team)?;
             journal.put_block(BLOCKS, b, &tensors)?;
             journal.state.layers.push(loss);
             journal.finished(&[(PARENT, &above), (STUDENT, &below)])?;
@@ -229,36 +218,15 @@ impl Recover<'_> {
         let head = Head::load(&self.parent.model, &Reference).map_err(ForwardError::from)?;
         let lessons =
             Lessons { windows: self.windows, learnt: self.learnt, streams: &streams, head: &head };
-        let load = || Student::load(model, self.windows[0].len());
-        let how = (self.settings, self.seed);
-        let reached: Option<Reached> = journal.noted(REACHED)?;
-        let mut last = reached.as_ref().map(|it| it.file.clone());
-        let mut run = match reached {
-            Some(Reached { step, notes, file }) => {
-                let tensors = journal.file(&file)?;
-                let run =
-                    Distillation::resume(load()?, lessons, how, self.team, (step, notes), &tensors);
-                run.ok_or(PipelineError::Damaged { name: file })?
-            }
-            None => Distillation::begin(load()?, lessons, how, self.team)?,
+        let distil = Distil {
+            name: "recover",
+            lessons,
+            settings: self.settings,
+            seed: self.seed,
+            team: self.team,
+            progress: self.progress,
         };
-        let left = run.steps() - run.step();
-        let tokens = left * self.settings.step_windows.min(self.learnt) * self.windows[0].len();
-        self.progress.start("recover", tokens as u64, Unit::Tokens);
-        while !run.is_over() {
-            run.go_on(&mut |tokens| self.progress.advance(tokens))?;
-            let file = format!("whole-{}", run.step());
-            journal.put_file(&file, &run.to_tensors())?;
-            let reached =
-                Reached { step: run.step(), notes: run.notes.clone(), file: file.clone() };
-            journal.put_note(REACHED, &reached)?;
-            if let Some(old) = last.replace(file) {
-                journal.remove_file(&old)?;
-            }
-        }
-        self.progress.finish();
-        let notes = run.notes.clone();
-        Ok((run.into_best().tensors(), notes))
+        distil.run(&|| Student::load(model, self.windows[0].len(), Learns::Everything), journal)
     }
 
     /// The parent's streams behind its last block: those that its blocks left, or made here.
@@ -267,7 +235,7 @@ impl Recover<'_> {
             return Ok(HiddenStates::from_raw(&raw)?);
         }
         let aids = ("parent", self.team, self.progress);
-        let states = streams::last(&self.parent.model, self.windows, aids)?;
+        let states = streams::last((&self.parent.model, &Reference), self.windows, aids)?;
         keep_parent(journal, &states)?;
         Ok(states)
     }

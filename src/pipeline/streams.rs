@@ -2,20 +2,20 @@
 use super::PipelineError;
 use crate::{
     calibrate::{CalibrateError, HiddenStates, Passage, WHOLE},
-    forward::{BlockWeights, ForwardError, NoTap, Reference},
+    forward::{Backend, BlockWeights, ForwardError, NoTap},
     linalg::Team,
     model::Model,
     progress::{Progress, Unit},
 };
 
-/// Carries streams through a block.
+/// Carries streams through a block, whose weights are held as `backend` does.
 pub(super) fn carry(
-    model: &Model,
+    (model, backend): (&Model, &dyn Backend),
     block: usize,
     states: &mut HiddenStates,
     team: &Team,
 ) -> Result<(), PipelineError> {
-    let weights = BlockWeights::load(model, block, &Reference).map_err(ForwardError::from)?;
+    let weights = BlockWeights::load(model, block, backend).map_err(ForwardError::from)?;
     model.release(block);
     let mut passage = Passage::new(&model.spec, block, team);
     for window in 0..states.len() {
@@ -27,7 +27,7 @@ pub(super) fn carry(
 
 /// The streams of windows behind the last block; `what` names the work to who watches it.
 pub(super) fn last(
-    model: &Model,
+    (model, backend): (&Model, &dyn Backend),
     windows: &[Vec<u32>],
     (what, team, progress): (&'static str, &Team, &dyn Progress),
 ) -> Result<HiddenStates, PipelineError> {
@@ -35,7 +35,7 @@ pub(super) fn last(
     let blocks = model.spec.blocks.len();
     progress.start(what, blocks as u64, Unit::Items);
     for b in 0..blocks {
-        carry(model, b, &mut states, team)?;
+        carry((model, backend), b, &mut states, team)?;
         progress.advance(1);
     }
     progress.finish();

@@ -18,6 +18,7 @@ mod polish;
 mod rounding;
 pub mod rtn;
 mod settings;
+mod tuning;
 mod walk;
 
 pub use crate::scheme::Method;
@@ -30,5 +31,6 @@ pub use input_scale::Magnitudes;
 pub use plan::{Plan, Planned, plan};
 pub use rounding::{LayerReport, RoundingSettings, RoundingTarget};
 pub use settings::{GroupSize, Rule, Settings, ShardSize};
+pub use tuning::{Tune, Tuning};
 pub(crate) use walk::STAGES;
 pub use walk::{RoundedBlock, RoundingWalk, Streams};

@@ -1,7 +1,7 @@
 //! What is wanted of a quantization: flags of `quantize` and keys of a recipe alike.
 use super::{
     ActivationScales, CodeChoice, Effort, Embeddings, GroupFallback, Method, QuantizeError,
-    RoundingSettings, RoundingTarget, TargetEngine,
+    RoundingSettings, RoundingTarget, TargetEngine, Tuning,
 };
 use crate::number::{above_to, number, whole};
 use crate::scheme::{
@@ -53,6 +53,10 @@ pub struct Settings {
     #[arg(long, value_name = "N", value_parser = whole::<usize>(0..))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sweeps: Option<usize>,
+    /// Whether and how it learns behind its rounding.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub tuning: Tuning,
     /// Share of the columns of each int4 weight in blocks that is kept at int8, e.g. 0.0625: those
     /// that rounding costs most
     #[arg(long, value_name = "SHARE", value_parser = number::<f64>(above_to(0.0, 0.5)))]
@@ -107,6 +111,7 @@ impl Default for Settings {
             target_damping: 0.3,
             damping: 0.01,
             sweeps: None,
+            tuning: Tuning::default(),
             outliers: None,
             activations: ActivationScales::default(),
             embeddings: None,

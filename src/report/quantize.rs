@@ -10,6 +10,15 @@ use std::{collections::BTreeMap, fmt::Write};
 pub fn quantized_text(quantized: &Quantized) -> String {
     let mut out = quantized.allocation.as_ref().map_or(String::new(), allocation_text);
     out.push_str(&trials_text(&quantized.trials));
+    let notes = quantized.tuned.as_deref().unwrap_or_default();
+    if let (Some(first), Some(last)) = (notes.first(), notes.last()) {
+        let best = notes.iter().map(|it| it.measured).fold(f64::INFINITY, f64::min);
+        let _ = writeln!(
+            out,
+            "scales tuned over {} tokens: KL divergence {:.4} before, {best:.4} kept (held-out text)",
+            last.tokens, first.measured
+        );
+    }
     if let Some((loss, divergence)) =
         quantized.loss.as_ref().and_then(|it| Some((it, it.divergence.as_ref()?)))
     {

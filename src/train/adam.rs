@@ -37,7 +37,7 @@ pub struct Step {
 impl Adam {
     /// Takes a step against the gradients; parameters are those of the first step, in their order.
     pub fn step(&mut self, parameters: &mut Parameters, step: Step, team: &Team) {
-        let learns = parameters.list.iter_mut().filter(|it| !it.gradient.is_empty());
+        let learns = parameters.list.iter_mut().filter(|it| it.learns());
         let learns: Vec<_> = learns.collect();
         let shape = |it: &Array2<f32>| [Array2::zeros(it.dim()), Array2::zeros(it.dim())];
         if self.moments.is_empty() {
@@ -45,25 +45,26 @@ impl Adam {
         }
         self.steps += 1;
         let corrected = BETA.map(|beta| (1.0 / (1.0 - beta.powi(self.steps))) as f32);
-        for (parameter, moments) in learns.into_iter().zip(&mut self.moments) {
-            let decay = if parameter.value.nrows() > 1 { step.decay * step.rate } else { 0.0 };
-            let [mean, square] = moments;
-            let slice = "in standard layout";
-            let values = parameter.value.as_slice_mut().expect(slice).chunks_mut(CHUNK);
-            let gradients = parameter.gradient.as_slice().expect(slice).chunks(CHUNK);
-            let means = mean.as_slice_mut().expect(slice).chunks_mut(CHUNK);
-            let squares = square.as_slice_mut().expect(slice).chunks_mut(CHUNK);
-            let parts = values.zip(gradients).zip(means.zip(squares)).collect();
-            team.each(parts, |_, ((values, gradients), (means, squares))| {
-                let [b1, b2] = BETA.map(|beta| beta as f32);
-                let moments = means.iter_mut().zip(squares);
-                for ((x, g), (m, v)) in values.iter_mut().zip(gradients).zip(moments) {
-                    let g = g * step.scale;
-                    *m = b1 * *m + (1.0 - b1) * g;
-                    *v = b2 * *v + (1.0 - b2) * g * g;
-                    let towards = *m * corrected[0] / ((*v * corrected[1]).sqrt() + EPSILON);
-                    *x -= step.rate * towards + decay * *x;
-                }
+        for (parameter, [mean, square]) in learns.into_iter().zip(&mut self.moments) {
+            let decay = if parameter.decays() { step.decay * step.rate } else { 0.0 };
+            parameter.change(|values, gradient| {
+                let slice = "in standard layout";
+                let values = values.as_slice_mut().expect(slice).chunks_mut(CHUNK);
+                let gradients = gradient.as_slice().expect(slice).chunks(CHUNK);
+                let means = mean.as_slice_mut().expect(slice).chunks_mut(CHUNK);
+                let squares = square.as_slice_mut().expect(slice).chunks_mut(CHUNK);
+                let parts = values.zip(gradients).zip(means.zip(squares)).collect();
+                team.each(parts, |_, ((values, gradients), (means, squares))| {
+                    let [b1, b2] = BETA.map(|beta| beta as f32);
+                    let moments = means.iter_mut().zip(squares);
+                    for ((x, g), (m, v)) in values.iter_mut().zip(gradients).zip(moments) {
+                        let g = g * step.scale;
+                        *m = b1 * *m + (1.0 - b1) * g;
+                        *v = b2 * *v + (1.0 - b2) * g * g;
+                        let towards = *m * corrected[0] / ((*v * corrected[1]).sqrt() + EPSILON);
+                        *x -= step.rate * towards + decay * *x;
+                    }
+                });
             });
         }
     }

@@ -6,7 +6,7 @@ use super::{
     heads::{Heads, Turn},
     linear::Linear,
     norm::{HeadNorms, Norm},
-    parameters::{Loader, Parameters},
+    parameters::{Learns, Loader, Parameters},
     run::Run,
 };
 use crate::{
@@ -118,7 +118,7 @@ impl Block {
         model: &Model,
         block: usize,
         window: usize,
-        learns: bool,
+        learns: Learns,
     ) -> Result<Self, TrainError> {
         refuse(&model.spec)?;
         let mut parameters = Parameters::default();
@@ -166,16 +166,16 @@ impl Block {
         dx
     }
 
-    /// Its tensors as a checkpoint holds them.
+    /// The tensors that learn, as a checkpoint holds them.
     pub fn tensors(&self) -> Tensors {
-        self.parameters.list.iter().map(|it| (it.name.clone(), it.to_raw())).collect()
+        self.parameters.tensors()
     }
 }
 
 /// Refuses what has no way back.
 fn refuse(spec: &ModelSpec) -> Result<(), TrainError> {
     match &spec.transformed {
-        Some(it) if it.keys || it.down_input || it.head_correction => Err(TrainError::Rotated),
+        Some(it) if it.keys || it.down_input => Err(TrainError::Rotated),
         _ => Ok(()),
     }
 }

@@ -233,14 +233,14 @@ impl<'a> Distillation<'a> {
     }
 }
 
-/// The value of a parameter that learns; nothing of others.
+/// The numbers of a parameter that learn; nothing of others.
 fn learnt(parameter: &Parameter) -> Array2<f32> {
-    if parameter.gradient.is_empty() { Array2::zeros((0, 0)) } else { parameter.value.clone() }
+    if parameter.learns() { parameter.learnt().clone() } else { Array2::zeros((0, 0)) }
 }
 
 fn put(student: &mut Student, values: Vec<Array2<f32>>) {
     let parameters = student.parameters_mut().flat_map(|it| &mut it.list);
     for (parameter, value) in parameters.zip(values).filter(|(_, value)| !value.is_empty()) {
-        parameter.value = value;
+        parameter.change(|learnt, _| *learnt = value);
     }
 }

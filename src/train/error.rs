@@ -4,11 +4,12 @@ use crate::{forward::ForwardError, model::Expert};
 /// A model cannot be trained.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// A tensor that products cannot be passed back through.
+    /// A weight whose product rounds its input.
     #[error(
-        "tensor `{tensor}`: expected F32, F16 or BF16\nhint: train the float checkpoint and quantize what comes out"
+        "tensor `{tensor}` has int8 activations, which cannot be trained through\n\
+         hint: scales are tuned for float activations: --scheme w4a16 or w8a16"
     )]
-    NotFloat {
+    Activations {
         /// The tensor.
         tensor: String,
     },
@@ -45,7 +46,7 @@ pub enum TrainError {
     /// A loss that is no number.
     #[error(
         "step {step}: the loss is no finite number{place}\n\
-         hint: a lower --learning-rate; the last good state is kept, --resume goes on from it",
+         hint: a lower rate of learning; the last good state is kept, --resume goes on from it",
         place = block.map_or(String::new(), |block| format!(" in block {block}"))
     )]
     Loss {

@@ -43,7 +43,7 @@ impl Linear {
         }
     }
 
-    /// `dx ← dx + dy·W`; the sums of `dW = dyᵀ·x` and `db = Σ dy` grow.
+    /// `dx ← dx + dy·W`; the sums of the gradients by `dW = dyᵀ·x` and `db = Σ dy` grow.
     pub(super) fn backward(
         self,
         x: ArrayView2<'_, f32>,
@@ -53,9 +53,7 @@ impl Linear {
         team: &Team,
     ) {
         matmul_tiled(dy, parameters.value(self.weight), dx, true, team);
-        if let Some(gradient) = parameters.gradient(self.weight) {
-            matmul_tiled(dy.t(), x, gradient.view_mut(), true, team);
-        }
+        parameters.learn_product(self.weight, (dy, x), team);
         if let Some(gradient) = self.bias.and_then(|bias| parameters.gradient(bias)) {
             let mut sum = gradient.row_mut(0);
             dy.outer_iter().for_each(|dy| sum += &dy);

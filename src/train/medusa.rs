@@ -127,8 +127,7 @@ impl Medusa {
 
     /// The tensors, in bfloat16.
     pub fn tensors(&self) -> Tensors {
-        let all = self.heads.iter().flat_map(|it| &it.list);
-        all.map(|it| (it.name.clone(), it.to_raw())).collect()
+        self.heads.iter().flat_map(Parameters::tensors).collect()
     }
 
     /// Learns from the first `learnt` windows; `told` hears of the tokens of each step.

@@ -22,6 +22,7 @@ mod parameters;
 mod regress;
 mod rows;
 mod run;
+mod scales;
 mod settings;
 mod student;
 
@@ -32,7 +33,7 @@ pub use error::TrainError;
 pub use head::Head;
 pub use loss::{Labels, NO_LABEL, Parent, Target};
 pub use medusa::{Accepted, Answers, Medusa, MedusaSettings};
-pub use parameters::{Parameter, Parameters};
+pub use parameters::{Learns, Parameter, Parameters};
 pub use regress::{BlockLoss, Streams, regress};
 pub use settings::Settings;
 pub use student::Student;

@@ -1,10 +1,23 @@
 //! Numbers that are learnt, and what they have learnt so far.
-use super::TrainError;
+use super::{TrainError, scales::Scales};
 use crate::{
-    model::{Expert, Model, Part, Role},
+    forward::ForwardError,
+    linalg::{Team, matmul_tiled},
+    model::{Expert, Input, Model, Part, Role, Tensors, Weight},
     tensor::{Bytes, FloatType, RawTensor},
 };
 use ndarray::{Array2, ArrayView2};
+
+/// What of a model learns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learns {
+    /// Nothing.
+    Nothing,
+    /// Vectors, and the scales of weights on grids: the form of a package stays.
+    Scales,
+    /// Matrices, too.
+    Everything,
+}
 
 /// A tensor in float32; a vector is one row.
 #[derive(Clone, Debug)]
@@ -13,10 +26,20 @@ pub struct Parameter {
     pub name: String,
     /// What the products see.
     pub value: Array2<f32>,
-    /// The sum of its gradients since the last step; empty where nothing is learnt.
+    /// The sum of the gradients of what learns since the last step; empty where nothing does.
     pub gradient: Array2<f32>,
-    /// How the checkpoint holds it.
-    stored: (FloatType, Vec<usize>),
+    stored: Stored,
+}
+
+/// How the checkpoint holds a tensor, and what of it learns.
+#[derive(Clone, Debug)]
+enum Stored {
+    /// As floats of a type and shape: the value learns.
+    Float(FloatType, Vec<usize>),
+    /// On a grid: its scales do.
+    Grid(Box<Scales>),
+    /// On a grid where nothing does.
+    Fixed,
 }
 
 /// The place of a parameter in [`Parameters`].
@@ -34,8 +57,8 @@ pub(super) struct Loader<'a> {
     pub(super) model: &'a Model,
     pub(super) block: Option<usize>,
     pub(super) expert: Option<Expert>,
-    /// Whether they are learnt.
-    pub(super) learns: bool,
+    /// What of them learns.
+    pub(super) learns: Learns,
     pub(super) parameters: &'a mut Parameters,
 }
 
@@ -45,21 +68,36 @@ impl Loader<'_> {
         let Some(spec) = self.model.spec.find(self.block, role, self.expert, part) else {
             return Ok(None);
         };
-        let raw = self.model.weights.raw.get(&spec.name);
-        let float = raw.and_then(RawTensor::float_type);
-        let (Some(raw), Some(float)) = (raw, float) else {
-            return Err(TrainError::NotFloat { tensor: spec.name.clone() });
+        let name = spec.name.clone();
+        let weight = self.model.weights.get(&name).map_err(ForwardError::from)?;
+        let columns = weight.shape().last().copied().unwrap_or(1).max(1);
+        let (values, learns) = (weight.to_f32(), self.learns);
+        let value = Array2::from_shape_vec((values.len() / columns, columns), values)
+            .expect("a value for each place");
+        let (stored, learnt) = match weight {
+            Weight::Dense(raw) => {
+                let vector = raw.shape.len() == 1;
+                let learns = learns == Learns::Everything || learns == Learns::Scales && vector;
+                let float = raw.float_type().expect("dense weights are float");
+                (Stored::Float(float, raw.shape), learns.then(|| value.dim()))
+            }
+            Weight::Quantized { tensor, activations: Input::Float }
+                if learns != Learns::Nothing =>
+            {
+                let (scheme, _) = self.model.weights.quantized[&name];
+                let scales = Scales::new(scheme, tensor);
+                let size = scales.change.dim();
+                (Stored::Grid(Box::new(scales)), Some(size))
+            }
+            Weight::Quantized { activations, .. } | Weight::Split { activations, .. } => {
+                if activations != Input::Float && learns != Learns::Nothing {
+                    return Err(TrainError::Activations { tensor: name });
+                }
+                (Stored::Fixed, None)
+            }
         };
-        let shape = raw.shape.clone();
-        let columns = shape.last().copied().unwrap_or(1);
-        let values = raw.to_f32().unwrap_or_default();
-        let rows = values.len() / columns.max(1);
-        let value = Array2::from_shape_vec((rows, columns), values)
-            .map_err(|_| TrainError::NotFloat { tensor: spec.name.clone() })?;
-        let gradient = Array2::zeros(if self.learns { value.dim() } else { (0, 0) });
-        let parameter =
-            Parameter { name: spec.name.clone(), value, gradient, stored: (float, shape) };
-        self.parameters.list.push(parameter);
+        let gradient = Array2::zeros(learnt.unwrap_or_default());
+        self.parameters.list.push(Parameter { name, value, gradient, stored });
         Ok(Some(self.parameters.list.len() - 1))
     }
 
@@ -77,10 +115,35 @@ impl Parameters {
         self.list[id].value.view()
     }
 
-    /// The sum of gradients, where something is learnt.
+    /// The sum of the gradients of a vector, where it learns.
     pub(super) fn gradient(&mut self, id: Id) -> Option<&mut Array2<f32>> {
         let gradient = &mut self.list[id].gradient;
         (!gradient.is_empty()).then_some(gradient)
+    }
+
+    /// The sum of the gradients of a matrix grows by `dyᵀ·x`, or what learns of it by what follows from that.
+    pub(super) fn learn_product(
+        &mut self,
+        id: Id,
+        (dy, x): (ArrayView2<'_, f32>, ArrayView2<'_, f32>),
+        team: &Team,
+    ) {
+        let Parameter { gradient, stored, value, .. } = &mut self.list[id];
+        if gradient.is_empty() {
+            return;
+        }
+        if let Stored::Grid(scales) = stored {
+            let mut dw = Array2::zeros(value.dim());
+            matmul_tiled(dy.t(), x, dw.view_mut(), false, team);
+            scales.add(dw.view(), gradient, team);
+        } else {
+            matmul_tiled(dy.t(), x, gradient.view_mut(), true, team);
+        }
+    }
+
+    /// The tensors that learn, as a checkpoint holds them.
+    pub fn tensors(&self) -> Tensors {
+        self.list.iter().filter(|it| it.learns()).flat_map(Parameter::tensors).collect()
     }
 
     /// Forgets the gradients.
@@ -93,15 +156,54 @@ impl Parameter {
     /// One of its own that learns, to be stored in bfloat16.
     pub(super) fn new(name: String, value: Array2<f32>, shape: Vec<usize>) -> Self {
         let gradient = Array2::zeros(value.dim());
-        Self { name, value, gradient, stored: (FloatType::Bf16, shape) }
+        Self { name, value, gradient, stored: Stored::Float(FloatType::Bf16, shape) }
     }
 
-    /// As the checkpoint holds it, rounded to its type there.
-    pub fn to_raw(&self) -> RawTensor {
-        let (float, shape) = &self.stored;
-        let mut bytes = Vec::with_capacity(self.value.len() * float.size());
-        float.encode(self.value.as_slice().expect("in standard layout"), &mut bytes);
-        RawTensor { dtype: float.dtype(), shape: shape.clone(), bytes: Bytes::owned(bytes) }
+    /// Whether anything of it learns.
+    pub fn learns(&self) -> bool {
+        !self.gradient.is_empty()
+    }
+
+    /// The numbers that learn, in the shape of their gradient; not to be asked where nothing does.
+    pub fn learnt(&self) -> &Array2<f32> {
+        match &self.stored {
+            Stored::Grid(scales) => &scales.change,
+            Stored::Float(..) | Stored::Fixed => &self.value,
+        }
+    }
+
+    /// Changes the numbers that learn, by their gradient.
+    pub(super) fn change(&mut self, by: impl FnOnce(&mut Array2<f32>, &Array2<f32>)) {
+        match &mut self.stored {
+            Stored::Grid(scales) => {
+                by(&mut scales.change, &self.gradient);
+                self.value = scales.value();
+            }
+            Stored::Float(..) | Stored::Fixed => by(&mut self.value, &self.gradient),
+        }
+    }
+
+    /// Whether it is a matrix that learns, which decays towards 0.
+    pub(super) fn decays(&self) -> bool {
+        matches!(self.stored, Stored::Float(..)) && self.value.nrows() > 1
+    }
+
+    /// As the checkpoint holds it, rounded to its type there; nothing where nothing learns.
+    fn tensors(&self) -> Vec<(String, RawTensor)> {
+        match &self.stored {
+            Stored::Float(float, shape) => {
+                let mut bytes = Vec::with_capacity(self.value.len() * float.size());
+                float.encode(self.value.as_slice().expect("in standard layout"), &mut bytes);
+                let raw = RawTensor {
+                    dtype: float.dtype(),
+                    shape: shape.clone(),
+                    bytes: Bytes::owned(bytes),
+                };
+                vec![(self.name.clone(), raw)]
+            }
+            Stored::Grid(scales) => scales.parts(&self.name),
+            Stored::Fixed => Vec::new(),
+        }
     }
 }
 

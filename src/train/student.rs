@@ -1,5 +1,5 @@
 //! A whole model that learns.
-use super::{Block, Head, Parameters, Target, TrainError};
+use super::{Block, Head, Learns, Parameters, Target, TrainError};
 use crate::{
     forward::Embedding,
     linalg::Team,
@@ -7,8 +7,8 @@ use crate::{
 };
 use ndarray::{Array2, Axis};
 
-/// Embedding, blocks and head, in float32. The blocks and the last norm learn; embedding and head, which most
-/// small models share, stay.
+/// Embedding, blocks and head, in float32. Of the blocks and the last norm learns what is asked for; embedding
+/// and head, which most small models share, stay.
 pub struct Student {
     embedding: Embedding,
     /// The blocks.
@@ -19,10 +19,11 @@ pub struct Student {
 
 impl Student {
     /// Of a model, over windows of `window` tokens.
-    pub fn load(model: &Model, window: usize) -> Result<Self, TrainError> {
-        let blocks = (0..model.spec.blocks.len()).map(|b| Block::load(model, b, window, true));
+    pub fn load(model: &Model, window: usize, learns: Learns) -> Result<Self, TrainError> {
+        let blocks = (0..model.spec.blocks.len()).map(|b| Block::load(model, b, window, learns));
         let embedding = Embedding::load(model).map_err(crate::forward::ForwardError::from)?;
-        Ok(Self { embedding, blocks: blocks.collect::<Result<_, _>>()?, head: Head::load(model)? })
+        let blocks = blocks.collect::<Result<_, _>>()?;
+        Ok(Self { embedding, blocks, head: Head::load(model, learns)? })
     }
 
     /// The streams before the first block, `[windows · window, hidden]`.

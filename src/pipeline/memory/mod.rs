@@ -47,13 +47,14 @@ pub struct Footprint<'a> {
 
 impl Footprint<'_> {
     /// Bytes beside what the program holds when it begins; `None` where rotations are made of
-    /// activations, whose fits are not accounted for.
+    /// activations, whose fits are not accounted for, and where the model learns.
     pub fn bytes(&self) -> Option<u64> {
         let carried = if self.is_mapped { 0 } else { self.plan.source_bytes() };
         if self.bases.is_streamed() {
             return Some(carried + self.streamed());
         }
-        if self.bases.taken().any(transform::Settings::needs_evidence) {
+        let learns = self.settings.tuning.tune.is_some();
+        if learns || self.bases.taken().any(transform::Settings::needs_evidence) {
             return None;
         }
         // Whichever is taken in the end, all are tried before.

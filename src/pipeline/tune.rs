@@ -1,0 +1,74 @@
+//! What of a rounded model learns the float model's distributions.
+use super::{
+    PipelineError, basis::Basis, distil::Distil, journal::Journal, rounding::Quantize, streams,
+};
+use crate::{
+    calibrate::{CalibrationSet, HiddenStates},
+    forward::{ForwardError, Head, Reference},
+    model::Model,
+    progress::Unit,
+    quantize::{LayerReport, Streams, Tune},
+    runtime::Kernels,
+    train::{Learns, Lessons, Noted, Settings, Student},
+};
+
+impl Quantize<'_> {
+    /// Tunes the rounded model on the windows of the text; those held out decide when it is best. `float` are
+    /// the float model's streams behind the last block, if they are known. Both models' streams there, and the
+    /// losses on the way.
+    pub(super) fn tune(
+        &self,
+        what: Tune,
+        basis: &Basis<'_>,
+        (model, float): (&mut Model, Option<HiddenStates>),
+        journal: &Journal<LayerReport>,
+    ) -> Result<(Streams, Vec<Noted>), PipelineError> {
+        let CalibrationSet { windows, held_out, .. } = self.calibration;
+        let all = [windows.as_slice(), held_out].concat();
+        let float = float.map_or_else(|| self.float_streams(basis, &all), Ok)?;
+        let head = Head::load(&basis.outline, &Reference).map_err(ForwardError::from)?;
+        let settings = Settings {
+            epochs: self.settings.tuning.tune_epochs,
+            learning_rate: self.settings.tuning.tune_rate,
+            ..Settings::default()
+        };
+        let learnt = windows.len();
+        let distil = Distil {
+            name: "tune",
+            lessons: Lessons { windows: &all, learnt, streams: &float, head: &head },
+            settings: &settings,
+            seed: self.seed,
+            team: self.team,
+            progress: self.progress,
+        };
+        let learns = match what {
+            Tune::Scales => Learns::Scales,
+        };
+        let window = all.first().map_or(0, Vec::len);
+        let load = || Student::load(model, window, learns);
+        let (tensors, notes) = distil.run(&load, journal)?;
+        model.weights.raw.extend(tensors);
+        let aids = ("measure", self.team, self.progress);
+        let quantized = streams::last((model, &Kernels::new()), &all, aids)?;
+        Ok((Streams { float, quantized }, notes))
+    }
+
+    /// The float model's streams behind its last block.
+    fn float_streams(
+        &self,
+        basis: &Basis<'_>,
+        windows: &[Vec<u32>],
+    ) -> Result<HiddenStates, PipelineError> {
+        let mut states = HiddenStates::embed(&basis.outline, windows)?;
+        let blocks = basis.source.spec.blocks.len();
+        self.progress.start("read", blocks as u64, Unit::Items);
+        for b in 0..blocks {
+            let part = Model::part(&basis.outline.spec, basis.block(b)?);
+            basis.source.release(b);
+            streams::carry((&part, &Reference), b, &mut states, self.team)?;
+            self.progress.advance(1);
+        }
+        self.progress.finish();
+        Ok(states)
+    }
+}
