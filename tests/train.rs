@@ -4,7 +4,7 @@ use crate::util;
 use milm_compress::{
     forward::{self, Reference},
     linalg::Team,
-    model::{Mlp, Model},
+    model::Model,
     train::{Labels, Learns, Parent, Student, Target},
 };
 use ndarray::Array2;
@@ -13,13 +13,9 @@ use std::{path::Path, process::Command};
 const IDS: [u32; 24] =
     [1, 17, 93, 4, 55, 120, 8, 31, 77, 2, 64, 99, 12, 45, 101, 6, 83, 29, 110, 38, 70, 14, 51, 126];
 
-/// The golden checkpoints that can be trained.
+/// The golden checkpoints.
 fn trainable() -> impl Iterator<Item = (&'static str, Model)> {
-    let opened =
-        util::MODELS.into_iter().map(|name| (name, util::open(&util::golden().join(name))));
-    opened.filter(|(_, model)| {
-        model.spec.blocks.iter().all(|block| matches!(block.mlp, Mlp::Dense { .. }))
-    })
+    util::MODELS.into_iter().map(|name| (name, util::open(&util::golden().join(name))))
 }
 
 /// The sum of the cross-entropies of the tokens, the gradients in the student.

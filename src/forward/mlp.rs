@@ -130,7 +130,8 @@ impl Experts {
         run.tap.see(Site::Input(Role::Router, None), x);
         let mut scores = Array2::zeros((x.nrows(), self.routed.len()));
         self.router.forward(x, scores.view_mut(), by);
-        for (expert, tokens) in self.route(scores).iter().enumerate() {
+        let routes = route(scores.view_mut(), self.per_token, self.normalize);
+        for (expert, tokens) in routes.iter().enumerate() {
             if tokens.is_empty() {
                 continue;
             }
@@ -155,25 +156,30 @@ impl Experts {
         run.tap.see(Site::Output(Role::Down), y.view());
         value
     }
+}
 
-    /// Tokens of each expert with their weights: softmax over all experts, the `per_token`
-    /// largest (the lower index first on ties), scaled to sum to 1 where the family says so.
-    fn route(&self, mut scores: Array2<f32>) -> Vec<Vec<(usize, f32)>> {
-        let mut tokens = vec![Vec::new(); self.routed.len()];
-        for (t, mut row) in scores.outer_iter_mut().enumerate() {
-            let row = row.as_slice_mut().expect("rows are contiguous");
-            softmax(row);
-            let mut order: Vec<usize> = (0..row.len()).collect();
-            order.sort_by(|a, b| row[*b].total_cmp(&row[*a]));
-            order.truncate(self.per_token);
-            let sum: f32 = order.iter().map(|e| row[*e]).sum();
-            let scale = if self.normalize { 1.0 / sum } else { 1.0 };
-            for expert in order {
-                tokens[expert].push((t, row[expert] * scale));
-            }
+/// Tokens of each expert with their weights, by scores `[tokens, experts]`, which become probabilities: softmax
+/// over all experts, the `per_token` largest (the lower index first on ties), scaled to sum to 1 where
+/// the family says so.
+pub(crate) fn route(
+    mut scores: ArrayViewMut2<'_, f32>,
+    per_token: usize,
+    normalize: bool,
+) -> Vec<Vec<(usize, f32)>> {
+    let mut tokens = vec![Vec::new(); scores.ncols()];
+    for (t, mut row) in scores.outer_iter_mut().enumerate() {
+        let row = row.as_slice_mut().expect("rows are contiguous");
+        softmax(row);
+        let mut order: Vec<usize> = (0..row.len()).collect();
+        order.sort_by(|a, b| row[*b].total_cmp(&row[*a]));
+        order.truncate(per_token);
+        let sum: f32 = order.iter().map(|e| row[*e]).sum();
+        let scale = if normalize { 1.0 / sum } else { 1.0 };
+        for expert in order {
+            tokens[expert].push((t, row[expert] * scale));
         }
-        tokens
     }
+    tokens
 }
 
 fn add_row(y: &mut ArrayViewMut2<'_, f32>, row: usize, values: &[f32], weight: f32) {

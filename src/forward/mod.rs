@@ -28,6 +28,7 @@ pub use fault::Fault;
 pub use grids::Ranges;
 pub use kv_cache::{Branch, KvCache, Memory};
 pub use linear::{Backend, Dense, Linear, Reference, Rows, SideBySide};
+pub(crate) use mlp::route;
 pub use next::NextLayer;
 pub use points::Point;
 pub(crate) use projection::each_row;

@@ -2,6 +2,7 @@
 use super::{
     TrainError,
     attention::Attend,
+    experts::Experts,
     gate::Gate,
     heads::{Heads, Turn},
     linear::Linear,
@@ -25,6 +26,7 @@ enum Layer {
     Turn(Turn),
     Attend(Attend),
     Gate(Gate),
+    Experts(Experts),
     Linear(Linear),
 }
 
@@ -51,7 +53,12 @@ impl Layer {
                 Self::Attend(Attend { sizes: sizes.clone(), scale: sizes.score_scale(width) })
             }
             Op::Gate(activation) => Self::Gate(Gate::load(loader, activation)?),
-            Op::Experts(_) => return Err(TrainError::Experts { block }),
+            Op::Experts(activation) => {
+                let experts = Experts::load(loader, &sizes.mlp, activation)?;
+                let missing =
+                    || TrainError::Missing { block: Some(block), role: "router", expert: None };
+                Self::Experts(experts.ok_or_else(missing)?)
+            }
             Op::Linear(role) => Self::Linear(loader.linear(role)?),
         })
     }
@@ -63,6 +70,7 @@ impl Layer {
             Self::HeadNorms(norms) => norms.forward(&x, p, run.team),
             Self::Turn(turn) => return (turn.turn(x, false, run), Kept::Nothing),
             Self::Attend(attend) => attend.forward(&x, run),
+            Self::Experts(experts) => experts.forward(x.view(), p, run.team),
             Self::Linear(linear) => linear.of(x.view(), p, run.team),
             Self::Gate(gate) => {
                 let (both, y) = gate.forward(x.view(), p, run.team);
@@ -87,6 +95,9 @@ impl Layer {
             (Self::Attend(attend), Kept::Input(qkv)) => attend.backward(&qkv, &dy, run),
             (Self::Gate(gate), Kept::Gate(x, both)) => {
                 gate.backward((x.view(), both), &dy, p, run.team)
+            }
+            (Self::Experts(experts), Kept::Input(x)) => {
+                experts.backward(x.view(), &dy, p, run.team)
             }
             (Self::Linear(linear), Kept::Input(x)) => {
                 let mut dx = Array2::zeros(x.dim());
@@ -120,7 +131,7 @@ impl Block {
         window: usize,
         learns: Learns,
     ) -> Result<Self, TrainError> {
-        refuse(&model.spec)?;
+        check(&model.spec)?;
         let mut parameters = Parameters::default();
         let mut half = |half| -> Result<Vec<Layer>, TrainError> {
             let parameters = &mut parameters;
@@ -172,10 +183,10 @@ impl Block {
     }
 }
 
-/// Refuses what has no way back.
-fn refuse(spec: &ModelSpec) -> Result<(), TrainError> {
-    match &spec.transformed {
-        Some(it) if it.keys || it.down_input => Err(TrainError::Rotated),
-        _ => Ok(()),
+/// Refuses models with parts that have no way back.
+pub fn check(spec: &ModelSpec) -> Result<(), TrainError> {
+    if spec.transformed.as_ref().is_some_and(|it| it.keys || it.down_input) {
+        return Err(TrainError::Rotated);
     }
+    Ok(())
 }

@@ -26,14 +26,6 @@ pub enum TrainError {
         /// The expert, if it is of one.
         expert: Option<Expert>,
     },
-    /// A mixture of experts.
-    #[error(
-        "block {block} is a mixture of experts, which cannot be trained yet\nhint: dense models can"
-    )]
-    Experts {
-        /// The block.
-        block: usize,
-    },
     /// Rotations that are made on the way.
     #[error(
         "the model has rotations that its forward pass makes (milm_transform), which cannot be trained\n\

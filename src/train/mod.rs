@@ -11,6 +11,7 @@ mod attention;
 mod block;
 mod distil;
 mod error;
+mod experts;
 mod gate;
 mod head;
 mod heads;
@@ -27,7 +28,7 @@ mod settings;
 mod student;
 
 pub use adam::{Adam, Schedule, Step, clip, rate};
-pub use block::{Block, Tape};
+pub use block::{Block, Tape, check};
 pub use distil::{Distillation, Lessons, Noted};
 pub use error::TrainError;
 pub use head::Head;
