@@ -41,7 +41,7 @@ impl<'a> Job<'a> {
             self_generated: false,
         };
         let held_out = Vec::new();
-        let calibration = CalibrationSet { windows, held_out, fingerprint, notes: Vec::new() };
+        let calibration = CalibrationSet { windows, held_out, fingerprint, ..Default::default() };
         let text = |name: &str, from: u32| Measured {
             name: name.into(),
             windows: (from..from + 2).map(|w| Window { scored: 1..40, ids: ids(w, 40) }).collect(),

@@ -18,7 +18,7 @@ use predicates::prelude::*;
 
 /// Steps that are long for models that are small.
 pub(crate) fn tuning() -> Tuning {
-    Tuning { tune: Some(Tune::Scales), tune_epochs: 4, tune_rate: 5e-3 }
+    Tuning { tune: Some(Tune::Scales), tune_epochs: 4, tune_rate: 5e-3, ..Tuning::default() }
 }
 
 /// A model with the weights of its blocks on grids of 32 inputs, whose scales are float32: no rounding stands
@@ -44,7 +44,7 @@ fn on_grids(mut model: Model, symmetric: bool) -> Model {
     for name in linears {
         let weight = model.weights.get(&name).unwrap();
         let shape = [weight.shape()[0], weight.shape()[1]];
-        if shape[1] % 32 == 0 {
+        if shape[1].is_multiple_of(32) {
             let rtn = Rtn { grid: weights, scale_type: FloatType::F32, method: Method::Minmax };
             let rounded = rtn.tensor(&weight.to_f32(), shape);
             model.weights.quantize(&name, scheme, &rounded.into());
@@ -145,11 +145,12 @@ fn the_form_stays_and_the_loss_falls() {
 fn what_cannot_be_tuned_is_refused_before_any_work() {
     let top = tempfile::tempdir().unwrap();
     let out = top.path().join("out");
-    let cases: [(&[&str], &str); 4] = [
+    let cases: [(&[&str], &str); 5] = [
         (&["--scheme", "w8a8"], "scales are tuned for float activations"),
         (&["--preset", "vendor-standard"], "to compare with"),
         (&["--outliers", "0.25", "--for", "milm"], "on one grid"),
         (&["--rule", "re:.*=float"], "on one grid"),
+        (&["--rotate", "hadamard", "--rotate-keys", "--for", "milm"], "cannot be trained"),
     ];
     for (flags, want) in cases {
         let mut command = program();

@@ -23,6 +23,8 @@ pub struct CalibrationSet {
     pub windows: Vec<Vec<u32>>,
     /// Windows of the same text that are not calibrated on, to measure on.
     pub held_out: Vec<Vec<u32>>,
+    /// Others of it, that a model learns from behind its calibration; mostly none.
+    pub learnt: Vec<Vec<u32>>,
     /// What identifies the windows.
     pub fingerprint: DataFingerprint,
     /// What a reader of the result should know, e.g. that there was less text than asked for.
@@ -72,6 +74,16 @@ impl CalibrationSet {
     /// Tokens of all windows to calibrate on.
     pub fn tokens(&self) -> usize {
         self.windows.iter().map(Vec::len).sum()
+    }
+
+    /// Of the windows that are held out `measured` remain, spread over all sources; the others are to be
+    /// learnt from.
+    pub fn learn_from_held_out(&mut self, measured: usize) {
+        let every = self.held_out.len().div_ceil(measured.max(1)).max(1);
+        for (i, window) in std::mem::take(&mut self.held_out).into_iter().enumerate() {
+            let part = if i % every == 0 { &mut self.held_out } else { &mut self.learnt };
+            part.push(window);
+        }
     }
 
     /// Reads the texts that the settings name, or those that the program carries, and draws windows
@@ -148,7 +160,7 @@ impl CalibrationSet {
             samples: *samples,
         });
         let fingerprint = fingerprint(sources.collect(), &windows, settings, seed);
-        Ok(Self { windows, held_out, fingerprint, notes })
+        Ok(Self { windows, held_out, learnt: Vec::new(), fingerprint, notes })
     }
 
     /// Lets a model write its own calibration text: prompt after prompt is continued until a
@@ -188,7 +200,7 @@ impl CalibrationSet {
             samples: windows.len(),
         };
         let fingerprint = fingerprint(vec![source], &windows, settings, seed);
-        Ok(Self { windows, held_out, fingerprint, notes: Vec::new() })
+        Ok(Self { windows, held_out, learnt: Vec::new(), fingerprint, notes: Vec::new() })
     }
 }
 
@@ -342,6 +354,13 @@ mod tests {
         assert_eq!(set.windows, plain.windows);
         assert_eq!(set.held_out.len(), 3);
         assert!(set.held_out.iter().all(|it| !set.windows.contains(it)));
+        let all = set.held_out.clone();
+        let mut set = set;
+        set.learn_from_held_out(2);
+        assert_eq!(
+            (set.held_out.as_slice(), set.learnt.as_slice()),
+            (&[all[0].clone(), all[2].clone()][..], &all[1..2])
+        );
         let scarce = draw(&settings(99, 8), &texts, 99, 1).unwrap();
         assert_eq!((scarce.windows.len(), scarce.held_out.len()), (6, 6));
     }

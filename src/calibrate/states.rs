@@ -41,6 +41,12 @@ impl HiddenStates {
         self.windows.push(encode(x));
     }
 
+    /// Takes the streams of the windows from `first` on away.
+    pub fn split_off(&mut self, first: usize) -> Self {
+        let (lengths, windows) = (self.lengths.split_off(first), self.windows.split_off(first));
+        Self { hidden: self.hidden, lengths, windows }
+    }
+
     /// Number of windows.
     pub fn len(&self) -> usize {
         self.windows.len()

@@ -92,6 +92,12 @@ const ROWS: &[Row] = &[
         &["32", "128", "channel"],
     ),
     ("sweeps", "of at least 0", NO_WHOLE, &["0"]),
+    (
+        "tune-samples",
+        "from 1 up to 4294967295",
+        &["-1", "0", "0.5", "nan", "4294967296"],
+        &["1", "4294967295"],
+    ),
     ("tune-epochs", "from 1 up to 1000", &["-1", "0", "0.5", "nan", "1001"], &["1", "1000"]),
     ("tune-rate", "above 0", NO_AMOUNT, &["0.0001", "1"]),
     ("outliers", "above 0 and up to 0.5", &["-1", "0", "0.501", "nan", "inf"], &["0.001", "0.5"]),

@@ -113,6 +113,21 @@ pub(super) fn run(args: &Args, context: &Context) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+impl Settings {
+    /// The text to calibrate on, to tune on and to measure on.
+    fn text(
+        &self,
+        opened: &Opened,
+        context: &Context,
+    ) -> anyhow::Result<calibrate::CalibrationSet> {
+        let tuning = &self.quantize.tuning;
+        let learnt = tuning.tune.map_or(0, |_| tuning.tune_samples);
+        let mut set = calibration::prepare(opened, &self.calibration, HELD_OUT + learnt, context)?;
+        set.learn_from_held_out(HELD_OUT);
+        Ok(set)
+    }
+}
+
 /// Peak memory of the work, where it is known: what the program holds when the text is read, and
 /// what the work adds to that.
 fn memory(
@@ -126,7 +141,7 @@ fn memory(
         if settings.calibration.self_generate {
             return Ok(None); // the model would have to write it
         }
-        let set = calibration::prepare(opened, &settings.calibration, HELD_OUT, context)?;
+        let set = settings.text(opened, context)?;
         windows.extend(set.windows.iter().map(Vec::len));
         held_out.extend(set.held_out.iter().map(Vec::len));
     }
@@ -216,7 +231,7 @@ impl<'a> Prepared<'a> {
         let mut calibrated = None;
         if !bases.is_streamed() {
             let set = if bases.needs_text() {
-                calibration::prepare(opened, &settings.calibration, HELD_OUT, context)?
+                settings.text(opened, context)?
             } else {
                 calibrate::CalibrationSet::default()
             };

@@ -9,6 +9,7 @@ use crate::{
         TargetEngine,
     },
     scheme::{Activations, Granularity, KvPrecision, Schemes},
+    train,
     transform::{self, Rotate, Transform},
 };
 use serde::Serialize;
@@ -39,6 +40,19 @@ impl Bases {
     /// What there is to choose among for a model. Refuses settings that an engine does not take which
     /// loads the model without them.
     pub fn of(
+        model: &Model,
+        settings: &Settings,
+        wanted: &transform::Settings,
+    ) -> Result<Self, PipelineError> {
+        let bases = Self::found(model, settings, wanted)?;
+        if settings.tuning.tune.is_some() {
+            bases.plan.check_tuning(settings.preset)?;
+            bases.outcomes(&model.spec).iter().try_for_each(train::check)?;
+        }
+        Ok(bases)
+    }
+
+    fn found(
         model: &Model,
         settings: &Settings,
         wanted: &transform::Settings,
@@ -74,7 +88,6 @@ impl Bases {
             })
         };
         let plan = quantize::plan(model, &settings)?;
-        settings.tuning.check(&plan, settings.preset)?;
         let mut kept = model.spec.clone();
         kept.kv_cache = settings.kv_cache;
         if let Some((engine, reason)) = refused(&kept, &plan.schemes()) {

@@ -120,14 +120,13 @@ impl Quantize<'_> {
         };
         let (streams, tuned) = match self.settings.tuning.tune {
             Some(what) => {
-                let float = streams.map(|it| it.float);
-                let (streams, notes) = self.tune(what, basis, (&mut model, float), journal)?;
-                (Some(streams), Some(notes))
+                let (streams, notes) = self.tune(what, basis, &mut model, journal)?;
+                (Some((streams, 0)), Some(notes))
             }
-            None => (streams, None),
+            None => (streams.map(|it| (it, self.calibration.windows.len())), None),
         };
         let loss = match &streams {
-            Some(streams) => self.loss(basis, &model, streams)?,
+            Some((streams, first)) => self.loss(basis, &model, (streams, *first))?,
             None => None,
         };
         let layers = journal.state.layers.clone();
@@ -229,21 +228,21 @@ impl Quantize<'_> {
         Ok(())
     }
 
-    /// Measures the streams of held-out windows behind the last block.
+    /// Measures the streams of held-out windows behind the last block, which are those from the `first` on.
     fn loss(
         &self,
         basis: &Basis<'_>,
         model: &Model,
-        streams: &Streams,
+        (streams, first): (&Streams, usize),
     ) -> Result<Option<Figures>, PipelineError> {
-        let CalibrationSet { windows, held_out, .. } = self.calibration;
+        let held_out = &self.calibration.held_out;
         if held_out.is_empty() {
             return Ok(None);
         }
         let failed = ForwardError::from;
         let float = Head::load(&basis.outline, &Reference).map_err(failed)?;
         let head = Head::load(model, &Kernels::new()).map_err(failed)?;
-        let (first, vocab, team) = (windows.len(), model.spec.vocab, self.team);
+        let (vocab, team) = (model.spec.vocab, self.team);
         let mut float = StreamSource::new((&float, vocab), &streams.float, first, team);
         let mut quantized = StreamSource::new((&head, vocab), &streams.quantized, first, team);
         let window = |ids: &Vec<u32>| Window { scored: 1..ids.len(), ids: ids.clone() };

@@ -17,7 +17,8 @@ use crate::{
     prune::check_float,
     quantize::Method,
     train::{
-        Block, BlockLoss, Learns, Lessons, Noted, Settings, Streams, Student, TrainError, regress,
+        self, Block, BlockLoss, Learns, Lessons, Noted, Settings, Streams, Student, TrainError,
+        regress,
     },
 };
 use serde::Serialize;
@@ -124,6 +125,7 @@ impl Recover<'_> {
         let (student, parent) = (&self.student.model, &self.parent.model);
         check_float(student)?;
         check_float(parent)?;
+        train::check(&student.spec)?;
         let sizes = [
             ("vocab_size", student.spec.vocab, parent.spec.vocab),
             ("hidden_size", student.spec.hidden, parent.spec.hidden),

@@ -13,19 +13,20 @@ use crate::{
 };
 
 impl Quantize<'_> {
-    /// Tunes the rounded model on the windows of the text; those held out decide when it is best. `float` are
-    /// the float model's streams behind the last block, if they are known. Both models' streams there, and the
-    /// losses on the way.
+    /// Tunes the rounded model on the windows that are set aside to learn from, or on those that it was rounded
+    /// on where there are none; those held out decide when it is best. Both models' streams behind the last block
+    /// of the latter, and the losses on the way.
     pub(super) fn tune(
         &self,
         what: Tune,
         basis: &Basis<'_>,
-        (model, float): (&mut Model, Option<HiddenStates>),
+        model: &mut Model,
         journal: &Journal<LayerReport>,
     ) -> Result<(Streams, Vec<Noted>), PipelineError> {
-        let CalibrationSet { windows, held_out, .. } = self.calibration;
+        let CalibrationSet { windows, held_out, learnt, .. } = self.calibration;
+        let windows = if learnt.is_empty() { windows } else { learnt };
         let all = [windows.as_slice(), held_out].concat();
-        let float = float.map_or_else(|| self.float_streams(basis, &all), Ok)?;
+        let mut float = self.float_streams(basis, &all)?;
         let head = Head::load(&basis.outline, &Reference).map_err(ForwardError::from)?;
         let settings = Settings {
             epochs: self.settings.tuning.tune_epochs,
@@ -49,7 +50,8 @@ impl Quantize<'_> {
         let (tensors, notes) = distil.run(&load, journal)?;
         model.weights.raw.extend(tensors);
         let aids = ("measure", self.team, self.progress);
-        let quantized = streams::last((model, &Kernels::new()), &all, aids)?;
+        let quantized = streams::last((model, &Kernels::new()), held_out, aids)?;
+        let float = float.split_off(learnt);
         Ok((Streams { float, quantized }, notes))
     }
 

@@ -20,6 +20,7 @@ pub mod rtn;
 mod settings;
 mod tuning;
 mod walk;
+mod words;
 
 pub use crate::scheme::Method;
 pub use allocate::{Budget, Candidates, Choice, Unit};
@@ -30,7 +31,8 @@ pub use gptq::{Hessian, Rounding};
 pub use input_scale::Magnitudes;
 pub use plan::{Plan, Planned, plan};
 pub use rounding::{LayerReport, RoundingSettings, RoundingTarget};
-pub use settings::{GroupSize, Rule, Settings, ShardSize};
+pub use settings::Settings;
 pub use tuning::{Tune, Tuning};
 pub(crate) use walk::STAGES;
 pub use walk::{RoundedBlock, RoundingWalk, Streams};
+pub use words::{GroupSize, Rule, ShardSize};

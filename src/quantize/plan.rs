@@ -43,6 +43,28 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Refuses to tune what leaves nothing to tune, or what learns in float only.
+    pub fn check_tuning(&self, preset: Effort) -> Result<(), QuantizeError> {
+        let wrong = |found: String, expected| Err(QuantizeError::Value { found, expected });
+        if preset == Effort::VendorStandard {
+            let expected = "possible: it is what a vendor's toolkit does, to compare with";
+            return wrong("tune with preset vendor-standard".to_owned(), expected);
+        }
+        let linear = |it: &Planned| it.role.is_some_and(Role::is_block_linear);
+        let blocks = self.tensors.iter().filter(|(_, it)| linear(it));
+        let schemes: Vec<_> = blocks.filter_map(|(name, it)| Some((name, it.scheme?))).collect();
+        let rounded = schemes.iter().find(|(_, it)| it.activations != Activations::Float);
+        if let Some((name, _)) = rounded {
+            let expected = "possible: scales are tuned for float activations (w4a16, w8a16)";
+            return wrong(format!("tune with int8 activations of `{name}`"), expected);
+        }
+        if schemes.iter().all(|(_, it)| it.outliers > 0) {
+            let expected = "possible: --outliers leaves none, and neither does --rule re:.*=float";
+            return wrong("tune without a weight of a block on one grid".to_owned(), expected);
+        }
+        Ok(())
+    }
+
     /// Bytes of all tensors in the package.
     pub fn bytes(&self) -> u64 {
         self.tensors.values().map(|it| it.bytes).sum()

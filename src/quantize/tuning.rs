@@ -1,10 +1,5 @@
 //! What of a rounded model learns: flags of `quantize` and keys of a recipe alike.
-use super::{Effort, Plan, QuantizeError};
-use crate::{
-    model::Role,
-    number::{above, number, whole},
-    scheme::Activations,
-};
+use crate::number::{above, number, whole};
 
 /// Part of [`Settings`](super::Settings). Every field is a flag and a recipe key of the same name.
 #[derive(Clone, Debug, PartialEq, clap::Args, serde::Serialize, serde::Deserialize)]
@@ -15,7 +10,11 @@ pub struct Tuning {
     #[arg(long, value_enum, value_name = "WHAT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tune: Option<Tune>,
-    /// Passes over the text to tune in
+    /// Windows of the text to tune on, beside those that codes are chosen on; where there are fewer, what
+    /// there is is shared
+    #[arg(long, value_name = "N", default_value_t = SAMPLES, value_parser = whole::<usize>(1..=u32::MAX.into()))]
+    pub tune_samples: usize,
+    /// Passes over these windows
     #[arg(long, value_name = "N", default_value_t = EPOCHS, value_parser = whole::<usize>(1..=1000))]
     pub tune_epochs: usize,
     /// Peak rate of tuning: the share of a scale that a step moves it by
@@ -33,43 +32,12 @@ pub enum Tune {
     Scales,
 }
 
-const EPOCHS: usize = 2;
-const RATE: f64 = 1e-3;
+const SAMPLES: usize = 128;
+const EPOCHS: usize = 1;
+const RATE: f64 = 3e-4;
 
 impl Default for Tuning {
     fn default() -> Self {
-        Self { tune: None, tune_epochs: EPOCHS, tune_rate: RATE }
-    }
-}
-
-impl Tuning {
-    /// Refuses what a plan leaves nothing to tune of, or what learns in float only.
-    pub fn check(&self, plan: &Plan, preset: Effort) -> Result<(), QuantizeError> {
-        if self.tune.is_none() {
-            return Ok(());
-        }
-        if preset == Effort::VendorStandard {
-            let found = "tune with preset vendor-standard".to_owned();
-            let expected = "possible: it is what a vendor's toolkit does, to compare with";
-            return Err(QuantizeError::Value { found, expected });
-        }
-        let blocks =
-            plan.tensors.iter().filter(|(_, it)| it.role.is_some_and(Role::is_block_linear));
-        let schemes = blocks.filter_map(|(name, it)| Some((name, it.scheme?)));
-        let mut tuned = false;
-        for (name, scheme) in schemes {
-            if scheme.activations != Activations::Float {
-                let found = format!("tune with int8 activations of `{name}`");
-                let expected = "possible: scales are tuned for float activations (w4a16, w8a16)";
-                return Err(QuantizeError::Value { found, expected });
-            }
-            tuned |= scheme.outliers == 0;
-        }
-        if !tuned {
-            let found = "tune without a weight of a block on one grid".to_owned();
-            let expected = "possible: --outliers leaves none, and neither does --rule re:.*=float";
-            return Err(QuantizeError::Value { found, expected });
-        }
-        Ok(())
+        Self { tune: None, tune_samples: SAMPLES, tune_epochs: EPOCHS, tune_rate: RATE }
     }
 }

@@ -174,7 +174,9 @@ impl Experts {
         if self.normalize {
             let mut own = Array2::zeros(dweights.dim());
             for (e, tokens) in weights.enumerate() {
-                tokens.iter().for_each(|(t, weight)| own[(*t, e)] = *weight);
+                for (t, weight) in tokens {
+                    own[(*t, e)] = *weight;
+                }
             }
             for (t, mut dw) in dweights.outer_iter_mut().enumerate() {
                 let (own, p) = (own.row(t), probabilities.row(t));
