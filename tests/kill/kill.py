@@ -35,6 +35,8 @@ if not model.startswith("builtin:"):
     model = str(pathlib.Path(model).resolve())
 
 small = ["--calibration-samples", "2", "--calibration-tokens", "64", "--allow-rank-deficient"]
+tuned = ["--tune", "scales", "--tune-samples", "2"]
+learnt = ["--force-parent", "--validation-windows", "1", "--measure-windows", "0", *small[:4]]
 fast = ["--preset", "fast", "--rotate", "none", "--group-size", "32"]
 RECIPE = """
 [[step]]
@@ -55,6 +57,8 @@ older = ["quantize", model, *fast, "--scheme", "w8a16", "-o", "out"]
 VERBS = [
     ("quantize, nearest", ["quantize", model, *fast, "-o", "out"], True, older),
     ("quantize, adaptive", ["quantize", model, "--group-size", "32", *small, "-o", "out"], True, older),
+    ("quantize, tuned", ["quantize", model, *fast, *small, *tuned, "-o", "out"], True, older),
+    ("recover", ["recover", model, "--parent", model, *learnt, "-o", "out"], True, older),
     ("prune", ["prune", model, "--keep", "0.7", *small, "-o", "out"], True, older),
     ("compress", ["compress", "recipe.toml", "--model", model, "-o", "out"], True, older),
     ("export onnx", ["export", model, "--to", "onnx", "-o", "out"], False, older),
