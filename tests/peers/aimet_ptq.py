@@ -39,10 +39,11 @@ parser.add_argument("--ctx", type=int, default=512, help="tokens of a window tha
 parser.add_argument("--windows", type=int, default=32)
 parser.add_argument("--weights", type=int, choices=(4, 8), required=True)
 parser.add_argument("--activations", type=int, choices=(8, 16), required=True)
-parser.add_argument("--ends", type=int, choices=(4, 8), help="bits of table and head [default: those of weights]")
+parser.add_argument("--ends", type=int, choices=(4, 8),
+                    help="bits of table and head [default: AIMET's, the head as weights, the table as activations]")
 parser.add_argument("--config", default="htp_v75", help="AIMET's configuration")
 parser.add_argument("--mask", type=float, default=-100.0, help="what the graph adds to the scores of hidden tokens")
-parser.add_argument("--off", help="quantizers whose names hold this regular expression are switched off: what do they cost?")
+parser.add_argument("--off", help="regular expression: quantizers whose names hold it are switched off")
 parser.add_argument("--show", type=pathlib.Path, help="write every quantizer with its range to this file")
 args = parser.parse_args()
 logging.disable(logging.CRITICAL)
@@ -141,7 +142,8 @@ total = positions * len(measured)
 low, high = interval(numpy.array(divergence), positions)
 before, after = numpy.exp(numpy.array(losses).sum(0) / total)
 enabled = [it for it in sim.qc_quantize_op_dict.values() if it.enabled]
-print(f"AIMET w{args.weights}a{args.activations}, table and head int{args.ends or args.weights}, {args.config}: "
+table, head = (sim.qc_quantize_op_dict[name].bitwidth for name in sorted(ends, key=lambda it: it == "head.weight"))
+print(f"AIMET w{args.weights}a{args.activations}, table of {table} bits, head of {head}, {args.config}: "
       f"{len(enabled)} quantizers, {len(calibration)} windows of {args.calibration_tokens}, {made:.0f} s")
 print(f"KL {sum(divergence) / total:.5f} ({low:.5f} to {high:.5f}), {total} positions in {len(measured)} windows, "
       f"same first choice {100 * same / total:.1f} %, perplexity {before:.3f} and {after:.3f}")
