@@ -34,7 +34,7 @@ pub enum Tune {
 
 const SAMPLES: usize = 128;
 const EPOCHS: usize = 1;
-const RATE: f64 = 3e-4;
+const RATE: f64 = 1e-3;
 
 impl Default for Tuning {
     fn default() -> Self {
