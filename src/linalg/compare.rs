@@ -5,7 +5,7 @@ vectorized! {
     /// `Σ exp(a - a0) · ((a - a0) - (b - b0))` and `Σ exp(a - a0)` over the shorter length: with
     /// `a0` and `b0` the rows' log-sum-exps, the KL divergence of `softmax(a)` from `softmax(b)`.
     /// Each 1024 terms are summed in float32, the parts in float64; equal rows give exactly 0.
-    pub fn divergence_sums<'a>(a: &'a [f32], a0: f32, b: &'a [f32], b0: f32) -> (f64, f64) {
+    fn divergence_sums<'a>(a: &'a [f32], a0: f32, b: &'a [f32], b0: f32) -> (f64, f64) {
         let (mut divergence, mut mass) = (0.0, 0.0);
         for (a, b) in a.chunks(1024).zip(b.chunks(1024)) {
             let ((a_all, a_tail), (b_all, b_tail)) =
@@ -28,6 +28,17 @@ vectorized! {
         }
         (divergence, mass)
     }
+}
+
+/// KL(a ‖ b) = Σ p_a · (log p_a - log p_b) of rows of logits with their log-sum-exps. Rounding
+/// the latter to float32 shifts every difference alike, which is put right in float64.
+pub fn divergence((a, a0): (&[f32], f64), (b, b0): (&[f32], f64)) -> f64 {
+    let (a_shift, b_shift) = (a0 as f32, b0 as f32);
+    let (sum, mass) = divergence_sums(a, a_shift, b, b_shift);
+    let correction = (f64::from(a_shift) - a0) - (f64::from(b_shift) - b0);
+    let kl = sum / mass + correction;
+    // max() would turn NaN into 0.
+    if kl < 0.0 { 0.0 } else { kl }
 }
 
 /// eᵃ·(a - b) and eᵃ. A token that is not allowed (a = -∞) adds nothing; NaN stays.

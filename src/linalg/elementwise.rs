@@ -128,29 +128,6 @@ vectorized! {
 }
 
 vectorized! {
-    /// `Σ p·(x − y)`: each 1024 terms are summed in float32, the parts in float64.
-    pub fn weighted_gap<'a>(p: &'a [f32], x: &'a [f32], y: &'a [f32]) -> f64 {
-        let parts = p.chunks(1024).zip(x.chunks(1024)).zip(y.chunks(1024));
-        let sum = parts.map(|((p, x), y)| {
-            let mut lanes = [0.0; LANES];
-            let (p, p_tail) = p.as_chunks::<LANES>();
-            let (x, x_tail) = x.as_chunks::<LANES>();
-            let (y, y_tail) = y.as_chunks::<LANES>();
-            for ((p, x), y) in p.iter().zip(x).zip(y) {
-                for i in 0..LANES {
-                    lanes[i] += p[i] * (x[i] - y[i]);
-                }
-            }
-            for (i, ((p, x), y)) in p_tail.iter().zip(x_tail).zip(y_tail).enumerate() {
-                lanes[i] += p * (x - y);
-            }
-            f64::from(lanes_sum(lanes))
-        });
-        sum.sum()
-    }
-}
-
-vectorized! {
     /// `gate ← SiLU(gate) · up` (SwiGLU, arXiv 2002.05202), where SiLU(x) = x / (1 + e⁻ˣ).
     pub fn silu_mul<'a>(gate: &'a mut [f32], up: &'a [f32]) {
         for (g, u) in gate.iter_mut().zip(up) {

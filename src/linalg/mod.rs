@@ -18,10 +18,9 @@ mod spectral;
 mod team;
 
 pub use cholesky::{Cholesky, Damped, MAX_DAMPING, factor_damped};
-pub use compare::{divergence_sums, largest, top5};
+pub use compare::{divergence, largest, top5};
 pub use elementwise::{
-    GELU, add_assign, gelu_mul, log_sum_exp, rms_norm, scaled_dots, silu_mul, softmax,
-    weighted_gap, weighted_sum,
+    GELU, add_assign, gelu_mul, log_sum_exp, rms_norm, scaled_dots, silu_mul, softmax, weighted_sum,
 };
 pub(crate) use elementwise::{lanes_sum, vectorized};
 pub use error::LinalgError;

@@ -2,7 +2,7 @@
 use super::{linear::Linear, parameters::Parameters, rows};
 use crate::{
     forward,
-    linalg::{Team, log_sum_exp, softmax, weighted_gap},
+    linalg::{Team, divergence, log_sum_exp, softmax},
 };
 use ndarray::{Array2, ArrayView2, Axis, s};
 use std::ops::Range;
@@ -91,13 +91,11 @@ impl Target for Parent<'_> {
         let wanted = self.head.logits(self.stream.slice(s![rows, ..]), team);
         let t = self.temperature;
         let losses = rows::summed(logits.view_mut(), 1, team, |row, z, loss| {
-            let mut above = wanted.row(row).to_vec();
-            z.iter_mut().chain(&mut above).for_each(|x| *x /= t);
-            let mut p = above.clone();
-            softmax(&mut p);
-            // Σ p·(log p − log q), where log p = above − log Σ exp(above), and so for q.
-            let kl = weighted_gap(&p, &above, z) - (log_sum_exp(&above) - log_sum_exp(z));
+            let mut p = wanted.row(row).to_vec();
+            z.iter_mut().chain(&mut p).for_each(|x| *x /= t);
+            let kl = divergence((&p, log_sum_exp(&p)), (z, log_sum_exp(z)));
             loss[0] += (kl * f64::from(t * t)) as f32;
+            softmax(&mut p);
             softmax(z);
             z.iter_mut().zip(&p).for_each(|(z, p)| *z = (*z - p) * t);
         });

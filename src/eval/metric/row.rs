@@ -1,5 +1,5 @@
 //! Scores of single positions from rows of logits.
-use crate::linalg::{Team, divergence_sums, log_sum_exp, top5};
+use crate::linalg::{Team, divergence, log_sum_exp, top5};
 use ndarray::Array2;
 
 /// One scored position.
@@ -117,17 +117,6 @@ pub fn row_divergences(reference: &Array2<f32>, model: &Array2<f32>, team: &Team
         }
     });
     all
-}
-
-/// KL(a ‖ b) = Σ p_a · (log p_a - log p_b) of rows of logits with their log-sum-exps. Rounding
-/// the latter to float32 shifts every difference alike, which is put right in float64.
-fn divergence((a, a0): (&[f32], f64), (b, b0): (&[f32], f64)) -> f64 {
-    let (a_shift, b_shift) = (a0 as f32, b0 as f32);
-    let (sum, mass) = divergence_sums(a, a_shift, b, b_shift);
-    let correction = (f64::from(a_shift) - a0) - (f64::from(b_shift) - b0);
-    let kl = sum / mass + correction;
-    // max() would turn NaN into 0.
-    if kl < 0.0 { 0.0 } else { kl }
 }
 
 #[cfg(test)]
