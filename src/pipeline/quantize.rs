@@ -121,12 +121,12 @@ impl Quantize<'_> {
         let (streams, tuned) = match self.settings.tuning.tune {
             Some(what) => {
                 let (streams, notes) = self.tune(what, basis, &mut model, journal)?;
-                (Some((streams, 0)), Some(notes))
+                (Some(streams), Some(notes))
             }
-            None => (streams.map(|it| (it, self.calibration.windows.len())), None),
+            None => (streams, None),
         };
         let loss = match &streams {
-            Some((streams, first)) => self.loss(basis, &model, (streams, *first))?,
+            Some(streams) => self.loss(basis, &model, streams)?,
             None => None,
         };
         let layers = journal.state.layers.clone();
@@ -171,7 +171,7 @@ impl Quantize<'_> {
         Ok(allocation)
     }
 
-    /// Rounds every block on the streams of both models; those behind the last block.
+    /// Rounds every block on the streams of both models; those of held-out windows behind the last block.
     fn adaptive(
         &self,
         basis: &Basis<'_>,
@@ -207,7 +207,10 @@ impl Quantize<'_> {
         }
         model.weights.quantized.extend(plan.schemes());
         self.scale_head(model, &streams)?;
-        Ok(streams)
+        let first = windows.len();
+        let (float, quantized) =
+            (streams.float.split_off(first), streams.quantized.split_off(first));
+        Ok(Streams { float, quantized })
     }
 
     /// Chooses the scale of the head's static activations, where it has them.
@@ -228,12 +231,12 @@ impl Quantize<'_> {
         Ok(())
     }
 
-    /// Measures the streams of held-out windows behind the last block, which are those from the `first` on.
+    /// Measures the streams of held-out windows behind the last block.
     fn loss(
         &self,
         basis: &Basis<'_>,
         model: &Model,
-        (streams, first): (&Streams, usize),
+        streams: &Streams,
     ) -> Result<Option<Figures>, PipelineError> {
         let held_out = &self.calibration.held_out;
         if held_out.is_empty() {
@@ -243,8 +246,8 @@ impl Quantize<'_> {
         let float = Head::load(&basis.outline, &Reference).map_err(failed)?;
         let head = Head::load(model, &Kernels::new()).map_err(failed)?;
         let (vocab, team) = (model.spec.vocab, self.team);
-        let mut float = StreamSource::new((&float, vocab), &streams.float, first, team);
-        let mut quantized = StreamSource::new((&head, vocab), &streams.quantized, first, team);
+        let mut float = StreamSource::new((&float, vocab), &streams.float, 0, team);
+        let mut quantized = StreamSource::new((&head, vocab), &streams.quantized, 0, team);
         let window = |ids: &Vec<u32>| Window { scored: 1..ids.len(), ids: ids.clone() };
         let held_out: Vec<Window> = held_out.iter().map(window).collect();
         let float = Some(&mut float as &mut dyn LogitSource);

@@ -31,11 +31,22 @@ pub(super) fn last(
     windows: &[Vec<u32>],
     (what, team, progress): (&'static str, &Team, &dyn Progress),
 ) -> Result<HiddenStates, PipelineError> {
-    let mut states = HiddenStates::embed(model, windows)?;
-    let blocks = model.spec.blocks.len();
+    let through = |b, states: &mut _| carry((model, backend), b, states, team);
+    last_by(model, windows, (what, progress), through)
+}
+
+/// As [`last`], where `through` carries streams through a block of a model whose other tensors `outline` holds.
+pub(super) fn last_by(
+    outline: &Model,
+    windows: &[Vec<u32>],
+    (what, progress): (&'static str, &dyn Progress),
+    through: impl Fn(usize, &mut HiddenStates) -> Result<(), PipelineError>,
+) -> Result<HiddenStates, PipelineError> {
+    let mut states = HiddenStates::embed(outline, windows)?;
+    let blocks = outline.spec.blocks.len();
     progress.start(what, blocks as u64, Unit::Items);
     for b in 0..blocks {
-        carry((model, backend), b, &mut states, team)?;
+        through(b, &mut states)?;
         progress.advance(1);
     }
     progress.finish();

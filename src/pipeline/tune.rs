@@ -6,7 +6,6 @@ use crate::{
     calibrate::{CalibrationSet, HiddenStates},
     forward::{ForwardError, Head, Reference},
     model::Model,
-    progress::Unit,
     quantize::{LayerReport, Streams, Tune},
     runtime::Kernels,
     train::{Learns, Lessons, Noted, Settings, Student},
@@ -14,8 +13,8 @@ use crate::{
 
 impl Quantize<'_> {
     /// Tunes the rounded model on the windows that are set aside to learn from, or on those that it was rounded
-    /// on where there are none; those held out decide when it is best. Both models' streams behind the last block
-    /// of the latter, and the losses on the way.
+    /// on where there are none; those held out decide when it is best. Both models' streams of the latter behind the
+    /// last block, and the losses on the way.
     pub(super) fn tune(
         &self,
         what: Tune,
@@ -61,16 +60,11 @@ impl Quantize<'_> {
         basis: &Basis<'_>,
         windows: &[Vec<u32>],
     ) -> Result<HiddenStates, PipelineError> {
-        let mut states = HiddenStates::embed(&basis.outline, windows)?;
-        let blocks = basis.source.spec.blocks.len();
-        self.progress.start("read", blocks as u64, Unit::Items);
-        for b in 0..blocks {
+        let through = |b, states: &mut _| {
             let part = Model::part(&basis.outline.spec, basis.block(b)?);
             basis.source.release(b);
-            streams::carry((&part, &Reference), b, &mut states, self.team)?;
-            self.progress.advance(1);
-        }
-        self.progress.finish();
-        Ok(states)
+            streams::carry((&part, &Reference), b, states, self.team)
+        };
+        streams::last_by(&basis.outline, windows, ("read", self.progress), through)
     }
 }
