@@ -76,7 +76,7 @@ fn grid(bits: u32, symmetric: bool, group: usize) -> IntScheme {
 }
 
 /// The model with its linear layers on a grid, some columns at int8.
-fn quantized(
+pub(crate) fn quantized(
     mut model: Model,
     weights: impl Into<WeightGrid>,
     (activations, outliers): (Activations, usize),

@@ -18,19 +18,19 @@ fn trainable() -> impl Iterator<Item = (&'static str, Model)> {
     util::MODELS.into_iter().map(|name| (name, util::open(&util::golden().join(name))))
 }
 
-/// The sum of the cross-entropies of the tokens, the gradients in the student.
-fn learn(model: &Model, threads: usize) -> (Student, f64) {
-    let window = IDS.len() - 1;
-    let mut student = Student::load(model, window, Learns::Everything).unwrap();
-    let (team, labels) = (Team::new(threads), Labels(&IDS[1..]));
-    let loss = student.learn(&[&IDS[..window]], &labels, 1.0, &team).unwrap();
+/// The sum of the cross-entropies of the tokens behind the first, the gradients in the student.
+pub(crate) fn learn(model: &Model, ids: &[u32], learns: Learns, threads: usize) -> (Student, f64) {
+    let window = ids.len() - 1;
+    let mut student = Student::load(model, window, learns).unwrap();
+    let (team, labels) = (Team::new(threads), Labels(&ids[1..]));
+    let loss = student.learn(&[&ids[..window]], &labels, 1.0, &team).unwrap();
     (student, loss)
 }
 
 #[test]
 fn the_loss_is_that_of_the_forward_pass() {
     for (name, model) in trainable() {
-        let (student, loss) = learn(&model, 2);
+        let (student, loss) = learn(&model, &IDS, Learns::Everything, 2);
         let team = Team::new(1);
         let logits = forward::logits(&model, &Reference, &IDS[..IDS.len() - 1], &team).unwrap();
         let each = logits.outer_iter().zip(&IDS[1..]).map(|(row, id)| {
@@ -51,7 +51,8 @@ fn the_loss_is_that_of_the_forward_pass() {
 #[test]
 fn the_number_of_threads_does_not_change_a_bit_of_a_gradient() {
     for (name, model) in trainable().take(3) {
-        let [(one, _), (two, _), (five, _)] = [1, 2, 5].map(|threads| learn(&model, threads));
+        let [(one, _), (two, _), (five, _)] =
+            [1, 2, 5].map(|threads| learn(&model, &IDS, Learns::Everything, threads));
         for ((one, two), five) in one.parameters().zip(two.parameters()).zip(five.parameters()) {
             for ((one, two), five) in one.list.iter().zip(&two.list).zip(&five.list) {
                 assert_eq!(one.gradient, two.gradient, "{name} {}", one.name);
@@ -99,7 +100,7 @@ fn gradients_of_every_family_are_those_of_torch() {
     let done = command.output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     for (name, model) in trainable() {
-        let (student, loss) = learn(&model, 2);
+        let (student, loss) = learn(&model, &IDS, Learns::Everything, 2);
         let want = f64::from(util::tensors(&out(name))["loss"].to_f32().unwrap()[0]);
         assert!((loss - want).abs() < 1e-5 * want, "{name}: {loss} {want}");
         // Some 300 products of up to 128 terms one after the other, each term off by 2⁻²⁴, and sums that

@@ -2,17 +2,17 @@
 use crate::{
     adaptive::{Job, with},
     cli::program,
+    onnx::quantized,
     prune::{golden, ids},
+    train::learn,
     util,
 };
 use milm_compress::{
-    linalg::Team,
     model::{Model, Weight},
     package,
-    quantize::{CodeChoice, Settings, Tune, Tuning, rtn::Rtn},
-    scheme::{Activations, Method, TensorScheme, WeightGrid},
-    tensor::FloatType,
-    train::{Labels, Learns, Student},
+    quantize::{CodeChoice, Settings, Tune, Tuning},
+    scheme::{Activations, Granularity, IntScheme},
+    train::Learns,
 };
 use predicates::prelude::*;
 
@@ -21,45 +21,11 @@ pub(crate) fn tuning() -> Tuning {
     Tuning { tune: Some(Tune::Scales), tune_epochs: 4, tune_rate: 5e-3, ..Tuning::default() }
 }
 
-/// A model with the weights of its blocks on grids of 32 inputs, whose scales are float32: no rounding stands
+/// A model with the weights of its blocks on grids of 32 inputs. Their scales are float32: no rounding stands
 /// between a scale and the loss.
-fn on_grids(mut model: Model, symmetric: bool) -> Model {
-    let grid = WeightGrid::INT4.with(milm_compress::scheme::Granularity::Group(32), symmetric);
-    let weights = grid.unwrap();
-    let activations = Activations::Float;
-    let scheme = TensorScheme {
-        weights,
-        scale_type: FloatType::F32,
-        activations,
-        format: weights.format(activations),
-        outliers: 0,
-    };
-    let linears: Vec<String> = model
-        .spec
-        .tensors
-        .iter()
-        .filter(|it| it.role.is_block_linear() && it.input.is_some())
-        .map(|it| it.name.clone())
-        .collect();
-    for name in linears {
-        let weight = model.weights.get(&name).unwrap();
-        let shape = [weight.shape()[0], weight.shape()[1]];
-        if shape[1].is_multiple_of(32) {
-            let rtn = Rtn { grid: weights, scale_type: FloatType::F32, method: Method::Minmax };
-            let rounded = rtn.tensor(&weight.to_f32(), shape);
-            model.weights.quantize(&name, scheme, &rounded.into());
-        }
-    }
-    model
-}
-
-/// The loss of a model, and the model with its gradients.
-fn learn(model: &Model, ids: &[u32]) -> (Student, f64) {
-    let window = ids.len() - 1;
-    let mut student = Student::load(model, window, Learns::Scales).unwrap();
-    let labels = Labels(&ids[1..]);
-    let loss = student.learn(&[&ids[..window]], &labels, 1.0, &Team::new(2)).unwrap();
-    (student, loss)
+fn on_grids(model: Model, symmetric: bool) -> Model {
+    let granularity = Granularity::Group(32);
+    quantized(model, IntScheme { bits: 4, symmetric, granularity }, (Activations::Float, 0))
 }
 
 /// Along the direction in which each scale of a weight moves by the same share, up where its gradient is above
@@ -70,7 +36,7 @@ fn gradients_of_scales_are_the_slopes_of_the_loss() {
     for (name, symmetric) in [("llama", true), ("qwen3-tied", false), ("mistral-sliding", true)] {
         let ids = ids(7, 33);
         let model = on_grids(util::open(&util::golden().join(name)), symmetric);
-        let (student, _) = learn(&model, &ids);
+        let (student, _) = learn(&model, &ids, Learns::Scales, 2);
         let mut seen = 0;
         for parameter in student.parameters().flat_map(|it| &it.list).filter(|it| it.learns()) {
             let Weight::Quantized { tensor, .. } = model.weights.get(&parameter.name).unwrap()
@@ -85,7 +51,7 @@ fn gradients_of_scales_are_the_slopes_of_the_loss() {
                 }
                 let (scheme, _) = model.weights.quantized[&parameter.name];
                 model.weights.quantize(&parameter.name, scheme, &tensor.into());
-                learn(&model, &ids).1
+                learn(&model, &ids, Learns::Scales, 2).1
             };
             let found = (moved(1.0) - moved(-1.0)) / (2.0 * f64::from(SHARE));
             // A loss of some 5 nats for each of 32 tokens, each off by 2⁻²⁰ or less, over 2 · SHARE: 0.08.
